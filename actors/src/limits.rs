@@ -1,0 +1,82 @@
+//! Every limit of the actors, in one place, with its unit in its name. All are configuration; the defaults are here.
+
+/// What a queue, a cache or a table may hold. Beyond a limit stands an answer or a slow-down, never memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest payload of a message.
+    pub payload_bytes_max: u32,
+    /// The most rooms one session may join.
+    pub rooms_per_session_max: u32,
+    /// The most requests of one connection that may wait for an answer; beyond them its socket is not read.
+    pub unanswered_requests_max: u32,
+    /// What the engine may hold for one connection that does not read; beyond it the connection's rooms lag.
+    pub outbound_bytes_max: usize,
+    /// Lagging rooms are caught up once no more than this waits for the connection.
+    pub outbound_low_bytes: usize,
+    /// The newest records of a room that are kept in memory…
+    pub ring_records_max: usize,
+    /// …and their frames, whichever is reached first.
+    pub ring_bytes_max: usize,
+    /// The usual page of history.
+    pub page_records: u32,
+    /// The most records of a page.
+    pub page_records_max: u32,
+    /// The most bytes of records of a page; one record always fits.
+    pub page_bytes_max: u32,
+    /// Answers remembered for each (room, sender, device).
+    pub answers_per_device_max: usize,
+    /// Devices of a `memory` room whose answers are remembered after they left.
+    pub absent_devices_per_room_max: usize,
+    /// Cold reads that one room may have under way.
+    pub reads_per_room_max: usize,
+    /// Rooms that may be loaded at a time.
+    pub rooms_loaded_max: usize,
+    /// Requests that may wait for one room to be loaded.
+    pub waiters_per_room_max: usize,
+    /// Records that may wait for the store's writer.
+    pub writer_records_max: usize,
+    /// Bytes of records that may wait for the store's writer.
+    pub writer_bytes_max: usize,
+    /// Connections that one arbiter visits in one turn.
+    pub connections_per_turn_max: usize,
+    /// How long later sends of a device are held back after one of them was refused for now.
+    pub hold_back_ms: u64,
+    /// How long a connection may leave what waits for it unread before it is closed.
+    pub slow_reader_ms: u64,
+    /// How long a room that keeps failing rests before it is tried again.
+    pub room_rest_ms: u64,
+    /// A room rebuilt more often than this within `restart_window_ms` rests.
+    pub restarts_max: u32,
+    /// The window in which rebuilds are counted.
+    pub restart_window_ms: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            payload_bytes_max: 1_440,
+            rooms_per_session_max: 1_000,
+            unanswered_requests_max: 64,
+            outbound_bytes_max: 1 << 20,
+            outbound_low_bytes: 64 << 10,
+            ring_records_max: 1_000,
+            ring_bytes_max: 1 << 20,
+            page_records: 30,
+            page_records_max: 200,
+            page_bytes_max: 256 << 10,
+            answers_per_device_max: 128,
+            absent_devices_per_room_max: 1_024,
+            reads_per_room_max: 64,
+            rooms_loaded_max: 1_000_000,
+            waiters_per_room_max: 65_536,
+            writer_records_max: 32_768,
+            writer_bytes_max: 64 << 20,
+            connections_per_turn_max: 1_024,
+            hold_back_ms: 2_000,
+            slow_reader_ms: 30_000,
+            room_rest_ms: 10_000,
+            restarts_max: 5,
+            restart_window_ms: 10_000,
+        }
+    }
+}

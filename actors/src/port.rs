@@ -1,0 +1,336 @@
+//! What the actors need from outside: a [`Store`] and a [`Clock`].
+//!
+//! The root crate implements `Store` on RocksDB; `testkit` has one in memory with seeded faults. No
+//! method blocks: answers come back through [`Reply`] and [`Commits`], from threads of the store.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::Relaxed},
+};
+
+use bytes::Bytes;
+use parlor_protocol::{
+    DeviceTag, Epoch, Name, Nonce, RoomNumber, Seq, UnixMillis,
+    message::{Direction, Durability, GapReason},
+};
+
+/// Where an answer of the store goes. Called exactly once, from any thread, and must not block.
+pub type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
+
+/// Durable rooms.
+///
+/// [`load`](Store::load) and [`append`](Store::append) pass through one writer in the order of their calls, so that a
+/// load sees every append before it. The other methods read.
+pub trait Store: Send + Sync + 'static {
+    /// Finds a room by its name, or creates it, and hands out a new generation: from here on appends of older
+    /// generations of this room are refused.
+    fn load(&self, load: Load, reply: Reply<Loaded>);
+
+    /// What may wait for the writer. A record takes its place here before it is given a seq, so that a seq once given
+    /// always finds room in the queue.
+    fn budget(&self) -> &Arc<Budget>;
+
+    /// Appends records to a room. The outcome goes to `append.commits`.
+    fn append(&self, append: Append);
+
+    /// Reads records of a room, which the caller knows to be committed.
+    fn read(&self, read: Read, reply: Reply<Records>);
+
+    /// Reads what a device was answered in a room, in the order of the slots. Answers of records not yet committed may
+    /// be missing.
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>);
+}
+
+/// One incarnation of a channel: raised by every load of its room, so that a dead channel's late appends are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Generation(pub u64);
+
+/// The number of a batch that the writer has committed: one for all rooms, rising, new at each opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommitNumber(pub u64);
+
+/// Which room to load.
+#[derive(Clone, Debug)]
+pub struct Load {
+    /// Its name.
+    pub name: Name,
+    /// How to create it if there is none; `None` leaves it uncreated and answers [`StoreError::UnknownRoom`].
+    pub create: Option<RoomOptions>,
+}
+
+/// What a room is created with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RoomOptions {
+    /// What an ack means.
+    pub durability: Durability,
+}
+
+/// A room as the store knows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// Its number.
+    pub room: RoomNumber,
+    /// Its name.
+    pub name: Name,
+    /// What an ack means in it.
+    pub durability: Durability,
+    /// This load's generation.
+    pub generation: Generation,
+    /// Its epochs, oldest first; the last one is the current. At least one.
+    pub epochs: Vec<EpochStart>,
+    /// The seq of the oldest record kept; `tail + 1` if there is none.
+    pub first: Seq,
+    /// The seq of the newest record; 0 if there never was one.
+    pub tail: Seq,
+    /// The newest record's count.
+    pub count: u64,
+    /// The newest record's time; 0 if there is none.
+    pub time: UnixMillis,
+}
+
+/// Where an epoch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpochStart {
+    /// Which epoch.
+    pub epoch: Epoch,
+    /// The seq of its first record: what came before is of the epochs before it.
+    pub first: Seq,
+}
+
+/// One device of one user.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct DeviceKey {
+    /// The user.
+    pub user: Name,
+    /// The device.
+    pub tag: DeviceTag,
+}
+
+/// What a device was answered for a nonce.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The nonce.
+    pub nonce: Nonce,
+    /// The seq that it was given.
+    pub seq: Seq,
+    /// The time that it was given.
+    pub time: UnixMillis,
+    /// A hash of the content, to tell a repeat from a conflict.
+    pub content_hash: u64,
+}
+
+/// Consecutive records of one room, as one entry of the writer's queue.
+pub struct Append {
+    /// Which room.
+    pub room: RoomNumber,
+    /// The appending channel's generation.
+    pub generation: Generation,
+    /// The room's epoch.
+    pub epoch: Epoch,
+    /// When the records count as committed: `Buffered` or `Synced`. `Memory` never comes here.
+    pub durability: Durability,
+    /// The first record's seq, one above the one appended before it.
+    pub first: Seq,
+    /// The records' `Deliver` frames, one behind the other.
+    pub frames: Bytes,
+    /// One entry for each record, in order.
+    pub records: Vec<AppendRecord>,
+    /// The records' places, given back when the writer is done with them.
+    pub place: Place,
+    /// Who is told.
+    pub commits: Arc<dyn Commits>,
+}
+
+/// What the store needs to know of a record besides its frame.
+#[derive(Clone, Debug)]
+pub struct AppendRecord {
+    /// Where its frame ends within `Append::frames`.
+    pub end: u32,
+    /// From when on it may not be read; 0 for never.
+    pub expires: UnixMillis,
+    /// Whose it is…
+    pub device: DeviceKey,
+    /// …which of the device's slots its answer overwrites…
+    pub slot: u8,
+    /// …and the answer, stored in the record's batch.
+    pub answer: Answer,
+}
+
+/// Told of a room's commits, in order. Called by the writer's thread; must not block.
+pub trait Commits: Send + Sync + 'static {
+    /// Everything up to `upto` is stored at the durability of its append.
+    fn committed(&self, commit: CommitNumber, upto: Seq);
+
+    /// Nothing above the last commit told is known to be stored, and nothing more will be.
+    fn failed(&self, error: StoreError);
+}
+
+/// Which records to read.
+#[derive(Clone, Copy, Debug)]
+pub struct Read {
+    /// Of which room.
+    pub room: RoomNumber,
+    /// The first seq to read: the lowest going forward, the highest going backward.
+    pub start: Seq,
+    /// The last seq to read: the highest going forward, the lowest going backward.
+    pub end: Seq,
+    /// Which way.
+    pub direction: Direction,
+    /// The most records to read, at least 1.
+    pub records_max: u32,
+    /// The most bytes of frames to read; the first record always fits.
+    pub bytes_max: u32,
+    /// Records that expired before this are gaps.
+    pub now: UnixMillis,
+}
+
+/// What a read found: every seq of the stretch that it covers is in one of the runs, oldest first.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Records {
+    /// The runs, oldest first, without holes between them.
+    pub runs: Vec<Run>,
+    /// Where to go on in the same direction; `None` if the read reached its end.
+    pub next: Option<Seq>,
+}
+
+/// Consecutive seqs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Run {
+    /// Records that can be read.
+    Frames {
+        /// The first record's seq.
+        first: Seq,
+        /// The last record's seq.
+        last: Seq,
+        /// Their `Deliver` frames, one behind the other.
+        frames: Bytes,
+    },
+    /// Records that cannot.
+    Gap {
+        /// The first seq.
+        from: Seq,
+        /// The last seq.
+        to: Seq,
+        /// Why.
+        why: GapReason,
+    },
+}
+
+/// Why the store could not do something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// A queue of the store is full: try later.
+    #[error("the store is busy")]
+    Busy,
+    /// There is no room of that name and it was not to be created.
+    #[error("there is no such room")]
+    UnknownRoom,
+    /// The append came from a channel that has been succeeded by another.
+    #[error("the append is of generation {0:?}, which another one has succeeded")]
+    Superseded(Generation),
+    /// A write or sync failed earlier; the store takes no more writes until it is opened again.
+    #[error("the store takes no more writes, since one failed: {0}")]
+    Poisoned(Arc<str>),
+    /// A stored value is not what it should be.
+    #[error("the store holds damaged data: {0}")]
+    Damaged(Arc<str>),
+    /// The disk or the library below failed.
+    #[error("the store failed: {0}")]
+    Failed(Arc<str>),
+}
+
+/// What may wait for the store's writer, in records and bytes.
+#[derive(Debug)]
+pub struct Budget {
+    records_max: usize,
+    bytes_max: usize,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+impl Budget {
+    /// A budget with nothing taken.
+    #[must_use]
+    pub fn new(records_max: usize, bytes_max: usize) -> Arc<Self> {
+        Arc::new(Self { records_max, bytes_max, records: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
+    }
+
+    /// Takes a place for one record of `bytes`, or `None` if the queue is full.
+    #[must_use]
+    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Place> {
+        // Optimistic: both counters may overshoot for a moment, by what other threads give back at once.
+        let records = self.records.fetch_add(1, Relaxed);
+        let taken = self.bytes.fetch_add(bytes, Relaxed);
+        let place = Place { budget: self.clone(), records: 1, bytes };
+        (records < self.records_max && taken + bytes <= self.bytes_max).then_some(place)
+    }
+
+    /// No place at all, to [`merge`](Place::merge) others into.
+    #[must_use]
+    pub fn none(self: &Arc<Self>) -> Place {
+        Place { budget: self.clone(), records: 0, bytes: 0 }
+    }
+
+    /// Records that wait.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        self.records.load(Relaxed)
+    }
+}
+
+/// A place in the writer's queue; given back when dropped, also by a panic.
+#[derive(Debug)]
+pub struct Place {
+    budget: Arc<Budget>,
+    records: usize,
+    bytes: usize,
+}
+
+impl Place {
+    /// Adds another place to this one.
+    pub fn merge(&mut self, mut other: Self) {
+        debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "places of one store");
+        self.records += std::mem::take(&mut other.records);
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.budget.records.fetch_sub(self.records, Relaxed);
+        self.budget.bytes.fetch_sub(self.bytes, Relaxed);
+    }
+}
+
+/// The time, as whoever runs a state machine sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// The wall clock. It may jump.
+    pub unix_ms: UnixMillis,
+    /// A clock that only goes forward, from any start.
+    pub mono_ms: u64,
+}
+
+/// Where the time comes from.
+pub trait Clock: Send + Sync + 'static {
+    /// The time now.
+    fn now(&self) -> Now;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_is_given_back_when_dropped() {
+        let budget = Budget::new(2, 100);
+        let mut place = budget.take(60).unwrap();
+        assert!(budget.take(60).is_none(), "too many bytes");
+        place.merge(budget.take(40).unwrap());
+        assert_eq!(budget.records(), 2);
+        assert!(budget.take(0).is_none(), "too many records");
+        drop(place);
+        assert_eq!(budget.records(), 0);
+        drop(budget.take(100).unwrap());
+    }
+}
