@@ -1,1 +1,3 @@
 //! x
+#[cfg(feature = "engine")]
+pub mod storage;
