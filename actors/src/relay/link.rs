@@ -182,6 +182,12 @@ impl Link {
         !self.signals.busy.get() && !self.signals.finish.get() && !self.local.draining()
     }
 
+    /// Whether the last frame is on its way, so that nothing more is read.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.signals.finish.get()
+    }
+
     /// Hands whole frames to the session.
     pub fn receive(&self, frames: Bytes) {
         self.signals.busy.set(true);
