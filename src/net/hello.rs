@@ -2,7 +2,7 @@
 
 use parlor_actors::relay::link::Hello;
 use parlor_protocol::{
-    Code, DecodeError, FrameError, Frame, Header, Kind, Name, Token,
+    Code, DecodeError, Frame, FrameError, Header, Kind, Name, Token,
     message::{self, CREDENTIALS_BYTES_MAX},
     version,
 };
@@ -52,9 +52,8 @@ pub fn check(frame: &Frame<'_>, gate: &Gate) -> Result<Hello, Closing> {
     let Some(version) = version::choose(min, max) else {
         return Err((Code::UnsupportedVersion, format!("versions {min} to {max} are offered, 1 is spoken here")));
     };
-    let name = |what: &str, text: &str| {
-        Name::parse(text).map_err(|error| (Code::InvalidHello, format!("{what}: {error}")))
-    };
+    let name =
+        |what: &str, text: &str| Name::parse(text).map_err(|error| (Code::InvalidHello, format!("{what}: {error}")));
     let (user, device) = (name("user", hello.user)?, name("device", hello.device)?);
     if hello.credentials.len() > CREDENTIALS_BYTES_MAX {
         let text = format!("credentials of {} bytes, {CREDENTIALS_BYTES_MAX} are allowed", hello.credentials.len());

@@ -80,12 +80,19 @@ where
 }
 
 /// Closes a connection that has no session.
-pub async fn refuse<R, W>(reader: &mut R, writer: &mut W, code: Code, message: &str, retry_after_ms: u32, linger_ms: u64)
-where
+pub async fn refuse<R, W>(
+    reader: &mut R,
+    writer: &mut W,
+    code: Code,
+    message: &str,
+    retry_after_ms: u32,
+    linger_ms: u64,
+) where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let close = parlor_protocol::to_bytes(0, &Close { code, retry_after_ms, message, extensions: Extensions::default() });
+    let close =
+        parlor_protocol::to_bytes(0, &Close { code, retry_after_ms, message, extensions: Extensions::default() });
     let bye = async {
         writer.write_all(&close).await?;
         writer.shutdown().await?;
@@ -97,7 +104,11 @@ where
 }
 
 /// Reads until a hello is whole, and checks it. What follows it stays in `partial`. `Err(None)`: the client is gone.
-async fn greet<R>(reader: &mut R, partial: &mut BytesMut, gate: &Gate) -> Result<parlor_actors::relay::link::Hello, Option<Closing>>
+async fn greet<R>(
+    reader: &mut R,
+    partial: &mut BytesMut,
+    gate: &Gate,
+) -> Result<parlor_actors::relay::link::Hello, Option<Closing>>
 where
     R: AsyncRead + Unpin,
 {

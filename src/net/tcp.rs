@@ -23,7 +23,12 @@ const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// If the address cannot be listened on.
-pub fn listen(address: SocketAddr, fleet: Arc<Fleet>, gate: Gate, stop: watch::Receiver<bool>) -> io::Result<SocketAddr> {
+pub fn listen(
+    address: SocketAddr,
+    fleet: Arc<Fleet>,
+    gate: Gate,
+    stop: watch::Receiver<bool>,
+) -> io::Result<SocketAddr> {
     let listener = std::net::TcpListener::bind(address)?;
     listener.set_nonblocking(true)?;
     let local = listener.local_addr()?;
