@@ -570,6 +570,28 @@ fn a_memory_rooms_records_are_refused() {
 }
 
 #[test]
+fn an_append_that_is_not_whole_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let spoil: [fn(&mut Append); 6] = [
+        |append| append.records[0].end += 1,
+        |append| append.records[1].end -= 1,
+        |append| append.records[1].end = u32::MAX,
+        |append| drop(append.records.pop()),
+        |append| append.records.clear(),
+        |append| append.frames = frames(append.room, 2..=3),
+    ];
+    for spoil in spoil {
+        let mut room = Room::load(&store, "lobby", Durability::Synced);
+        let mut append = room.make(&store, &[0, 0]);
+        spoil(&mut append);
+        store.append(append);
+        assert!(matches!(room.told(), Told::Failed(StoreError::Failed(_))));
+    }
+    assert_eq!(load(&store, "lobby", Durability::Synced).tail, 0);
+}
+
+#[test]
 fn the_last_handle_may_go_on_the_stores_own_thread() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(open(dir.path()));
