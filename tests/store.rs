@@ -570,6 +570,28 @@ fn a_memory_rooms_records_are_refused() {
 }
 
 #[test]
+fn an_append_that_is_not_whole_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let spoil: [fn(&mut Append); 6] = [
+        |append| append.records[0].end += 1,
+        |append| append.records[1].end -= 1,
+        |append| append.records[1].end = u32::MAX,
+        |append| drop(append.records.pop()),
+        |append| append.records.clear(),
+        |append| append.frames = frames(append.room, 2..=3),
+    ];
+    for spoil in spoil {
+        let mut room = Room::load(&store, "lobby", Durability::Synced);
+        let mut append = room.make(&store, &[0, 0]);
+        spoil(&mut append);
+        store.append(append);
+        assert!(matches!(room.told(), Told::Failed(StoreError::Failed(_))));
+    }
+    assert_eq!(load(&store, "lobby", Durability::Synced).tail, 0);
+}
+
+#[test]
 fn the_last_handle_may_go_on_the_stores_own_thread() {
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(open(dir.path()));
@@ -634,6 +656,9 @@ fn child(function: &str, path: &Path) -> Command {
     command
 }
 
+/// Set for a child that appends to the buffered room only.
+const ALONE: &str = "PARLOR_TEST_ALONE";
+
 fn child_path() -> Option<std::path::PathBuf> {
     std::env::var_os("PARLOR_TEST_STORE").map(Into::into)
 }
@@ -650,8 +675,10 @@ fn child_opens() {
 fn child_appends() {
     let Some(path) = child_path() else { return };
     let store = open(&path);
-    let mut rooms =
-        [("s", Durability::Synced), ("b", Durability::Buffered)].map(|(name, d)| Room::load(&store, name, d));
+    let kinds = [("s", Durability::Synced), ("b", Durability::Buffered)];
+    // A sync covers the buffered room too, so it must also be seen alone.
+    let kinds = if std::env::var_os(ALONE).is_some() { &kinds[1..] } else { &kinds[..] };
+    let mut rooms: Vec<_> = kinds.iter().map(|&(name, durability)| Room::load(&store, name, durability)).collect();
     let mut out = std::io::stdout().lock();
     loop {
         for room in &mut rooms {
@@ -675,8 +702,12 @@ fn child_appends() {
 fn what_was_acked_survives_kill_9() {
     let dir = tempfile::tempdir().unwrap();
     let mut epochs: [Option<Vec<EpochStart>>; 2] = [None, None];
-    for (round, lines) in [40, 100, 1, 300].into_iter().enumerate() {
-        let mut running = child("child_appends", dir.path()).stdout(Stdio::piped()).spawn().unwrap();
+    for (round, (lines, alone)) in [(40, false), (100, true), (1, false), (300, true)].into_iter().enumerate() {
+        let mut command = child("child_appends", dir.path());
+        if alone {
+            command.env(ALONE, "1");
+        }
+        let mut running = command.stdout(Stdio::piped()).spawn().unwrap();
         let mut acked = [0, 0];
         let mut output = BufReader::new(running.stdout.take().unwrap()).lines().map(Result::unwrap);
         let mut note = |line: String| -> bool {

@@ -197,8 +197,13 @@ fn make_directory(path: &Path) -> Result<(), OpenError> {
 pub(super) fn open_error(path: &Path, error: &rocksdb::Error) -> OpenError {
     let (path, what) = (path.to_owned(), error.to_string());
     match error.kind() {
-        // RocksDB tells of its lock in words only; a test holds this to them. ("LOCK: No locks available", in truth.)
-        ErrorKind::IOError if what.contains("LOCK: ") && what.contains("lock ") => OpenError::Locked { path },
+        // RocksDB tells of its lock in words only: the first if this process holds it, the second if another does. A test
+        // of the store provokes both.
+        ErrorKind::IOError
+            if ["lock hold by current process", "While lock file"].iter().any(|text| what.contains(text)) =>
+        {
+            OpenError::Locked { path }
+        }
         ErrorKind::Corruption | ErrorKind::InvalidArgument => OpenError::Damaged { path, what },
         _ => OpenError::Failed { path, source: what.into() },
     }

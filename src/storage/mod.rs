@@ -1,8 +1,8 @@
 //! Durable rooms on RocksDB: the engine's [`Store`].
 //!
-//! One writer thread takes loads and appends in order and commits them in groups ([`writer`]); a few reader threads
-//! serve pages and answers ([`reader`]). [`schema`] says what the bytes are, [`db`] opens and tunes the database,
-//! [`recover`] finds out what is there, [`pending`] keeps every promise of an answer.
+//! One writer thread takes loads and appends in order and commits them in groups (`writer`, which checks them against
+//! what it knows of `rooms`); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
+//! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer.
 //!
 //! What holds after `kill -9`: every append that was told `committed` is there. What holds after a loss of power: every
 //! append of a `synced` room that was told `committed` is there; a `buffered` room may lose its newest records and goes
@@ -12,7 +12,10 @@ mod db;
 mod pending;
 mod reader;
 mod recover;
+mod rooms;
 mod schema;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::{
@@ -28,7 +31,6 @@ use parlor_actors::{
     port::{Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError},
 };
 use parlor_protocol::RoomNumber;
-use rocksdb::WriteBatch;
 
 pub use self::db::OpenError;
 use self::{
@@ -47,9 +49,11 @@ pub struct StoreConfig {
     pub writer_records_max: usize,
     /// Bytes of records that may wait for the writer.
     pub writer_bytes_max: usize,
+    /// Rooms whose appends the writer can check; should be above the number of rooms that may be loaded at a time.
+    pub rooms_max: usize,
     /// Reader threads, at least 1.
     pub readers: usize,
-    /// Reads that may wait for a reader.
+    /// Reads that may wait for a reader, at least 1.
     pub reads_max: usize,
     /// The cache for what was read from disk.
     pub cache_bytes: usize,
@@ -70,6 +74,7 @@ impl StoreConfig {
             path: path.into(),
             writer_records_max: limits.writer_records_max,
             writer_bytes_max: limits.writer_bytes_max,
+            rooms_max: limits.rooms_loaded_max.saturating_mul(4),
             readers: 2,
             reads_max: 4_096,
             cache_bytes: 32 << 20,
@@ -121,20 +126,18 @@ impl RocksStore {
     fn open_on(config: StoreConfig, disk: impl FnOnce(Arc<Db>) -> Box<dyn Disk>) -> Result<Self, OpenError> {
         let (db, age) = db::open(&config)?;
         let path = &config.path;
-        let boot = recover::boot_id();
-        let mut batch = WriteBatch::default();
-        let counters = recover::begin(&db, age, boot.as_deref(), &mut batch)
-            .map_err(|error| OpenError::Damaged { path: path.clone(), what: error.to_string() })?;
-        let begun = db.rocks().write(batch).and_then(|()| db.rocks().flush_wal(true));
-        begun.map_err(|error| db::open_error(path, &error))?;
+        let counters = recover::begin(&db, age, recover::boot_id().as_deref()).map_err(|error| match error {
+            StoreError::Damaged(what) => OpenError::Damaged { path: path.clone(), what: what.to_string() },
+            error => OpenError::Failed { path: path.clone(), source: error.into() },
+        })?;
 
         let spawn_failed = |source: std::io::Error| OpenError::Failed { path: path.clone(), source: source.into() };
         let poison = Poison::default();
         let (writer_queue, entries) = bounded(config.writer_records_max.saturating_add(CONTROLS_MAX));
-        let writer = Writer::new(db.clone(), disk(db.clone()), counters, poison.clone());
+        let writer = Writer::new(db.clone(), disk(db.clone()), counters, config.rooms_max, poison.clone());
         let writer = thread::Builder::new().name("parlor-writer".into()).spawn(move || writer.run(&entries));
         let writer = writer.map_err(spawn_failed)?;
-        let (readers_queue, questions) = bounded(config.reads_max);
+        let (readers_queue, questions) = bounded(config.reads_max.max(1));
         let mut readers = Vec::new();
         for number in 0..config.readers.max(1) {
             let (db, questions) = (db.clone(), questions.clone());
@@ -152,7 +155,7 @@ impl RocksStore {
 
     /// Answers once everything appended before is synced, whatever its durability.
     pub fn flush(&self, reply: Reply<()>) {
-        self.control(reply, |slot, reply| Entry::Flush(slot, reply));
+        self.control(reply, Entry::Flush);
     }
 
     /// Why the store takes no more writes, if a write or a sync failed.

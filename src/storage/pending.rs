@@ -43,6 +43,10 @@ impl PendingAppend {
         Self(Some(append))
     }
 
+    pub(super) fn look(&self) -> Option<&Append> {
+        self.0.as_ref()
+    }
+
     pub(super) fn take(mut self) -> Option<Append> {
         self.0.take()
     }

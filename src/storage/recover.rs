@@ -3,7 +3,11 @@
 //! When RocksDB opens, it writes what it finds in its log into tables and syncs them. So whatever is read here survives
 //! the next loss of power, even if nobody had synced it before the store was last left.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use parlor_actors::port::{EpochStart, Load, Loaded, RoomOptions, StoreError};
 use parlor_protocol::{Epoch, Name, RoomNumber, Seq, UnixMillis, message::Durability};
@@ -29,11 +33,29 @@ pub(super) fn boot_id() -> Option<String> {
     Some(id.trim().to_owned()).filter(|id| !id.is_empty())
 }
 
+/// The file that tells the next opening of a failed write or sync. Not in the database, which takes no more writes then.
+const DOUBT: &str = "UNSYNCED";
+
+/// Remembers, as well as a failing disk lets it, that what was written may be gone without the machine having stopped: a
+/// failed sync lets the kernel drop it.
+pub(super) fn mark_doubt(db: &Db, why: &str) {
+    let path = db.rocks().path().join(DOUBT);
+    let marked = File::create(path).and_then(|mut file| {
+        file.write_all(why.as_bytes())?;
+        file.sync_all()
+    });
+    if let Err(error) = marked {
+        tracing::error!(%error, "the failure could not be noted for the next opening");
+    }
+}
+
 /// Begins an opening: reads the counters, finds out whether anything may have been lost, and takes the clean mark away.
-/// The caller writes and syncs `batch` before anything else.
-pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>, batch: &mut WriteBatch) -> Result<Counters, StoreError> {
+/// All of that is synced when this returns.
+pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>) -> Result<Counters, StoreError> {
+    let mut batch = WriteBatch::default();
     let mut counters = Counters { next_room: 1, next_epoch: 1, losses: 0 };
     let family = db.family(Family::Meta);
+    let doubt = db.rocks().path().join(DOUBT);
     match age {
         Age::New => batch.put_cf(family, meta::FORMAT, FORMAT.to_be_bytes()),
         Age::Known => {
@@ -47,17 +69,22 @@ pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>, batch: &mut WriteBatc
             let clean = db.value(Family::Meta, meta::CLEAN)?.is_some();
             let stored = db.value(Family::Meta, meta::BOOT)?.unwrap_or_default();
             let same_boot = boot.is_some_and(|boot| boot.as_bytes() == stored);
-            if !clean && !same_boot {
+            if doubt.exists() || (!clean && !same_boot) {
                 counters.losses += 1;
-                tracing::warn!("the machine stopped before the store was closed: buffered rooms begin new epochs");
+                tracing::warn!("the store was left with records that may be lost: buffered rooms begin new epochs");
             }
         }
     }
-    counters.put(db, batch);
+    counters.put(db, &mut batch);
     batch.put_cf(family, meta::LOSSES, counters.losses.to_be_bytes());
     batch.put_cf(family, meta::BOOT, boot.unwrap_or_default());
     batch.delete_cf(family, meta::CLEAN);
-    Ok(counters)
+    db.rocks().write(batch).and_then(|()| db.rocks().flush_wal(true)).map_err(failed)?;
+    // Only now: a loss counted twice costs an epoch, one not counted a seq given twice.
+    match fs::remove_file(doubt) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::Failed(error.to_string().into())),
+        _ => Ok(counters),
+    }
 }
 
 impl Counters {

@@ -114,6 +114,7 @@ impl RoomMeta {
         for number in [self.created, self.first, self.gone_count, self.gone_time, self.losses] {
             out.extend(number.to_be_bytes());
         }
+        // One byte, always: there are at most 16.
         out.extend(u8::try_from(self.epochs.len()));
         for start in &self.epochs {
             out.extend(start.epoch.0.to_be_bytes());
