@@ -1,1 +1,3 @@
 //! x
+#[cfg(feature = "client")]
+pub mod client;
