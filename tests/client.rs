@@ -1,5 +1,6 @@
 //! The client against a scripted server, on real sockets and in-process streams.
 #![cfg(feature = "client")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, its helpers too")]
 
 use std::time::Duration;
 
@@ -526,4 +527,37 @@ async fn rubbish_from_the_server_costs_the_connection_only() {
     assert_eq!(message(events.next().await).seq, 5);
     client.close().await;
     server.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_join_that_was_dropped_leaves_and_holds_nothing_up() {
+    let mut config = config("");
+    config.events_max = 4;
+    let (client, _room, mut events, mut peer) = over(config).await;
+    {
+        let join = client.join("other", JoinFrom::Tail);
+        tokio::pin!(join);
+        let got = tokio::select! {
+            _ = &mut join => panic!("nobody answered"),
+            got = peer.expect(Kind::Join) => got,
+        };
+        let joined = message::Joined {
+            room: RoomNumber(8),
+            epoch: EPOCH,
+            tail: 0,
+            first: 1,
+            cursor: 0,
+            count: 0,
+            durability: Durability::Synced,
+            newest_nonce: None,
+            extensions: ext(),
+        };
+        peer.say(got.header.request, &joined).await;
+        for seq in 1..=10 {
+            peer.say(0, &message::Deliver { room: RoomNumber(8), ..record(seq, "bob", 1, seq, "x") }).await;
+        }
+    }
+    assert_eq!(peer.expect(Kind::Leave).await.read::<message::Leave<'_>>().room, RoomNumber(8));
+    peer.deliver(1, "x").await;
+    assert_eq!(message(events.next().await).seq, 1);
 }
