@@ -1,14 +1,16 @@
+#![expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 //! The pure state against a server of the test's own, under the test's own time.
 
 mod connection;
 mod receiving;
 mod sending;
+mod simulation;
 
 use std::time::Duration;
 
 use bytes::BytesMut;
 use parlor_protocol::{
-    Code, DeviceTag, Epoch, Extensions, Frame, Kind, List, Name, Nonce, RoomNumber, Seq, Token, decode, encode,
+    Body, Code, DeviceTag, Epoch, Extensions, Frame, Kind, List, Name, Nonce, RoomNumber, Seq, Token, decode, encode,
     message::{self, ContentType, Durability, GapReason, JoinFrom, Limits, PageGap, RecordKind},
     split,
 };
