@@ -6,6 +6,8 @@
 //! `README.md` begins at the beginning, `ARCHITECTURE.md` explains the inside, `PROTOCOL.md` the wire.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+#[cfg(feature = "client")]
+pub mod client;
 #[cfg(feature = "engine")]
 pub mod config;
 #[cfg(feature = "engine")]

@@ -1,0 +1,103 @@
+//! What a client is told when it is made.
+
+use std::time::Duration;
+
+use parlor_protocol::{
+    Name,
+    message::{CREDENTIALS_BYTES_MAX, DeviceClass, Network},
+};
+
+use super::error::ConnectError;
+
+/// How a client connects and how patient it is. Start with [`Config::new`] and change fields.
+#[derive(Clone)]
+#[non_exhaustive]
+pub struct Config {
+    /// The servers as `host:port`, tried in turn; the last one that worked is tried first.
+    pub servers: Vec<String>,
+    /// Who speaks.
+    pub user: Name,
+    /// On which of the user's devices. Two clients of one device push each other out.
+    pub device: Name,
+    /// What kind of device that is.
+    pub device_class: DeviceClass,
+    /// What the device is connected through; sets the interval of the heartbeats.
+    pub network: Network,
+    /// Whatever the host's authentication wants, at most 4 KiB.
+    pub credentials: Vec<u8>,
+    /// How long a publish waits for its ack before it is sent again.
+    pub ack_timeout: Duration,
+    /// How often a publish is sent again on one connection before it is reported
+    /// [`Busy`](super::PublishError::Busy).
+    pub ack_retries: u32,
+    /// How long a connection may take to be made, and then again how long the server may take to say welcome.
+    pub connect_timeout: Duration,
+    /// How long the first connect keeps trying; zero is one try per server. A client that was connected once comes back
+    /// for as long as it lives.
+    pub connect_patience: Duration,
+    /// The longest wait before the first attempt to come back; doubled with each attempt.
+    pub backoff_min: Duration,
+    /// The longest wait between two attempts.
+    pub backoff_max: Duration,
+    /// How many messages may wait for their acks, over all rooms; above it sends are refused with
+    /// [`OutboxFull`](super::PublishError::OutboxFull).
+    pub outbox_messages_max: usize,
+    /// How many joins, leaves and fetches may wait for their answers.
+    pub requests_max: usize,
+    /// How many events may wait for the application, over all rooms; above it the client stops reading its connection.
+    pub events_max: usize,
+    /// How long [`Client::close`](super::Client::close) waits for the server's `Close`.
+    pub close_timeout: Duration,
+}
+
+impl Config {
+    /// Connects `user` on the device `default` to one server, `host:port`.
+    ///
+    /// # Panics
+    /// Never: `default` is a name.
+    #[must_use]
+    pub fn new(server: impl Into<String>, user: Name) -> Self {
+        #[expect(clippy::expect_used, reason = "a literal of seven letters is a name")]
+        let device = Name::parse("default").expect("a literal of seven letters is a name");
+        Self {
+            servers: vec![server.into()],
+            user,
+            device,
+            device_class: DeviceClass::default(),
+            network: Network::default(),
+            credentials: Vec::new(),
+            ack_timeout: Duration::from_secs(5),
+            ack_retries: 2,
+            connect_timeout: Duration::from_secs(5),
+            connect_patience: Duration::ZERO,
+            backoff_min: Duration::from_millis(100),
+            backoff_max: Duration::from_secs(10),
+            outbox_messages_max: 10_000,
+            requests_max: 1_024,
+            events_max: 10_000,
+            close_timeout: Duration::from_secs(2),
+        }
+    }
+
+    /// What no server could make work.
+    pub(super) fn check(&self, needs_servers: bool) -> Result<(), ConnectError> {
+        if needs_servers && self.servers.is_empty() {
+            return Err(ConnectError::InvalidConfig("no server is named"));
+        }
+        if self.credentials.len() > CREDENTIALS_BYTES_MAX {
+            return Err(ConnectError::InvalidConfig("the credentials are longer than 4 KiB"));
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Config {
+    /// Without the credentials: they have no business in a log.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("servers", &self.servers)
+            .field("user", &self.user)
+            .field("device", &self.device)
+            .finish_non_exhaustive()
+    }
+}

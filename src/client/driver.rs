@@ -1,0 +1,439 @@
+//! The task that owns the socket. It carries bytes, commands and time to the state and runs the effects; it decides
+//! nothing but when to read.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    io,
+    mem::MaybeUninit,
+    pin::Pin,
+    sync::{Arc, atomic::Ordering::SeqCst},
+    task::{Context, Poll},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use bytes::{Buf, BytesMut};
+use parlor_protocol::{Code, DeviceTag, frame::answer_body_max, split};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+    sync::oneshot,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{
+    effect::{Effect, Now, RoomKey, Ticket},
+    error::ConnectError,
+    shared::{Command, EventQueue, FetchOutcome, JoinOutcome, LeaveOutcome, Reply, SendOutcome, Shared},
+    state::State,
+    wire::{self, WireError},
+};
+
+/// Read at once, into a buffer that is on the stack only while reading: an idle client owns none.
+const READ_BYTES: usize = 16 << 10;
+
+/// After this many rounds the driver lets other tasks run, even if it has more to do.
+const ROUNDS_MAX: usize = 16;
+
+/// A connection.
+pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
+
+enum Link {
+    Down,
+    Dialing(Dialing),
+    Up(Box<dyn Stream>),
+}
+
+enum Waiter {
+    Join(Reply<JoinOutcome>),
+    Send(Reply<SendOutcome>),
+    Fetch(Reply<FetchOutcome>),
+    Leave(Reply<LeaveOutcome>),
+}
+
+/// See the module. A future that ends with the client.
+pub(super) struct Driver {
+    state: State,
+    shared: Arc<Shared>,
+    started: Instant,
+    link: Link,
+    /// Bytes that were read and are not a whole frame yet, or wait until the application takes events.
+    input: BytesMut,
+    flushed: bool,
+    /// The connection takes no more bytes. What it still brings (a `Close`, say) is read all the same.
+    deaf: bool,
+    paused: bool,
+    commands: Vec<Command>,
+    waiters: HashMap<Ticket, Waiter>,
+    tickets: Ticket,
+    events: HashMap<RoomKey, Arc<EventQueue>>,
+    sleep: Option<Pin<Box<Sleep>>>,
+    ready: Option<oneshot::Sender<Result<DeviceTag, ConnectError>>>,
+    closing: Vec<oneshot::Sender<()>>,
+    done: bool,
+}
+
+impl Driver {
+    /// A driver that dials, or one over a stream that is there already.
+    pub(super) fn new(
+        state: State,
+        shared: Arc<Shared>,
+        stream: Option<Box<dyn Stream>>,
+        ready: oneshot::Sender<Result<DeviceTag, ConnectError>>,
+    ) -> Self {
+        let mut driver = Self {
+            state,
+            shared,
+            started: Instant::now(),
+            link: Link::Down,
+            input: BytesMut::new(),
+            flushed: true,
+            deaf: false,
+            paused: false,
+            commands: Vec::new(),
+            waiters: HashMap::new(),
+            tickets: 0,
+            events: HashMap::new(),
+            sleep: None,
+            ready: Some(ready),
+            closing: Vec::new(),
+            done: false,
+        };
+        let now = driver.now();
+        match stream {
+            Some(stream) => {
+                driver.link = Link::Up(stream);
+                driver.state.handle_over(now);
+            }
+            None => driver.state.handle_start(now),
+        }
+        driver.run_effects();
+        driver
+    }
+
+    fn now(&self) -> Now {
+        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { at: self.started.elapsed(), unix_us: u64::try_from(unix.as_micros()).unwrap_or(0) }
+    }
+
+    /// One round; returns whether anything happened.
+    fn round(&mut self, cx: &mut Context<'_>) -> bool {
+        // Everything happens, whatever happened before it.
+        self.take_commands(cx) | self.dial(cx) | self.write(cx) | self.read(cx) | self.pass_time(cx)
+    }
+
+    fn take_commands(&mut self, cx: &Context<'_>) -> bool {
+        let mut commands = std::mem::take(&mut self.commands);
+        self.shared.take_commands(&mut commands, cx);
+        let any = !commands.is_empty();
+        if any {
+            let now = self.now();
+            for command in commands.drain(..) {
+                self.on_command(now, command);
+            }
+            self.run_effects();
+        }
+        if commands.capacity() <= 64 {
+            self.commands = commands;
+        }
+        any
+    }
+
+    fn on_command(&mut self, now: Now, command: Command) {
+        match command {
+            Command::Join { key, name, from, events, reply } => {
+                self.events.insert(key, events);
+                let ticket = self.wait(Waiter::Join(reply));
+                self.state.handle_join(now, key, ticket, name, from);
+            }
+            Command::Send { key, outgoing, reply } => {
+                let ticket = self.wait(Waiter::Send(reply));
+                self.state.handle_send(now, key, ticket, outgoing);
+            }
+            Command::Fetch { key, what, reply } => {
+                let ticket = self.wait(Waiter::Fetch(reply));
+                self.state.handle_fetch(now, key, ticket, what);
+            }
+            Command::Leave { key, reply } => {
+                let ticket = self.wait(Waiter::Leave(reply));
+                self.state.handle_leave(now, key, Some(ticket));
+            }
+            Command::Abandon(key) => {
+                if let Some(events) = self.events.get(&key) {
+                    // Also where a join was dropped before it had brought anybody who listens.
+                    events.deafen(&self.shared);
+                }
+                self.state.handle_leave(now, key, None);
+            }
+            Command::Close(done) => {
+                self.closing.push(done);
+                self.state.handle_close(now);
+            }
+            Command::Quit => self.state.handle_close(now),
+        }
+    }
+
+    fn wait(&mut self, waiter: Waiter) -> Ticket {
+        self.tickets += 1;
+        self.waiters.insert(self.tickets, waiter);
+        self.tickets
+    }
+
+    fn dial(&mut self, cx: &mut Context<'_>) -> bool {
+        let Link::Dialing(dialing) = &mut self.link else { return false };
+        let Poll::Ready(dialed) = dialing.as_mut().poll(cx) else { return false };
+        let now = self.now();
+        match dialed {
+            Ok(stream) => {
+                self.link = Link::Up(stream);
+                self.state.handle_connected(now);
+            }
+            Err(error) => {
+                self.link = Link::Down;
+                self.state.handle_unreachable(now, error);
+            }
+        }
+        self.run_effects();
+        true
+    }
+
+    fn write(&mut self, cx: &mut Context<'_>) -> bool {
+        let Link::Up(stream) = &mut self.link else { return false };
+        let output = self.state.output();
+        let mut any = false;
+        while !output.is_empty() && !self.deaf {
+            match Pin::new(&mut *stream).poll_write(cx, output) {
+                Poll::Ready(Ok(written)) if written > 0 => {
+                    output.advance(written);
+                    (any, self.flushed) = (true, false);
+                }
+                Poll::Ready(_) => self.deaf = true,
+                Poll::Pending => break,
+            }
+        }
+        if self.deaf {
+            output.clear();
+        } else if !self.flushed {
+            self.flushed = Pin::new(stream).poll_flush(cx).is_ready();
+        }
+        if output.is_empty() && output.capacity() > 0 {
+            *output = BytesMut::new();
+        }
+        any
+    }
+
+    fn read(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = self.parse();
+        if !self.may_read() {
+            return any;
+        }
+        let Link::Up(stream) = &mut self.link else { return any };
+        let mut scratch = [MaybeUninit::<u8>::uninit(); READ_BYTES];
+        let mut buffer = ReadBuf::uninit(&mut scratch);
+        let lost = match Pin::new(stream).poll_read(cx, &mut buffer) {
+            Poll::Pending => return any,
+            Poll::Ready(Ok(())) if !buffer.filled().is_empty() => None,
+            Poll::Ready(Ok(())) => Some("the server ended it without a word".to_owned()),
+            Poll::Ready(Err(error)) => Some(error.to_string()),
+        };
+        any = true;
+        if let Some(reason) = lost {
+            let now = self.now();
+            self.state.handle_lost(now, reason, false);
+            self.run_effects();
+        } else {
+            self.input.extend_from_slice(buffer.filled());
+            self.parse();
+        }
+        any
+    }
+
+    /// Hands whole frames to the state, for as long as the application has room for what they bring.
+    fn parse(&mut self) -> bool {
+        let mut any = false;
+        let now = self.now();
+        while !self.input.is_empty() && self.may_read() {
+            let frame = match split(&self.input, answer_body_max) {
+                Ok(Some(frame)) => frame,
+                Ok(None) => break,
+                Err(error) => {
+                    self.unreadable(now, &error.into());
+                    return true;
+                }
+            };
+            let size = frame.size();
+            match wire::read(&frame) {
+                Ok(Some(incoming)) => self.state.handle_frame(now, frame.header.request, incoming),
+                Ok(None) => {}
+                Err(error) => {
+                    self.unreadable(now, &error);
+                    return true;
+                }
+            }
+            self.input.advance(size);
+            self.run_effects();
+            any = true;
+        }
+        if self.input.is_empty() && self.input.capacity() > 0 {
+            self.input = BytesMut::new();
+        }
+        any
+    }
+
+    fn unreadable(&mut self, now: Now, error: &WireError) {
+        self.state.handle_lost(now, error.to_string(), true);
+        self.run_effects();
+    }
+
+    /// Whether the application has room for more, or what comes now is not for it.
+    fn may_read(&mut self) -> bool {
+        let max = self.shared.events_max.max(1);
+        let queued = self.shared.queued.load(SeqCst);
+        if self.paused && queued <= max / 2 {
+            self.pause(false);
+        } else if !self.paused && queued >= max {
+            self.pause(true);
+            // Whoever took events before the flag was up has not woken anybody.
+            if self.shared.queued.load(SeqCst) <= max / 2 {
+                self.pause(false);
+            }
+        }
+        !self.paused || !self.state.is_online()
+    }
+
+    fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        self.shared.paused.store(paused, SeqCst);
+        let now = self.now();
+        self.state.handle_reading(now, !paused);
+    }
+
+    fn pass_time(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(at) = self.state.timeout() else { return false };
+        // A far time stands for never; the timer must be able to add it.
+        let at = self.started + at.min(Duration::from_secs(86_400 * 365));
+        match &mut self.sleep {
+            // One that fires too early costs a look; one that is moved with every publish costs more.
+            Some(sleep) if sleep.deadline() <= at && !sleep.is_elapsed() => {}
+            Some(sleep) => sleep.as_mut().reset(at),
+            None => self.sleep = Some(Box::pin(sleep_until(at))),
+        }
+        let Some(sleep) = &mut self.sleep else { return false };
+        if sleep.as_mut().poll(cx).is_pending() {
+            return false;
+        }
+        let now = self.now();
+        self.state.handle_timeout(now);
+        self.run_effects();
+        true
+    }
+
+    fn run_effects(&mut self) {
+        while let Some(effect) = self.state.poll() {
+            match effect {
+                Effect::Dial(server) => self.link = Link::Dialing(Box::pin(connect(server))),
+                Effect::HangUp => {
+                    self.link = Link::Down;
+                    self.input.clear();
+                    (self.flushed, self.deaf) = (true, false);
+                }
+                Effect::Ready(tag) => {
+                    if let Some(ready) = self.ready.take() {
+                        // Nobody waits if the connect was dropped; then every handle is, and `Quit` follows.
+                        let _ = ready.send(Ok(tag));
+                    }
+                }
+                Effect::Failed(error) => {
+                    if let Some(ready) = self.ready.take() {
+                        let _ = ready.send(Err(error));
+                    }
+                    self.done = true;
+                }
+                Effect::Event(room, event, position) => {
+                    if let Some(events) = self.events.get(&room) {
+                        events.push(event, position, &self.shared);
+                    }
+                }
+                Effect::EventsEnd(room) => {
+                    if let Some(events) = self.events.remove(&room) {
+                        events.end();
+                    }
+                }
+                Effect::Ended(code, message) => {
+                    self.shared.close(code, &message);
+                    self.done = true;
+                }
+                Effect::Joined(ticket, _, _)
+                | Effect::Fetched(ticket, _)
+                | Effect::Left(ticket, _)
+                | Effect::Refused(ticket, _)
+                | Effect::Sent(ticket, _) => self.answer(ticket, effect),
+            }
+        }
+    }
+
+    /// Answers whoever waits; that he may have gone is his affair.
+    fn answer(&mut self, ticket: Ticket, effect: Effect) {
+        let Some(waiter) = self.waiters.remove(&ticket) else { return };
+        let _ = match (waiter, effect) {
+            (Waiter::Join(reply), Effect::Joined(_, room, info)) => {
+                if let Some(events) = self.events.get(&room) {
+                    events.start(self.state.position(room).unwrap_or((info.epoch, info.cursor)));
+                }
+                reply.sender.send(Ok(info)).is_ok()
+            }
+            (Waiter::Join(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
+            (Waiter::Fetch(reply), Effect::Fetched(_, page)) => reply.sender.send(Ok(page)).is_ok(),
+            (Waiter::Fetch(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
+            (Waiter::Leave(reply), Effect::Left(_, cursor)) => reply.sender.send(Ok(cursor)).is_ok(),
+            (Waiter::Leave(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
+            (Waiter::Send(reply), Effect::Sent(_, outcome)) => reply.sender.send(outcome).is_ok(),
+            (_, effect) => {
+                debug_assert!(false, "{effect:?} answers something else");
+                false
+            }
+        };
+    }
+}
+
+impl Future for Driver {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let driver = self.get_mut();
+        for _ in 0..ROUNDS_MAX {
+            let any = driver.round(cx);
+            if driver.done {
+                driver.shared.publish_stats(driver.state.stats());
+                return Poll::Ready(());
+            }
+            if !any {
+                driver.shared.publish_stats(driver.state.stats());
+                return Poll::Pending;
+            }
+        }
+        driver.shared.publish_stats(driver.state.stats());
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+impl Drop for Driver {
+    /// Also when the runtime drops the task: nobody waits for ever.
+    fn drop(&mut self) {
+        self.shared.close(Code::GoingAway, "the client's task was stopped");
+        for events in self.events.values() {
+            events.end();
+        }
+    }
+}
+
+async fn connect(server: String) -> io::Result<Box<dyn Stream>> {
+    let stream = TcpStream::connect(server).await?;
+    // Frames are written whole; waiting for more to say would only delay them.
+    stream.set_nodelay(true)?;
+    Ok(Box::new(stream))
+}

@@ -1,0 +1,172 @@
+//! What can go wrong, from where the application stands.
+
+use std::{io, time::Duration};
+
+use parlor_protocol::{Advice, Code, NameError};
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The configuration cannot work with any server.
+    #[error("the client's configuration cannot work: {0}")]
+    InvalidConfig(&'static str),
+    /// No connection could be made.
+    #[error("no connection to {server}: {source}")]
+    Unreachable {
+        /// The server as configured.
+        server: String,
+        /// What the operating system said.
+        source: io::Error,
+    },
+    /// The server took the connection and did not say welcome in time.
+    #[error("{server} did not say welcome within {}", millis(*.within))]
+    HandshakeTimeout {
+        /// The server as configured.
+        server: String,
+        /// The time that it had.
+        within: Duration,
+    },
+    /// The server closed the connection and said why.
+    #[error("{server} closed the connection: {code}: {message}")]
+    Refused {
+        /// The server as configured.
+        server: String,
+        /// Why; its range says whether to come back.
+        code: Code,
+        /// Why, for a person.
+        message: String,
+        /// Not before this time, if the code says "later".
+        retry_after: Duration,
+    },
+    /// The connection ended without a reason.
+    #[error("the connection to {server} was lost: {reason}")]
+    Lost {
+        /// The server as configured.
+        server: String,
+        /// What was seen of it.
+        reason: String,
+    },
+    /// The server sent something that this client cannot read.
+    #[error("{server} does not speak this protocol: {what}")]
+    Protocol {
+        /// The server as configured.
+        server: String,
+        /// What was wrong.
+        what: String,
+    },
+    /// The client's task was stopped, as when its runtime shuts down.
+    #[error("the client's task was stopped")]
+    Stopped,
+}
+
+impl ConnectError {
+    /// Whether the same attempt may succeed later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::HandshakeTimeout { .. } | Self::Lost { .. } => true,
+            Self::Refused { code, .. } => comes_back(*code),
+            Self::InvalidConfig(_) | Self::Protocol { .. } | Self::Stopped => false,
+        }
+    }
+}
+
+/// Whether a close with this code lets the client come back. A number that has no business in a close is obeyed by its
+/// range all the same.
+pub(super) fn comes_back(code: Code) -> bool {
+    matches!(code.advice(), Advice::ReconnectNow | Advice::ReconnectLater | Advice::RetryLater)
+}
+
+/// Why a join, fetch or leave failed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RequestError {
+    /// The room's name is not a name.
+    #[error("not a room's name: {0}")]
+    InvalidName(#[from] NameError),
+    /// This client has joined that room already, or is about to.
+    #[error("the room is joined already")]
+    AlreadyJoined,
+    /// The room was left, or is being left.
+    #[error("the room was left")]
+    NotJoined,
+    /// More requests wait for answers than [`Config::requests_max`](super::Config::requests_max) allows.
+    #[error("too many requests wait for their answers")]
+    TooManyRequests,
+    /// The server refused.
+    #[error("the server refused: {code}: {message}")]
+    Refused {
+        /// Why.
+        code: Code,
+        /// Why, for a person.
+        message: String,
+        /// Not before this time, if the code says "later".
+        retry_after: Duration,
+    },
+    /// The client is closed.
+    #[error("the client is closed: {code}: {message}")]
+    Closed {
+        /// Why.
+        code: Code,
+        /// Why, for a person.
+        message: String,
+    },
+}
+
+impl RequestError {
+    /// Whether the same request may succeed later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        match self {
+            Self::TooManyRequests => true,
+            Self::Refused { code, .. } => code.advice() == Advice::RetryLater,
+            Self::InvalidName(_) | Self::AlreadyJoined | Self::NotJoined | Self::Closed { .. } => false,
+        }
+    }
+}
+
+/// Why a message was not sent, or is not known to be.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PublishError {
+    /// More messages wait than [`Config::outbox_messages_max`](super::Config::outbox_messages_max) allows; this one was
+    /// not taken.
+    #[error("the outbox is full")]
+    OutboxFull,
+    /// The server did not answer, however often it was asked. The message may be stored or not: sending its text once
+    /// more may say it twice.
+    #[error("the server did not answer in time; the message may or may not be stored")]
+    Busy,
+    /// The server refused for good; nothing was stored.
+    #[error("the server refused the message: {code}: {message}")]
+    Refused {
+        /// Why.
+        code: Code,
+        /// Why, for a person.
+        message: String,
+    },
+    /// The room was left, or is being left.
+    #[error("the room was left")]
+    NotJoined,
+    /// The client is closed. If the message was on its way, it may be stored.
+    #[error("the client is closed: {code}: {message}")]
+    Closed {
+        /// Why.
+        code: Code,
+        /// Why, for a person.
+        message: String,
+    },
+}
+
+impl PublishError {
+    /// Whether a message may get through later.
+    #[must_use]
+    pub fn is_temporary(&self) -> bool {
+        matches!(self, Self::OutboxFull | Self::Busy)
+    }
+}
+
+fn millis(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
+}

@@ -1,0 +1,105 @@
+//! One room as the client's state holds it: data and small decisions; `state.rs` talks to the server about it.
+
+use std::{collections::VecDeque, time::Duration};
+
+use parlor_protocol::{
+    Name, RoomNumber, Seq,
+    message::{Direction, Durability, JoinFrom},
+};
+
+use super::{effect::Ticket, inbound::Inbound, outbox::Outbox};
+
+/// How far a room is attached to the session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// To be joined, for the first time or again.
+    Out,
+    /// A join is under way.
+    Joining,
+    /// Attached.
+    In,
+    /// A leave is under way.
+    Leaving,
+    /// Left; what is owed up to this cursor is still being fetched.
+    Left(Seq),
+}
+
+/// A fetch of the application.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ask {
+    pub(super) ticket: Ticket,
+    pub(super) start: Option<Seq>,
+    pub(super) direction: Direction,
+    pub(super) limit: u32,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Room {
+    pub(super) name: Name,
+    pub(super) from: JoinFrom,
+    pub(super) stage: Stage,
+    pub(super) number: RoomNumber,
+    pub(super) durability: Durability,
+    /// The join of the application, until it is answered.
+    pub(super) join: Option<Ticket>,
+    /// Whether the application wants to leave.
+    pub(super) leaving: bool,
+    pub(super) leave: Option<Ticket>,
+    /// `None` until joined for the first time.
+    pub(super) inbound: Option<Inbound>,
+    pub(super) outbox: Outbox,
+    pub(super) asks: VecDeque<Ask>,
+    /// Whether the application was told that the connection is lost, and not yet that it is back.
+    pub(super) down: bool,
+    /// No join, leave or fill before this time.
+    pub(super) retry_at: Option<Duration>,
+    /// Whether it waits for its turn to publish.
+    pub(super) starved: bool,
+    /// The time under which it stands in the table of timers.
+    pub(super) timer: Option<Duration>,
+}
+
+impl Room {
+    pub(super) fn new(name: Name, from: JoinFrom, join: Ticket) -> Self {
+        Self {
+            name,
+            from,
+            stage: Stage::Out,
+            number: RoomNumber::default(),
+            durability: Durability::default(),
+            join: Some(join),
+            leaving: false,
+            leave: None,
+            inbound: None,
+            outbox: Outbox::new(),
+            asks: VecDeque::new(),
+            down: false,
+            retry_at: None,
+            starved: false,
+            timer: None,
+        }
+    }
+
+    /// Where a join begins.
+    pub(super) fn join_from(&self) -> JoinFrom {
+        match &self.inbound {
+            Some(inbound) => {
+                let (epoch, seq) = inbound.position();
+                JoinFrom::Position(epoch, seq)
+            }
+            None => self.from,
+        }
+    }
+
+    /// Whether a leave may go out: what was said before it is answered, and nothing is missing.
+    pub(super) fn may_leave(&self) -> bool {
+        let whole = self.inbound.as_ref().is_none_or(|inbound| !inbound.is_filling() && inbound.wants_fill().is_none());
+        self.leaving && whole && self.outbox.is_empty() && self.asks.is_empty()
+    }
+
+    /// When something of it is due.
+    pub(super) fn timeout(&self) -> Option<Duration> {
+        [self.outbox.timeout(), self.retry_at].into_iter().flatten().min()
+    }
+}
