@@ -3,6 +3,9 @@
 
 pub(crate) mod args;
 mod chat;
+mod descriptors;
+mod own_engine;
+mod replay;
 mod sanitize;
 mod serve;
 
@@ -22,7 +25,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let outcome = match args.command {
         Command::Serve(args) => runtime.block_on(serve::run(args)),
         Command::Chat(args) => runtime.block_on(chat::run(args)),
-        Command::Replay(args) => Err(anyhow::anyhow!("cannot replay {} files yet", args.files.len())),
+        Command::Replay(args) => runtime.block_on(replay::run(args)),
     };
     runtime.shutdown_timeout(RUNTIME_STOP);
     outcome
