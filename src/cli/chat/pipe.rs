@@ -37,7 +37,8 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let (sender, typed) = mpsc::channel(UNACKED_MAX);
     std::thread::spawn(move || read_lines(io::stdin().lock(), &sender));
-    let mut pipe = Pipe { room, clock: Clock::local(), seen: 0, awaited: room.joined().tail, failed: 0 };
+    let mut pipe =
+        Pipe { room, clock: Clock::local(), seen: room.joined().cursor, awaited: room.joined().tail, failed: 0 };
     match pipe.run(events, typed, message).await {
         // Who reads has had enough, as `head` has.
         Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),

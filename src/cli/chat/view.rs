@@ -44,10 +44,11 @@ fn areas(screen: Rect) -> [Rect; 3] {
 
 fn status_line(model: &Model) -> Row<'static> {
     let bold = Style::new().add_modifier(Modifier::BOLD);
-    let link = match &model.link {
-        Link::Connected => Span::styled("connected", Style::new().fg(Color::Green)),
-        Link::Reconnecting(why) => Span::styled(format!("reconnecting… ({why})"), Style::new().fg(Color::Yellow)),
-        Link::Over(why) => Span::styled(format!("over: {why}"), Style::new().fg(Color::Red)),
+    // The reason comes last: it is long, and what is cut off is the end.
+    let (link, why) = match &model.link {
+        Link::Connected => (Span::styled("connected", Style::new().fg(Color::Green)), None),
+        Link::Reconnecting(why) => (Span::styled("reconnecting…", Style::new().fg(Color::Yellow)), Some(why)),
+        Link::Over(why) => (Span::styled("over, Ctrl-C leaves", Style::new().fg(Color::Red)), Some(why)),
     };
     let mut spans =
         vec![Span::styled(format!(" {}", model.room), bold), Span::raw(format!(" · {} · ", model.server)), link];
@@ -62,6 +63,7 @@ fn status_line(model: &Model) -> Row<'static> {
     } else if !model.scroll.follows() {
         spans.push(Span::raw(" · newer below (Esc)"));
     }
+    spans.extend(why.map(|why| Span::raw(format!(" · {why}"))));
     Row::from(spans)
 }
 
@@ -130,7 +132,7 @@ mod tests {
         model.link = Link::Reconnecting("reset".to_owned());
         let (rows, _) = screen(&mut model, 70, 8);
         assert_eq!(rows[5], "      …          ann x");
-        assert_eq!(rows[6], " lobby · here:1 · reconnecting… (reset) · 1 unsent");
+        assert_eq!(rows[6], " lobby · here:1 · reconnecting… · 1 unsent · reset");
     }
 
     #[test]

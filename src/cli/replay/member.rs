@@ -124,7 +124,8 @@ impl Part {
         // Thousands of clients share a machine with their server here: a late ack is no lost one.
         config.ack_timeout = Duration::from_secs(15);
         config.ack_retries = 8;
-        config.events_max = 1_000;
+        // And share its memory: thousands of full queues would be gigabytes.
+        config.events_max = 256;
         config.connect_timeout = Duration::from_secs(15);
         Ok(Client::connect(config).await?)
     }
