@@ -1,0 +1,162 @@
+//! The command line.
+
+use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+
+use clap::{Parser, Subcommand};
+use parlor_protocol::Name;
+
+/// An embeddable chat engine: rooms with ordered, durable messages.
+#[derive(Debug, Parser)]
+#[command(name = "parlor", version)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Serve(Serve),
+    Chat(Chat),
+    Replay(Replay),
+}
+
+/// Run a chat server.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Serve {
+    /// Listen here.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    pub(crate) listen: SocketAddr,
+
+    /// Keep the rooms in this folder; it is made if it does not exist.
+    #[arg(long, value_name = "DIR", default_value = "parlor-data")]
+    pub(crate) data: PathBuf,
+
+    /// Read the engine's settings from this TOML file. --listen and --data win over it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Talk in a room.
+///
+/// In a terminal: a screen with the room's newest messages, an input line below. PageUp and PageDown scroll, and older
+/// messages are fetched at the top; Up and Down bring back what you typed; Ctrl-C or /quit leaves. Your own lines bear …
+/// until they are stored, then ✓, or ! with the reason if the server refused them. If the server goes away, the chat
+/// connects again by itself.
+///
+/// With the standard input or output not a terminal: a pipe. The room's newest 100 messages and all that follow go to
+/// the standard output as lines `HH:MM <name> text`; each line of the input is sent; notices and refusals go to the
+/// standard error. When the input ends, the chat waits until every line is stored and the messages up to the last of
+/// them are written, and exits: with 0, or with 1 if a line was not stored. To keep listening, keep the input open:
+/// `tail -f /dev/null | parlor chat lobby --as ear`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Chat {
+    /// The room's name.
+    pub(crate) room: Name,
+
+    /// Your name.
+    #[arg(long = "as", value_name = "NAME")]
+    pub(crate) name: Name,
+
+    /// The server.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
+    pub(crate) server: String,
+
+    /// This device's name. One connection per device: a second one closes the first [default: a new one].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) device: Option<Name>,
+}
+
+/// Replay IRC logs as real traffic, and check what comes of it.
+///
+/// Every nick of a log is a client with a TCP connection of its own: it joins and leaves as the log says, a rename is a
+/// leave of the old nick and a join of the new one, and who speaks before joining joins then. Lines of different nicks
+/// run concurrently, at most 256 unacknowledged over all; one nick's stay in order. What every client receives is checked
+/// as it comes: each record once, in order, without a hole.
+///
+/// Line forms: `[HH:MM] <nick> text`, `=== nick has joined #channel`, `=== nick has left #channel`, `=== old is now
+/// known as new`. Anything else is skipped and counted.
+///
+/// Exits with 1 if anything was lost, repeated, out of order or changed on the way, and says what on the standard error.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Replay {
+    /// The logs, in order.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// The server; without it, an engine of this process on a temporary folder, its limit on the send rate off.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) server: Option<String>,
+
+    /// Make each file a room, named after the file, and replay the files concurrently. Otherwise all files go to one
+    /// room, one after the other.
+    #[arg(long)]
+    pub(crate) room_per_file: bool,
+
+    /// The room, if there is but one.
+    #[arg(long, value_name = "NAME", default_value = "replay", conflicts_with = "room_per_file")]
+    pub(crate) room: Name,
+
+    /// Put this many silent readers into every room, from before the first line to the end.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub(crate) readers: usize,
+
+    /// Replay at this many times the speed of the log, by its minutes; otherwise as fast as it goes.
+    #[arg(long, value_name = "X")]
+    pub(crate) speed: Option<Speed>,
+
+    /// Read every room back at the end and compare it with what was sent and acknowledged.
+    #[arg(long)]
+    pub(crate) verify: bool,
+
+    /// Print the result as one JSON object, the last line of the standard output.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// How many times faster than the log.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Speed(pub(crate) f64);
+
+impl FromStr for Speed {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        // The bounds keep every division by a speed within what a Duration holds.
+        match text.parse::<f64>() {
+            Ok(times) if (0.001..=1e9).contains(&times) => Ok(Self(times)),
+            Ok(_) => Err("a speed is between 0.001 and 1000000000".to_owned()),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definitions_are_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[track_caller]
+    fn check(line: &str, ok: bool) {
+        let parsed = Args::try_parse_from(line.split(' '));
+        assert_eq!(parsed.is_ok(), ok, "{line}: {parsed:?}");
+    }
+
+    #[test]
+    fn command_lines() {
+        check("parlor chat lobby --as ann", true);
+        check("parlor chat lobby", false);
+        check("parlor chat lobby --as a\u{1}", false);
+        check("parlor replay a.log b.log --room-per-file --readers 3 --speed 60 --verify --json", true);
+        check("parlor replay", false);
+        check("parlor replay a.log --speed 0", false);
+        check("parlor replay a.log --speed NaN", false);
+        check("parlor replay a.log --room-per-file --room x", false);
+        check("parlor serve --listen 0.0.0.0:7400 --data /tmp/x", true);
+    }
+}
