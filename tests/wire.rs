@@ -1,0 +1,392 @@
+//! Bytes that no client sends, against a real engine on a real socket: each sender gets exactly the code that
+//! `PROTOCOL.md` promises, and a healthy neighbour in the same engine notices nothing.
+#![cfg(all(feature = "engine", feature = "client", feature = "cli"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, its helpers too")]
+
+mod common;
+
+use std::{net::SocketAddr, sync::Arc};
+
+use common::{Neighbour, Raw, beat, claim, engine, ext, frame, hello, join, publish, soon};
+use parlor::{client::JoinFrom, config::EngineConfig, engine::Engine};
+use parlor_protocol::{
+    Body, Code, Extensions, Header, Kind, RoomNumber,
+    message::{self, Direction, Durability},
+    to_bytes,
+};
+use tempfile::TempDir;
+use tokio::{io::AsyncWriteExt, runtime::Runtime};
+
+/// An engine with a neighbour in it, and what a test breaks it with.
+struct House {
+    runtime: Runtime,
+    engine: Engine,
+    address: SocketAddr,
+    neighbour: Option<Neighbour>,
+    room: RoomNumber,
+    cases: u32,
+    _data: TempDir,
+}
+
+/// Where a case begins.
+#[derive(Clone, Copy)]
+enum Start {
+    /// Nothing was said yet.
+    Cold,
+    /// Hello was said, and the room "hall" is joined.
+    Welcomed,
+}
+use Start::{Cold, Welcomed};
+
+/// How a case ends.
+#[derive(Clone, Copy, Debug)]
+enum Want {
+    /// This close, then the end.
+    Close(Code),
+    /// The end without a close.
+    End,
+    /// This error as the answer to request 9; the connection goes on.
+    Error(Code),
+    /// No answer; the connection goes on.
+    Nothing,
+}
+use Want::{Close, End, Error, Nothing};
+
+impl House {
+    fn new(change: impl FnOnce(&mut EngineConfig)) -> Self {
+        let data = TempDir::new().unwrap();
+        let (engine, address) = engine(data.path(), change);
+        let runtime = Runtime::new().unwrap();
+        let (neighbour, room) = runtime.block_on(async {
+            let room = engine.create_room("hall", parlor::engine::RoomOptions { durability: Durability::Buffered });
+            (Neighbour::move_in(address).await, room.await.unwrap())
+        });
+        Self { runtime, engine, address, neighbour: Some(neighbour), room, cases: 0, _data: data }
+    }
+
+    /// A connection of a device of its own.
+    fn enter(&mut self) -> Raw {
+        self.cases += 1;
+        let device = format!("device {}", self.cases);
+        self.runtime.block_on(Raw::welcomed(self.address, "stranger", &device))
+    }
+
+    #[track_caller]
+    fn check(&mut self, label: &str, start: Start, bytes: &[u8], want: Want) {
+        eprintln!("case: {label}");
+        let mut raw = match start {
+            Cold => self.runtime.block_on(Raw::connect(self.address)),
+            Welcomed => self.enter(),
+        };
+        let got = self.runtime.block_on(async {
+            if matches!(start, Welcomed) {
+                assert_eq!(raw.join("hall", JoinFrom::Tail).await, self.room);
+            }
+            raw.try_send(bytes).await;
+            match want {
+                Close(_) => raw.end().await,
+                End => {
+                    raw.stream.shutdown().await.unwrap();
+                    raw.end().await
+                }
+                Error(_) => Some(raw.answer(9).await),
+                Nothing => None,
+            }
+        });
+        let code = got.as_ref().and_then(common::Got::refusal);
+        match want {
+            Close(wanted) => assert_eq!(code, Some(wanted), "{label}: {got:?}"),
+            End => assert!(got.is_none(), "{label}: {got:?}"),
+            Error(wanted) => {
+                assert_eq!(got.as_ref().map(common::Got::kind), Some(Kind::Error), "{label}");
+                assert_eq!(code, Some(wanted), "{label}");
+            }
+            Nothing => {}
+        }
+        if matches!(want, Error(_) | Nothing) {
+            let answered = self.runtime.block_on(raw.ask(77, &beat()));
+            assert_eq!(answered.kind(), Kind::HeartbeatAck, "{label}: the connection goes on");
+        }
+        let neighbour = self.neighbour.as_mut().unwrap();
+        self.runtime.block_on(neighbour.round());
+    }
+
+    fn close(mut self) {
+        self.runtime.block_on(async {
+            self.neighbour.take().unwrap().move_out().await;
+            soon("the shutdown", self.engine.shutdown()).await;
+        });
+    }
+}
+
+fn impatient(config: &mut EngineConfig) {
+    config.net.hello_ms = 500;
+    config.net.frame_ms = 500;
+    config.net.linger_ms = 300;
+}
+
+fn bytes_of<'a, B: Body<'a>>(body: &B) -> Vec<u8> {
+    to_bytes(9, body).to_vec()
+}
+
+/// A frame with bytes changed.
+fn bent<'a, B: Body<'a>>(body: &B, bend: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
+    let mut bytes = bytes_of(body);
+    bend(&mut bytes);
+    bytes
+}
+
+/// A frame with more bytes behind its body's end, claimed by its length.
+fn stretched<'a, B: Body<'a>>(body: &B, by: &[u8]) -> Vec<u8> {
+    let bytes = bytes_of(body);
+    frame(B::KIND as u16, 0, &[&bytes[12..], by].concat())
+}
+
+fn odd<'a>() -> Extensions<'a> {
+    Extensions(vec![(3, b"x")])
+}
+
+fn even<'a>() -> Extensions<'a> {
+    Extensions(vec![(2, b"x"), (4_000_000_000, b"")])
+}
+
+/// Noise that is the same on every run.
+fn noise(seed: u64, bytes: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    (0..bytes).map(|_| next()).collect()
+}
+
+#[test]
+fn a_first_frame_that_is_no_hello_closes_its_own_connection_only() {
+    let mut house = House::new(|config| {
+        impatient(config);
+        config.authenticate = Some(Arc::new(|login| match login.credentials {
+            b"wrong" => Err("no".to_owned()),
+            b"panic" => panic!("a host's mistake"),
+            _ => Ok(()),
+        }));
+    });
+    let good = hello("bad", "first");
+    for seed in 0..8 {
+        // Kind 0x0010 would be luck: the noise does not have it.
+        house.check("noise", Cold, &noise(seed, 4_096), Close(Code::HelloExpected));
+    }
+    house.check("HTTP", Cold, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Close(Code::HelloExpected));
+    house.check("TLS", Cold, &[&b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..], &noise(9, 506)].concat(), {
+        Close(Code::HelloExpected)
+    });
+    house.check("zeroes", Cold, &[0; 64], Close(Code::HelloExpected));
+    house.check("a publish", Cold, &bytes_of(&publish(house.room, 1, b"x")), Close(Code::HelloExpected));
+    house.check("an answer", Cold, &frame(Kind::Welcome as u16, 0, &[]), Close(Code::HelloExpected));
+    house.check("a module's frame", Cold, &frame(0x8000, 0, &[]), Close(Code::HelloExpected));
+    house.check("4 GiB", Cold, &claim(Kind::Hello, u32::MAX), Close(Code::FrameTooLarge));
+    house.check("4 GiB of a publish", Cold, &claim(Kind::Publish, u32::MAX), Close(Code::HelloExpected));
+    house.check("a byte too long", Cold, &claim(Kind::Hello, 8_193), Close(Code::FrameTooLarge));
+    house.check("too long, and all of it", Cold, &frame(0x10, 0, &[0; 60_000]), Close(Code::FrameTooLarge));
+    for flag in 8..16 {
+        house.check("an upper flag", Cold, &bent(&good, |bytes| bytes[7] = 1 << (flag - 8)), {
+            Close(Code::MalformedFrame)
+        });
+    }
+    house.check("empty", Cold, &frame(0x10, 0, &[]), Close(Code::BadMagic));
+    house.check("other magic", Cold, &bytes_of(&message::Hello { magic: *b"PRLX", ..good.clone() }), {
+        Close(Code::BadMagic)
+    });
+    house.check("magic alone", Cold, &frame(0x10, 0, b"PRLR"), Close(Code::MalformedFrame));
+    house.check("a wrong byte", Cold, &bent(&good, |bytes| bytes[12 + 4] = 0xff), Close(Code::MalformedFrame));
+    house.check("trailing", Cold, &stretched(&good, &[0]), Close(Code::MalformedFrame));
+    house.check("odd extension", Cold, &bytes_of(&message::Hello { extensions: odd(), ..good.clone() }), {
+        Close(Code::MalformedFrame)
+    });
+    for (version_min, version_max) in [(0, 0), (2, 2), (2, 65_535), (1, 0)] {
+        let hello = message::Hello { version_min, version_max, ..good.clone() };
+        house.check("versions", Cold, &bytes_of(&hello), Close(Code::UnsupportedVersion));
+    }
+    let long = "x".repeat(65);
+    for name in ["", "a\nb", "\u{7f}", "\u{85}", &long] {
+        let user = message::Hello { user: name, ..good.clone() };
+        house.check("a bad user", Cold, &bytes_of(&user), Close(Code::InvalidHello));
+        let device = message::Hello { device: name, ..good.clone() };
+        house.check("a bad device", Cold, &bytes_of(&device), Close(Code::InvalidHello));
+    }
+    let text = message::Hello { credentials: &[7; 4_097], ..good.clone() };
+    house.check("credentials too long", Cold, &bytes_of(&text), Close(Code::InvalidHello));
+    house.check("refused", Cold, &bytes_of(&message::Hello { credentials: b"wrong", ..good.clone() }), {
+        Close(Code::Unauthorized)
+    });
+    house.check("a host that panics", Cold, &bytes_of(&message::Hello { credentials: b"panic", ..good.clone() }), End);
+    house.check("silence", Cold, &[], Close(Code::TooSlow));
+    house.check("half a header", Cold, &bytes_of(&good)[..7], Close(Code::TooSlow));
+    house.check("half a hello", Cold, &bytes_of(&good)[..20], Close(Code::TooSlow));
+    house.check("nothing and an end", Cold, &[], End);
+    house.check("half a hello and an end", Cold, &bytes_of(&good)[..20], End);
+    house.close();
+}
+
+#[test]
+fn what_a_hello_may_have_is_welcomed() {
+    let mut house = House::new(impatient);
+    let good = hello("good", "first");
+    let check = |label: &str, bytes: &[u8]| {
+        house.runtime.block_on(async {
+            let mut raw = Raw::connect(house.address).await;
+            raw.send(bytes).await;
+            assert_eq!(raw.next().await.expect("a welcome").kind(), Kind::Welcome, "{label}");
+        });
+    };
+    check("lower flags", &bent(&good, |bytes| bytes[6] = 0xff));
+    check("even extensions", &bytes_of(&message::Hello { extensions: even(), ..good.clone() }));
+    check("newer versions too", &bytes_of(&message::Hello { version_max: 65_535, ..good.clone() }));
+    check("older versions too", &bytes_of(&message::Hello { version_min: 0, ..good.clone() }));
+    check("unknown features", &bytes_of(&message::Hello { features: u64::MAX, ..good.clone() }));
+    check("the longest credentials", &bytes_of(&message::Hello { credentials: &[7; 4_096], ..good.clone() }));
+    let long = "x".repeat(64);
+    check("the longest names", &bytes_of(&message::Hello { user: &long, device: &long, ..good.clone() }));
+    let neighbour = house.neighbour.as_mut().unwrap();
+    house.runtime.block_on(neighbour.round());
+    house.close();
+}
+
+#[test]
+fn a_bad_frame_closes_its_own_connection_only() {
+    let mut house = House::new(impatient);
+    let good = publish(house.room, 1, b"x");
+    house.check("a second hello", Welcomed, &bytes_of(&hello("bad", "first")), Close(Code::HelloExpected));
+    for kind in [0, 1, 0x0e, 0x22 + 0x100, 0x7ffe, 0x7fff] {
+        house.check("an unknown kind", Welcomed, &frame(kind, 0, &[]), Close(Code::UnknownKind));
+    }
+    for kind in Kind::ALL.iter().filter(|kind| !kind.is_request()) {
+        house.check("an answer", Welcomed, &frame(*kind as u16, 0, &[]), Close(Code::UnknownKind));
+    }
+    for seed in 10..14 {
+        house.check("noise", Welcomed, &[&frame(0x7001, 0, &[])[..], &noise(seed, 9_000)].concat(), {
+            Close(Code::UnknownKind)
+        });
+    }
+    // Its "HT" stands where the flags are.
+    house.check("HTTP", Welcomed, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n", Close(Code::MalformedFrame));
+    for flag in 8..16 {
+        house.check("an upper flag", Welcomed, &bent(&good, |bytes| bytes[7] = 1 << (flag - 8)), {
+            Close(Code::MalformedFrame)
+        });
+    }
+    house.check("upper flags of a module", Welcomed, &frame(0x8000, 0x0100, &[]), Close(Code::MalformedFrame));
+    let payload_max = 1_440;
+    for (kind, most) in [
+        (Kind::Publish, payload_max + 1_024),
+        (Kind::Join, 1_024),
+        (Kind::Leave, 1_024),
+        (Kind::Fetch, 1_024),
+        (Kind::Goodbye, 1_024),
+        (Kind::Heartbeat, 65_536),
+    ] {
+        house.check("4 GiB", Welcomed, &claim(kind, u32::MAX), Close(Code::FrameTooLarge));
+        house.check("a byte too long", Welcomed, &claim(kind, most + 1), Close(Code::FrameTooLarge));
+        house.check("an empty body", Welcomed, &frame(kind as u16, 0, &[]), Close(Code::MalformedFrame));
+        house.check("noise as a body", Welcomed, &frame(kind as u16, 0, &[0xff; 900]), Close(Code::MalformedFrame));
+    }
+    let module = Header { len: payload_max + 1_025, kind: 0x9000, flags: 0, request: 0 }.to_bytes();
+    house.check("a module's frame too long", Welcomed, &module, Close(Code::FrameTooLarge));
+    house.check("trailing", Welcomed, &stretched(&good, b"."), Close(Code::MalformedFrame));
+    house.check("trailing a beat", Welcomed, &stretched(&beat(), b"."), Close(Code::MalformedFrame));
+    house.check("trailing a goodbye", Welcomed, &stretched(&message::Goodbye { extensions: ext() }, b"."), {
+        Close(Code::MalformedFrame)
+    });
+    house.check("an odd extension", Welcomed, &bytes_of(&message::Publish { extensions: odd(), ..good.clone() }), {
+        Close(Code::MalformedFrame)
+    });
+    house.check(
+        "2^64 bytes of payload",
+        Welcomed,
+        &{
+            let bytes = bytes_of(&publish(house.room, 1, b""));
+            let end = bytes.len() - 2;
+            frame(Kind::Publish as u16, 0, &[&bytes[12..end], &[0xfd], &[0xff; 8], &[0]].concat())
+        },
+        Close(Code::MalformedFrame),
+    );
+    house.check("a million positions", Welcomed, &frame(Kind::Heartbeat as u16, 0, &[0, 0xfc, 0, 0, 16, 0, 1]), {
+        Close(Code::MalformedFrame)
+    });
+    house.check("not UTF-8", Welcomed, &bent(&join("room", JoinFrom::Tail), |bytes| bytes[13] = 0xff), {
+        Close(Code::MalformedFrame)
+    });
+    house.check("half a frame", Welcomed, &bytes_of(&good)[..15], Close(Code::TooSlow));
+    house.check("half a header", Welcomed, &bytes_of(&good)[..5], Close(Code::TooSlow));
+    house.check("a frame and half a frame", Welcomed, &[&frame(0x8000, 0, &[]), &bytes_of(&good)[..15]].concat(), {
+        Close(Code::TooSlow)
+    });
+    house.check("half a frame and an end", Welcomed, &bytes_of(&good)[..15], End);
+    house.check("an end", Welcomed, &[], End);
+    house.check("a goodbye", Welcomed, &bytes_of(&message::Goodbye { extensions: ext() }), Close(Code::Goodbye));
+    house.check("a good frame before a bad one", Welcomed, &[bytes_of(&beat()), frame(1, 0, &[])].concat(), {
+        Close(Code::UnknownKind)
+    });
+    house.close();
+}
+
+#[test]
+fn an_error_leaves_the_connection_usable() {
+    let mut house = House::new(|config| {
+        impatient(config);
+        config.limits.rooms_per_session_max = 2;
+    });
+    let room = house.room;
+    let good = publish(room, 1_000, b"x");
+    house.check("skipped", Welcomed, &frame(0x8000, 0, b"whatever"), Nothing);
+    house.check("skipped, the longest", Welcomed, &frame(0xffff, 0x00ff, &[7; 1_440 + 1_024]), Nothing);
+    house.check("a lower flag", Welcomed, &bent(&beat(), |bytes| bytes[6] = 0xff), Nothing);
+    house.check("even extensions", Welcomed, &bytes_of(&message::Heartbeat { extensions: even(), ..beat() }), Nothing);
+    let long = "x".repeat(65);
+    for name in ["", "a\nb", "\u{0}", "\u{9f}", &long] {
+        house.check("a bad name", Welcomed, &bytes_of(&join(name, JoinFrom::Tail)), Error(Code::InvalidName));
+    }
+    house.check("twice", Welcomed, &bytes_of(&join("hall", JoinFrom::Tail)), Error(Code::AlreadyJoined));
+    let third = [to_bytes(8, &join("second", JoinFrom::Tail)), to_bytes(9, &join("third", JoinFrom::Tail))].concat();
+    house.check("a room too many", Welcomed, &third, Error(Code::TooManyRooms));
+    let elsewhere = RoomNumber(1 << 40);
+    house.check("publish elsewhere", Welcomed, &bytes_of(&publish(elsewhere, 1, b"x")), Error(Code::NotJoined));
+    let fetch =
+        message::Fetch { room: elsewhere, start: None, direction: Direction::Forward, limit: 0, extensions: ext() };
+    house.check("fetch elsewhere", Welcomed, &bytes_of(&fetch), Error(Code::NotJoined));
+    let leave = message::Leave { room: elsewhere, extensions: ext() };
+    house.check("leave elsewhere", Welcomed, &bytes_of(&leave), Error(Code::NotJoined));
+    house.check("a little too long", Welcomed, &bytes_of(&publish(room, 1, &[7; 1_441])), Error(Code::TooLarge));
+    for unsupported in [
+        message::Publish { kind: message::RecordKind(1), ..good.clone() },
+        message::Publish { refers_to: 1, ..good.clone() },
+        message::Publish { lifetime_ms: Some(1_000), ..good.clone() },
+        message::Publish { flags: 2, ..good.clone() },
+        message::Publish { flags: 1 << 31 | 1, ..good.clone() },
+    ] {
+        house.check("unsupported", Welcomed, &bytes_of(&unsupported), Error(Code::Unsupported));
+    }
+    let conflict = [to_bytes(8, &good), to_bytes(9, &publish(room, 1_000, b"y"))].concat();
+    house.check("other content", Welcomed, &conflict, Error(Code::NonceConflict));
+    let old = [to_bytes(8, &good), to_bytes(9, &publish(room, 999, b"y"))].concat();
+    house.check("a nonce that was skipped", Welcomed, &old, Error(Code::NonceTooOld));
+    let many: Vec<u8> = (1..=200).flat_map(|nonce| to_bytes(8, &publish(room, nonce, b"x"))).collect();
+    house.check("a nonce long gone", Welcomed, &[many, bytes_of(&publish(room, 1, b"x"))].concat(), {
+        Error(Code::NonceTooOld)
+    });
+    house.close();
+}
+
+#[test]
+fn a_room_that_may_not_be_made_is_unknown() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.create_at_join = false);
+    Runtime::new().unwrap().block_on(async {
+        let mut raw = Raw::welcomed(address, "stranger", "device").await;
+        let got = raw.ask(9, &join("nowhere", JoinFrom::Tail)).await;
+        assert_eq!(got.refusal(), Some(Code::UnknownRoom));
+        assert_eq!(raw.ask(10, &beat()).await.kind(), Kind::HeartbeatAck);
+        soon("the shutdown", engine.shutdown()).await;
+    });
+}
