@@ -189,6 +189,7 @@ fn a_first_frame_that_is_no_hello_closes_its_own_connection_only() {
     house.check("4 GiB of a publish", Cold, &claim(Kind::Publish, u32::MAX), Close(Code::HelloExpected));
     house.check("a byte too long", Cold, &claim(Kind::Hello, 8_193), Close(Code::FrameTooLarge));
     house.check("too long, and all of it", Cold, &frame(0x10, 0, &[0; 60_000]), Close(Code::FrameTooLarge));
+    house.check("too long, with upper flags", Cold, &frame(0x10, 0x0100, &[0; 8_193]), Close(Code::FrameTooLarge));
     for flag in 8..16 {
         house.check("an upper flag", Cold, &bent(&good, |bytes| bytes[7] = 1 << (flag - 8)), {
             Close(Code::MalformedFrame)

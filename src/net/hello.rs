@@ -17,10 +17,13 @@ pub type Closing = (Code, String);
 /// # Errors
 /// If it is not a hello's header.
 pub fn body_max(header: &Header) -> Result<u32, FrameError> {
-    match Kind::from_wire(header.kind) {
-        Some(Kind::Hello) if header.flags & 0xff00 == 0 => Ok(Kind::Hello.body_bytes_max(0)),
-        Some(Kind::Hello) => Err(FrameError::UnknownFlags { kind: header.kind, flags: header.flags }),
-        _ => Err(FrameError::UnknownKind { kind: header.kind }),
+    let Header { len, kind, flags, .. } = *header;
+    let max = Kind::Hello.body_bytes_max(0);
+    match Kind::from_wire(kind) {
+        // The caller refuses the length, which is judged before the flags.
+        Some(Kind::Hello) if flags & 0xff00 == 0 || len > max => Ok(max),
+        Some(Kind::Hello) => Err(FrameError::UnknownFlags { kind, flags }),
+        _ => Err(FrameError::UnknownKind { kind }),
     }
 }
 
