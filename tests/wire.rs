@@ -391,3 +391,18 @@ fn a_room_that_may_not_be_made_is_unknown() {
         soon("the shutdown", engine.shutdown()).await;
     });
 }
+#[test]
+fn a_close_answers_the_hello_or_the_goodbye_by_its_number() {
+    let house = House::new(impatient);
+    house.runtime.block_on(async {
+        let mut raw = Raw::connect(house.address).await;
+        raw.send(&to_bytes(4_711, &message::Hello { version_min: 9, version_max: 9, ..hello("a", "b") })).await;
+        let close = raw.end().await.unwrap();
+        assert_eq!((close.refusal(), close.header.request), (Some(Code::UnsupportedVersion), 4_711));
+        let mut raw = Raw::welcomed(house.address, "a", "b").await;
+        raw.send(&frame(1, 0, &[])).await;
+        let close = raw.end().await.unwrap();
+        assert_eq!((close.refusal(), close.header.request), (Some(Code::UnknownKind), 0));
+    });
+    house.close();
+}
