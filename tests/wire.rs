@@ -7,10 +7,14 @@ mod common;
 
 use std::{net::SocketAddr, sync::Arc};
 
-use common::{Neighbour, Raw, beat, claim, engine, ext, frame, hello, join, publish, soon};
-use parlor::{client::JoinFrom, config::EngineConfig, engine::Engine};
+use common::{Neighbour, Raw, beat, claim, engine, ext, frame, hello, join, publish, soon, until};
+use parlor::{
+    client::{Event, JoinFrom, Outgoing},
+    config::EngineConfig,
+    engine::Engine,
+};
 use parlor_protocol::{
-    Body, Code, Extensions, Header, Kind, RoomNumber,
+    Body, Code, Extensions, Header, Kind, RoomNumber, Seq,
     message::{self, Direction, Durability},
     to_bytes,
 };
@@ -64,6 +68,11 @@ impl House {
         Self { runtime, engine, address, neighbour: Some(neighbour), room, cases: 0, _data: data }
     }
 
+    /// The neighbour still lives as he did.
+    fn round(&mut self) {
+        self.runtime.block_on(self.neighbour.as_mut().unwrap().round());
+    }
+
     /// A connection of a device of its own.
     fn enter(&mut self) -> Raw {
         self.cases += 1;
@@ -107,8 +116,7 @@ impl House {
             let answered = self.runtime.block_on(raw.ask(77, &beat()));
             assert_eq!(answered.kind(), Kind::HeartbeatAck, "{label}: the connection goes on");
         }
-        let neighbour = self.neighbour.as_mut().unwrap();
-        self.runtime.block_on(neighbour.round());
+        self.round();
     }
 
     fn close(mut self) {
@@ -249,8 +257,7 @@ fn what_a_hello_may_have_is_welcomed() {
     check("the longest credentials", &bytes_of(&message::Hello { credentials: &[7; 4_096], ..good.clone() }));
     let long = "x".repeat(64);
     check("the longest names", &bytes_of(&message::Hello { user: &long, device: &long, ..good.clone() }));
-    let neighbour = house.neighbour.as_mut().unwrap();
-    house.runtime.block_on(neighbour.round());
+    house.round();
     house.close();
 }
 
@@ -392,7 +399,7 @@ fn a_room_that_may_not_be_made_is_unknown() {
     });
 }
 #[test]
-fn a_close_answers_the_hello_or_the_goodbye_by_its_number() {
+fn a_close_that_answers_a_hello_carries_its_number() {
     let house = House::new(impatient);
     house.runtime.block_on(async {
         let mut raw = Raw::connect(house.address).await;
@@ -404,5 +411,201 @@ fn a_close_answers_the_hello_or_the_goodbye_by_its_number() {
         let close = raw.end().await.unwrap();
         assert_eq!((close.refusal(), close.header.request), (Some(Code::UnknownKind), 0));
     });
+    house.close();
+}
+
+#[test]
+fn a_conversation_may_come_byte_by_byte() {
+    let mut house = House::new(|_| {});
+    let mut raw = house.runtime.block_on(Raw::connect(house.address));
+    let room = house.room;
+    house.runtime.block_on(async {
+        let talk =
+            [to_bytes(1, &hello("slow", "typist")), to_bytes(2, &join("hall", JoinFrom::Tail)), to_bytes(3, &beat())];
+        for byte in talk.concat() {
+            raw.send(&[byte]).await;
+        }
+        assert_eq!(raw.answer(2).await.read::<message::Joined<'_>>().room, room);
+        let more = [
+            to_bytes(4, &publish(room, 1, b"one")).to_vec(),
+            frame(0x8000, 0, b"skip me"),
+            to_bytes(5, &publish(room, 2, b"two")).to_vec(),
+        ];
+        for byte in more.concat() {
+            raw.send(&[byte]).await;
+        }
+        assert_eq!(raw.answer(4).await.read::<message::Ack<'_>>().seq, 1);
+        assert_eq!(raw.answer(5).await.read::<message::Ack<'_>>().seq, 2);
+        raw.send(&to_bytes(6, &message::Goodbye { extensions: ext() })).await;
+        assert_eq!(raw.end().await.unwrap().refusal(), Some(Code::Goodbye));
+    });
+    house.round();
+    house.close();
+}
+
+#[test]
+fn a_burst_beyond_the_unanswered_limit_is_answered_whole_and_in_order() {
+    const BURST: u64 = 1_000;
+    let mut house = House::new(|_| {});
+    let mut raw = house.enter();
+    let room = house.room;
+    house.runtime.block_on(async {
+        assert_eq!(raw.join("hall", JoinFrom::Tail).await, room);
+        let burst: Vec<u8> = (1..=BURST).flat_map(|n| to_bytes(100, &publish(room, n, &n.to_le_bytes()))).collect();
+        raw.send(&burst).await;
+        let (mut acked, mut delivered) = (0, 0);
+        while acked < BURST || delivered < BURST {
+            let got = raw.next().await.expect("an answer");
+            match got.kind() {
+                Kind::Ack => {
+                    let ack = got.read::<message::Ack<'_>>();
+                    acked += 1;
+                    assert_eq!((ack.nonce, ack.seq, ack.duplicate), (acked, acked, false));
+                }
+                _ => {
+                    let record = got.read::<message::Deliver<'_>>();
+                    delivered += 1;
+                    assert_eq!((record.nonce, record.seq), (delivered, delivered));
+                    assert_eq!(record.payload, delivered.to_le_bytes());
+                }
+            }
+        }
+    });
+    house.round();
+    house.close();
+}
+
+#[test]
+fn too_many_connections_are_told_to_come_back() {
+    let mut house = House::new(|config| {
+        config.net.connections_max = 3;
+        config.net.linger_ms = 60_000;
+        config.net.retry_after_ms = 1_234;
+    });
+    let (first, mut second) = (house.enter(), house.enter());
+    let address = house.address;
+    // Refused, and it lingers: it neither says hello nor goes away.
+    let mut refused = house.runtime.block_on(Raw::connect(address));
+    house.runtime.block_on(async {
+        let got = refused.next().await.expect("a close");
+        let close = got.read::<message::Close<'_>>();
+        assert_eq!((close.code, close.retry_after_ms), (Code::TooManyConnections, 1_234));
+        assert_eq!(second.ask(5, &beat()).await.kind(), Kind::HeartbeatAck);
+        drop(first);
+        until("the free place is given away", async || {
+            let mut raw = Raw::connect(address).await;
+            raw.try_send(&to_bytes(1, &hello("stranger", "next"))).await;
+            raw.next().await.is_some_and(|got| got.kind() == Kind::Welcome)
+        })
+        .await;
+    });
+    house.round();
+    drop(refused);
+    house.close();
+}
+
+#[test]
+fn the_same_device_twice_replaces_the_older() {
+    let mut house = House::new(impatient);
+    let (address, room) = (house.address, house.room);
+    house.runtime.block_on(async {
+        let mut older = Raw::welcomed(address, "twin", "phone").await;
+        older.join("hall", JoinFrom::Tail).await;
+        for nonce in 1..=20 {
+            let mut newer = Raw::welcomed(address, "twin", "phone").await;
+            let close = older.end().await.expect("a close");
+            assert_eq!(close.refusal(), Some(Code::Replaced));
+            newer.join("hall", JoinFrom::Tail).await;
+            let ack = newer.ask(5, &publish(room, nonce, b"still me")).await;
+            assert_eq!(ack.read::<message::Ack<'_>>().seq, nonce);
+            older = newer;
+        }
+        let mut other = Raw::welcomed(address, "twin", "tablet").await;
+        assert_eq!(other.ask(6, &beat()).await.kind(), Kind::HeartbeatAck);
+        assert_eq!(older.ask(6, &beat()).await.kind(), Kind::HeartbeatAck, "another device replaces nobody");
+    });
+    house.round();
+    house.close();
+}
+
+/// Payloads that fill the buffers of a connection which is not read.
+const FAT: usize = 32 << 10;
+/// So many that the system's buffers cannot hold them, whatever its settings.
+const FLOOD: u64 = 600;
+
+fn fat(config: &mut EngineConfig) {
+    config.limits.payload_bytes_max = 64 << 10;
+    config.limits.outbound_bytes_max = 256 << 10;
+    config.limits.close_linger_ms = 500;
+}
+
+/// Reads records of a room until `upto`, or the end of the connection; the seq of the last one.
+async fn records(raw: &mut Raw, mut last: Seq, upto: Seq) -> (Seq, Option<Code>) {
+    let mut code = None;
+    while last < upto {
+        let Some(got) = raw.next().await else { break };
+        if got.kind() == Kind::Close {
+            code = got.refusal();
+            continue;
+        }
+        let record = got.read::<message::Deliver<'_>>();
+        assert_eq!((record.seq, record.payload.len()), (last + 1, FAT), "in order, without a gap or a repeat");
+        last = record.seq;
+    }
+    (last, code)
+}
+
+/// Publishes the flood, and receives all of it.
+async fn flood(address: SocketAddr) {
+    let client = common::client(address, "speaker").await;
+    let (room, mut events) = client.join("hall", JoinFrom::Tail).await.unwrap();
+    for seq in 1..=FLOOD {
+        let acked = soon("an ack", room.send(Outgoing::bytes(vec![7; FAT]))).await.unwrap();
+        assert_eq!(acked.seq, seq);
+        let Some(Event::Message(message)) = soon("a record", events.next()).await else { panic!("a record") };
+        assert_eq!(message.seq, seq);
+    }
+    client.close().await;
+}
+
+#[test]
+fn a_reader_who_stops_for_good_is_closed_and_loses_nothing() {
+    let mut house = House::new(|config| {
+        fat(config);
+        config.limits.slow_reader_ms = 700;
+    });
+    let address = house.address;
+    house.runtime.block_on(async {
+        let mut raw = Raw::connect_narrow(address).await;
+        raw.greet("slow", "reader").await;
+        raw.join("hall", JoinFrom::Tail).await;
+        flood(address).await;
+        until("the reader is thrown out", async || house.engine.sessions("slow").is_empty()).await;
+        raw.may_be_cut = true;
+        let (last, code) = records(&mut raw, 0, FLOOD).await;
+        assert!(last < FLOOD, "the buffers held all {last}");
+        assert!(matches!(code, None | Some(Code::SlowReader)), "{code:?}");
+        // It comes back with its position.
+        let mut raw = Raw::welcomed(address, "slow", "reader").await;
+        raw.join("hall", JoinFrom::Seq(last + 1)).await;
+        assert_eq!(records(&mut raw, last, FLOOD).await, (FLOOD, None));
+    });
+    house.round();
+    house.close();
+}
+
+#[test]
+fn a_reader_who_pauses_gets_everything_once_and_in_order() {
+    let mut house = House::new(fat);
+    let address = house.address;
+    house.runtime.block_on(async {
+        let mut raw = Raw::connect_narrow(address).await;
+        raw.greet("slow", "reader").await;
+        raw.join("hall", JoinFrom::Tail).await;
+        flood(address).await;
+        assert_eq!(records(&mut raw, 0, FLOOD).await, (FLOOD, None));
+        assert_eq!(raw.ask(5, &beat()).await.kind(), Kind::HeartbeatAck);
+    });
+    house.round();
     house.close();
 }

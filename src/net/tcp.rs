@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -18,6 +21,9 @@ use super::{Gate, link};
 
 /// How long to wait when the system refuses to accept, for want of descriptors mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+
+/// Connections beyond the limit that may be told so at a time; further ones are dropped without a word.
+const REFUSED_MAX: usize = 1_024;
 
 /// Listens on `address`; returns where (its port, if that was 0). Accepts until `stop` changes.
 ///
@@ -44,6 +50,7 @@ async fn accept(listener: std::net::TcpListener, fleet: Arc<Fleet>, gate: Gate, 
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "the listener does not work"),
     };
+    let refused = Arc::new(AtomicUsize::new(0));
     let mut next = 0;
     loop {
         let accepted = tokio::select! {
@@ -58,12 +65,12 @@ async fn accept(listener: std::net::TcpListener, fleet: Arc<Fleet>, gate: Gate, 
                 continue;
             }
         };
-        let gate = gate.clone();
+        let (gate, refused) = (gate.clone(), refused.clone());
         fleet.run_on(next, move |local| {
             let local = local.clone();
             actix_rt::spawn(async move {
                 match TcpStream::from_std(stream) {
-                    Ok(stream) => serve(local, gate, stream).await,
+                    Ok(stream) => serve(local, gate, refused, stream).await,
                     Err(error) => tracing::warn!(%error, "an accepted connection does not work"),
                 }
             });
@@ -72,14 +79,15 @@ async fn accept(listener: std::net::TcpListener, fleet: Arc<Fleet>, gate: Gate, 
     }
 }
 
-async fn serve(local: parlor_actors::relay::Local, gate: Gate, stream: TcpStream) {
+async fn serve(local: parlor_actors::relay::Local, gate: Gate, refused: Arc<AtomicUsize>, stream: TcpStream) {
     // Frames leave whole and at once; the relay has put together what belongs together.
     if stream.set_nodelay(true).is_err() {
         return; // The client is gone already.
     }
     let (mut reader, mut writer) = stream.into_split();
-    let counted = Counted::new(&gate);
-    if counted.before >= gate.limits.connections_max {
+    let Some(_counted) = Counted::below(gate.limits.connections_max, &gate.open) else {
+        // Not counted with the others: those who are told to come back later must not take the places of those who do.
+        let Some(_counted) = Counted::below(REFUSED_MAX, &refused) else { return };
         let close = Close {
             code: Code::TooManyConnections,
             retry_after_ms: gate.limits.retry_after_ms,
@@ -88,24 +96,23 @@ async fn serve(local: parlor_actors::relay::Local, gate: Gate, stream: TcpStream
         };
         link::refuse(&mut reader, &mut writer, 0, &close, gate.limits.linger_ms).await;
         return;
-    }
+    };
     link::serve(local, gate, reader, writer).await;
 }
 
 /// Counts a connection while it lives.
-struct Counted {
-    gate: Gate,
-    before: usize,
-}
+struct Counted(Arc<AtomicUsize>);
 
 impl Counted {
-    fn new(gate: &Gate) -> Self {
-        Self { before: gate.open.fetch_add(1, Relaxed), gate: gate.clone() }
+    /// `None` if there are `max` already.
+    fn below(max: usize, counter: &Arc<AtomicUsize>) -> Option<Self> {
+        let counted = counter.fetch_update(Relaxed, Relaxed, |count| (count < max).then_some(count + 1));
+        counted.is_ok().then(|| Self(counter.clone()))
     }
 }
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.gate.open.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
