@@ -206,7 +206,8 @@ impl Handler<ToSession> for Session {
                 self.resolved = None;
             }
             ToSession::Timer => {
-                self.input(Input::Timer, ctx);
+                let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;
+                self.input(Input::Timer { owes }, ctx);
                 let at_once = self.now().mono_ms + 1;
                 self.local.arm(self.conn, self.state.deadline().max(at_once));
             }

@@ -47,7 +47,10 @@ pub enum Input {
         room: Option<(RoomNumber, Name)>,
     },
     /// The time that [`State::deadline`] named has come.
-    Timer,
+    Timer {
+        /// Whether the session owes its client answers, for which it has stopped reading.
+        owes: bool,
+    },
     /// The same device opened another session.
     Replaced,
 }
@@ -174,10 +177,12 @@ impl State {
             }
             Input::Resolved { request, room } => self.on_resolved(request, room),
             Input::JoinEnded { request, room } => self.on_join_ended(request, room),
-            Input::Timer if now.mono_ms >= self.deadline() => {
+            // A client that waits for the server is not silent: its frames are not read.
+            Input::Timer { owes: true } => self.last_frame = now.mono_ms,
+            Input::Timer { owes: false } if now.mono_ms >= self.deadline() => {
                 self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", false);
             }
-            Input::Timer => {}
+            Input::Timer { owes: false } => {}
             Input::Replaced => self.close(Code::Replaced, "the same device connected again", false),
         }
     }
