@@ -52,13 +52,14 @@ where
     let limits = gate.limits.clone();
     let mut partial = BytesMut::new();
     let greeted = timeout(Duration::from_millis(limits.hello_ms), greet(&mut reader, &mut partial, &gate)).await;
-    let greeted = greeted.unwrap_or(Err(Some((Code::TooSlow, "no hello came in time".into()))));
+    let greeted = greeted.unwrap_or(Err(Some((0, (Code::TooSlow, "no hello came in time".into())))));
     let hello = match greeted {
         Ok(hello) => hello,
         Err(None) => return,
-        Err(Some((code, message))) => {
+        Err(Some((request, (code, message)))) => {
             tracing::debug!(%code, message, "a connection was closed before its hello was taken");
-            refuse(&mut reader, &mut writer, code, &message, 0, limits.linger_ms).await;
+            let close = Close { code, retry_after_ms: 0, message: &message, extensions: Extensions::default() };
+            refuse(&mut reader, &mut writer, request, &close, limits.linger_ms).await;
             return;
         }
     };
@@ -79,20 +80,13 @@ where
     }
 }
 
-/// Closes a connection that has no session.
-pub async fn refuse<R, W>(
-    reader: &mut R,
-    writer: &mut W,
-    code: Code,
-    message: &str,
-    retry_after_ms: u32,
-    linger_ms: u64,
-) where
+/// Closes a connection that has no session. `request` is that of the hello it answers, or 0.
+pub async fn refuse<R, W>(reader: &mut R, writer: &mut W, request: u32, close: &Close<'_>, linger_ms: u64)
+where
     R: AsyncRead + Unpin,
     W: AsyncWrite + Unpin,
 {
-    let close =
-        parlor_protocol::to_bytes(0, &Close { code, retry_after_ms, message, extensions: Extensions::default() });
+    let close = parlor_protocol::to_bytes(request, close);
     let bye = async {
         writer.write_all(&close).await?;
         writer.shutdown().await?;
@@ -103,20 +97,21 @@ pub async fn refuse<R, W>(
     let _ = timeout(Duration::from_millis(linger_ms), bye).await;
 }
 
-/// Reads until a hello is whole, and checks it. What follows it stays in `partial`. `Err(None)`: the client is gone.
+/// Reads until a hello is whole, and checks it. What follows it stays in `partial`. `Err(None)`: the client is gone; otherwise the
+/// hello's request, or 0, and what is wrong.
 async fn greet<R>(
     reader: &mut R,
     partial: &mut BytesMut,
     gate: &Gate,
-) -> Result<parlor_actors::relay::link::Hello, Option<Closing>>
+) -> Result<parlor_actors::relay::link::Hello, Option<(u32, Closing)>>
 where
     R: AsyncRead + Unpin,
 {
     loop {
-        let found = split(partial, hello::body_max).map_err(|error| Some(hello::closing(&error, true)))?;
+        let found = split(partial, hello::body_max).map_err(|error| Some((0, hello::closing(&error, true))))?;
         if let Some(found) = found {
-            let (size, checked) = (found.size(), hello::check(&found, gate));
-            let checked = checked.map_err(Some)?;
+            let (size, request) = (found.size(), found.header.request);
+            let checked = hello::check(&found, gate).map_err(|closing| Some((request, closing)))?;
             let _ = partial.split_to(size);
             if partial.is_empty() {
                 *partial = BytesMut::new();

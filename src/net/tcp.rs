@@ -8,7 +8,7 @@ use std::{
 };
 
 use parlor_actors::fleet::Fleet;
-use parlor_protocol::Code;
+use parlor_protocol::{Code, Extensions, message::Close};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -81,8 +81,13 @@ async fn serve(local: parlor_actors::relay::Local, gate: Gate, stream: TcpStream
     let counted = Counted::new(&gate);
     if counted.before >= gate.limits.connections_max {
         let limits = &gate.limits;
-        let (code, text) = (Code::TooManyConnections, "the server has as many connections as it may");
-        link::refuse(&mut reader, &mut writer, code, text, limits.retry_after_ms, limits.linger_ms).await;
+        let close = Close {
+            code: Code::TooManyConnections,
+            retry_after_ms: limits.retry_after_ms,
+            message: "the server has as many connections as it may",
+            extensions: Extensions::default(),
+        };
+        link::refuse(&mut reader, &mut writer, 0, &close, limits.linger_ms).await;
         return;
     }
     link::serve(local, gate, reader, writer).await;

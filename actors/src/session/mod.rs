@@ -135,9 +135,9 @@ impl Session {
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
                 Effect::BeatAck { request, grant_ms } => self.answer_beat(request, grant_ms),
-                Effect::Close { code, message, when_answered } => {
+                Effect::Close { code, message, goodbye } => {
                     self.backlog.clear();
-                    self.local.close(conn, code, message, when_answered);
+                    self.local.close(conn, code, message, goodbye);
                 }
             }
         }
