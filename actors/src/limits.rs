@@ -43,6 +43,8 @@ pub struct Limits {
     pub hold_back_ms: u64,
     /// How long a connection may leave what waits for it unread before it is closed.
     pub slow_reader_ms: u64,
+    /// How long a closed connection may take to read its last frames.
+    pub close_linger_ms: u64,
     /// How long a room that keeps failing rests before it is tried again.
     pub room_rest_ms: u64,
     /// A room rebuilt more often than this within `restart_window_ms` rests.
@@ -74,6 +76,7 @@ impl Default for Limits {
             connections_per_turn_max: 1_024,
             hold_back_ms: 2_000,
             slow_reader_ms: 30_000,
+            close_linger_ms: 5_000,
             room_rest_ms: 10_000,
             restarts_max: 5,
             restart_window_ms: 10_000,

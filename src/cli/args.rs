@@ -23,13 +23,13 @@ pub(crate) enum Command {
 /// Run a chat server.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Serve {
-    /// Listen here.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
-    pub(crate) listen: SocketAddr,
+    /// Listen here [default: 127.0.0.1:7400].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
 
-    /// Keep the rooms in this folder; it is made if it does not exist.
-    #[arg(long, value_name = "DIR", default_value = "parlor-data")]
-    pub(crate) data: PathBuf,
+    /// Keep the rooms in this folder; it is made if it does not exist [default: parlor-data].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
 
     /// Read the engine's settings from this TOML file. --listen and --data win over it.
     #[arg(long, value_name = "FILE")]

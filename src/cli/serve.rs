@@ -1,13 +1,50 @@
 //! `parlor serve`.
 
-use std::process::ExitCode;
+use std::{net::SocketAddr, process::ExitCode};
 
-use super::args::Serve;
+use anyhow::Context as _;
+use parlor::{
+    config::{ConfigFile, EngineConfig},
+    engine::Engine,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+use super::{args::Serve, descriptors};
+
+const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7400);
+const DATA: &str = "parlor-data";
 
 /// Runs a server until it is told to stop.
 pub(crate) async fn run(args: Serve) -> anyhow::Result<ExitCode> {
-    // PLACEHOLDER: the engine is not linked yet.
-    let Serve { listen, data, config } = args;
-    let config = config.map_or_else(|| "the defaults".to_owned(), |file| file.display().to_string());
-    anyhow::bail!("cannot serve {} on {listen} with {config}: this build has no engine yet", data.display())
+    let filter = EnvFilter::try_from_env("PARLOR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+
+    let file = args.config.map(ConfigFile::read).transpose()?.unwrap_or_default();
+    let mut config = EngineConfig::new(DATA);
+    file.apply(&mut config);
+    if let Some(data) = args.data {
+        config.data = data;
+    }
+    // As many as there may be; the engine refuses further clients by itself.
+    descriptors::ensure(256, "a server")?;
+    // Before the first client: from here on a signal means a clean end.
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+
+    let data = config.data.clone();
+    let listen = args.listen.or(file.listen).unwrap_or(LISTEN);
+    let engine = Engine::start(config)?;
+    let address = engine.listen(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    tracing::info!(%address, data = %data.display(), "listening");
+    println!("parlor listens on {address} and keeps its rooms in {}", data.display());
+
+    let why = tokio::select! {
+        _ = interrupt.recv() => "interrupted",
+        _ = terminate.recv() => "told to terminate",
+    };
+    tracing::info!(why, "shutting down: everything accepted is stored and answered first");
+    engine.shutdown().await;
+    tracing::info!("shut down");
+    Ok(ExitCode::SUCCESS)
 }

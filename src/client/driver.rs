@@ -22,9 +22,10 @@ use tokio::{
 };
 
 use super::{
+    effect::{Effect, Now, RoomKey, Ticket},
     error::ConnectError,
     shared::{Command, EventQueue, FetchOutcome, JoinOutcome, LeaveOutcome, Reply, SendOutcome, Shared},
-    state::{Effect, Now, RoomKey, State, Ticket},
+    state::State,
     wire::{self, WireError},
 };
 
@@ -160,7 +161,13 @@ impl Driver {
                 let ticket = self.wait(Waiter::Leave(reply));
                 self.state.handle_leave(now, key, Some(ticket));
             }
-            Command::Abandon(key) => self.state.handle_leave(now, key, None),
+            Command::Abandon(key) => {
+                if let Some(events) = self.events.get(&key) {
+                    // Also where a join was dropped before it had brought anybody who listens.
+                    events.deafen(&self.shared);
+                }
+                self.state.handle_leave(now, key, None);
+            }
             Command::Close(done) => {
                 self.closing.push(done);
                 self.state.handle_close(now);

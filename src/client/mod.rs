@@ -20,17 +20,20 @@
 //! or an [`Event::Gap`] says that it will not. While disconnected, sends wait and the client tries to come back for as
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
 //!
-//! Inside: [`state`](self) machines without I/O decide everything (`state.rs` the connection, `rooms.rs` the rooms,
-//! `outbox.rs` the sends, `inbound.rs` the receipts), `driver.rs` is the one task that owns the socket.
+//! Inside: machines without I/O decide everything (`state.rs` the connection; `rooms.rs`, `publishing.rs`
+//! and `receiving.rs` the rooms; `outbox.rs` one room's sends, `inbound.rs` its receipts); `driver.rs` is the one task that owns the socket.
 
 mod backoff;
 mod config;
 mod driver;
+mod effect;
 mod error;
 mod event;
 mod heartbeat;
 mod inbound;
 mod outbox;
+mod publishing;
+mod receiving;
 mod room;
 mod rooms;
 mod shared;
@@ -61,8 +64,9 @@ pub use parlor_protocol::message::{
 };
 
 use driver::{Driver, Stream};
+use effect::RoomKey;
 use shared::{Command, EventQueue, Permit, Reply, SendOutcome, Shared};
-use state::{RoomKey, State};
+use state::State;
 
 /// A connection to an engine, and the rooms joined over it. Cheap to clone; all clones are one client.
 #[derive(Clone)]

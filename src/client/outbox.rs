@@ -7,7 +7,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use parlor_protocol::Nonce;
 
-use super::{backoff::Rng, event::Outgoing, state::Ticket};
+use super::{backoff::Rng, effect::Ticket, event::Outgoing};
 
 /// The most publishes of one room in flight.
 const WINDOW_MAX: usize = 32;
@@ -145,8 +145,11 @@ impl Outbox {
     /// Removes the send with this nonce, which is stored.
     pub(super) fn acked(&mut self, nonce: Nonce) -> Option<(Ticket, Option<u32>)> {
         let (entry, request) = self.take(nonce)?;
-        self.strikes = 0;
-        self.window = (self.window + 1).min(WINDOW_MAX);
+        if request.is_some() {
+            // One that was in flight before a refusal says nothing of how things are now.
+            self.strikes = 0;
+            self.window = (self.window + 1).min(WINDOW_MAX);
+        }
         Some((entry.ticket, request))
     }
 

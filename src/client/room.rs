@@ -7,7 +7,7 @@ use parlor_protocol::{
     message::{Direction, Durability, JoinFrom},
 };
 
-use super::{inbound::Inbound, outbox::Outbox, state::Ticket};
+use super::{effect::Ticket, inbound::Inbound, outbox::Outbox};
 
 /// How far a room is attached to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

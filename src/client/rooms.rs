@@ -7,18 +7,17 @@ use std::time::Duration;
 
 use parlor_protocol::{
     Advice, Code, Epoch, Extensions, Name, Seq,
-    frame::PAYLOAD_BYTES_MAX,
-    message::{self, Direction, JoinFrom, PUBLISH_SILENT, RecordKind},
+    message::{self, Direction, JoinFrom},
 };
 
 use super::{
+    effect::{Effect, Now, Pending, RoomKey, Ticket},
     error::{PublishError, RequestError},
-    event::{Acked, Event, Outgoing, Page, RoomInfo},
-    inbound::{Inbound, Sink},
-    outbox::Overdue,
+    event::{Acked, Event, RoomInfo},
+    inbound::Inbound,
     room::{Ask, Room, Stage},
-    state::{Effect, Now, Pending, RoomKey, State, Ticket},
-    wire::{self, Incoming, WireError},
+    state::State,
+    wire::Incoming,
 };
 
 /// The shortest wait before a refused join, leave or fill is tried again.
@@ -62,17 +61,6 @@ impl State {
                 self.settle(now, key);
             }
             _ => self.effects.push_back(Effect::Refused(ticket, RequestError::NotJoined)),
-        }
-    }
-
-    /// The application sends.
-    pub(super) fn handle_send(&mut self, now: Now, key: RoomKey, ticket: Ticket, outgoing: Outgoing) {
-        match self.rooms.get_mut(&key) {
-            Some(room) if !room.leaving => {
-                room.outbox.push(ticket, outgoing, now.unix_us);
-                self.settle(now, key);
-            }
-            _ => self.effects.push_back(Effect::Sent(ticket, Err(PublishError::NotJoined))),
         }
     }
 
@@ -201,20 +189,7 @@ impl State {
 
     /// Something of this room is due.
     pub(super) fn on_room_timeout(&mut self, now: Now, key: RoomKey) {
-        let retries = self.config.ack_retries;
-        while let Some(overdue) = self.rooms.get_mut(&key).and_then(|room| room.outbox.overdue(now.at, retries)) {
-            match overdue {
-                Overdue::Resend { nonce, request } => {
-                    self.answered(request);
-                    self.stats.resends += 1;
-                    self.publish(now, key, Some(nonce));
-                }
-                Overdue::GiveUp { ticket, request } => {
-                    self.answered(request);
-                    self.effects.push_back(Effect::Sent(ticket, Err(PublishError::Busy)));
-                }
-            }
-        }
+        self.on_overdue(now, key);
         if let Some(room) = self.rooms.get_mut(&key) {
             room.outbox.release(now.at);
             room.retry_at = room.retry_at.filter(|at| now.at < *at);
@@ -230,14 +205,16 @@ impl State {
     }
 
     /// Sends what is due for this room, and for those that waited for it, and sets its timer.
-    fn settle(&mut self, now: Now, key: RoomKey) {
+    pub(super) fn settle(&mut self, now: Now, key: RoomKey) {
         self.settle_one(now, key);
         while self.publishing < self.window()
             && let Some(key) = self.starved.pop_front()
         {
             if let Some(room) = self.rooms.get_mut(&key) {
                 room.starved = false;
+                self.turn = Some(key);
                 self.settle_one(now, key);
+                self.turn = None;
             }
         }
     }
@@ -312,123 +289,6 @@ impl State {
             room.stage = Stage::Leaving;
             self.ask(&message::Leave { room: number, extensions: Extensions::default() }, Pending::Leave(key));
         }
-    }
-
-    /// How many publishes may be under way over all rooms.
-    fn window(&self) -> usize {
-        (self.limits.unanswered_requests_max / 2).max(1) as usize
-    }
-
-    /// Sends the next publish of a room, or one again; returns whether to go on.
-    fn publish(&mut self, now: Now, key: RoomKey, again: Option<u64>) -> bool {
-        let window = self.window();
-        let payload_max = self.limits.payload_bytes_max.min(PAYLOAD_BYTES_MAX) as usize;
-        let deadline = now.at.saturating_add(self.config.ack_timeout);
-        let Some(room) = self.rooms.get_mut(&key) else { return false };
-        let number = room.number;
-        let next = match again {
-            Some(nonce) => room.outbox.entry(nonce),
-            None => room.outbox.next(now.at, window),
-        };
-        let Some(entry) = next else { return false };
-        let (nonce, outgoing) = (entry.nonce, entry.outgoing.clone());
-        if outgoing.payload.len() > payload_max {
-            // The server would close the connection on such a frame.
-            let message = format!("{} bytes of payload, at most {payload_max} are allowed", outgoing.payload.len());
-            let refused = PublishError::Refused { code: Code::TooLarge, message };
-            if let Some((entry, _)) = room.outbox.take(nonce) {
-                self.effects.push_back(Effect::Sent(entry.ticket, Err(refused)));
-            }
-            return true;
-        }
-        if again.is_none() && self.publishing >= window {
-            if !std::mem::replace(&mut room.starved, true) {
-                self.starved.push_back(key);
-            }
-            return false;
-        }
-        let publish = message::Publish {
-            room: number,
-            nonce,
-            kind: RecordKind::MESSAGE,
-            refers_to: 0,
-            lifetime_ms: None,
-            flags: if outgoing.silent { PUBLISH_SILENT } else { 0 },
-            content_type: outgoing.content_type,
-            payload: &outgoing.payload,
-            extensions: Extensions::default(),
-        };
-        let request = self.ask(&publish, Pending::Publish(key, nonce));
-        if let Some(room) = self.rooms.get_mut(&key) {
-            match again {
-                Some(nonce) => room.outbox.sent_again(nonce, request, deadline),
-                None => room.outbox.sent(request, deadline),
-            }
-        }
-        true
-    }
-
-    /// A send is stored, as its ack or its delivery tells.
-    fn stored(&mut self, key: RoomKey, acked: Acked) {
-        let Some((ticket, request)) = self.rooms.get_mut(&key).and_then(|room| room.outbox.acked(acked.nonce)) else {
-            return;
-        };
-        if let Some(request) = request {
-            self.answered(request);
-        }
-        self.effects.push_back(Effect::Sent(ticket, Ok(acked)));
-    }
-
-    fn is_own(&self, record: &message::Deliver<'_>) -> bool {
-        record.device_tag == self.tag && *record.sender == *self.config.user
-    }
-
-    fn own_is_stored(&mut self, key: RoomKey, record: &message::Deliver<'_>) {
-        let Some(room) = self.rooms.get(&key) else { return };
-        let (nonce, seq, time) = (record.nonce, record.seq, record.time);
-        self.stored(key, Acked { nonce, seq, time, durability: room.durability, duplicate: false });
-    }
-
-    fn on_deliver(&mut self, now: Now, record: &message::Deliver<'_>) -> Result<(), WireError> {
-        // Records of a room that was left meanwhile are nobody's.
-        let Some(key) = self.numbers.get(&record.room).copied() else { return Ok(()) };
-        let own = self.is_own(record);
-        let message = self.messages.message(record, own)?;
-        if own {
-            self.own_is_stored(key, record);
-        }
-        self.receive(key, |inbound, sink| inbound.on_record(message, sink));
-        let needs = self.rooms.get(&key).is_some_and(|room| {
-            own || room.stage != Stage::In || room.inbound.as_ref().is_some_and(|it| it.wants_fill().is_some())
-        });
-        if needs {
-            self.settle(now, key);
-        }
-        Ok(())
-    }
-
-    fn on_page(&mut self, now: Now, request: u32, page: &message::Page<'_>) -> Result<(), WireError> {
-        let (key, ask) = match self.answered(request) {
-            Some(Pending::Fetch(key, ask)) => (key, Some(ask)),
-            Some(Pending::Fill(key)) => (key, None),
-            _ => return Ok(()),
-        };
-        let mut messages = Vec::new();
-        wire::records(page.records, |record| {
-            let own = self.is_own(&record);
-            if own && ask.is_none() {
-                self.own_is_stored(key, &record);
-            }
-            messages.push(self.messages.message(&record, own)?);
-            Ok(())
-        })?;
-        let page = Page { messages, gaps: page.gaps.0.clone(), next: page.next, tail: page.tail, epoch: page.epoch };
-        match ask {
-            Some(ask) => self.effects.push_back(Effect::Fetched(ask.ticket, page)),
-            None => self.receive(key, |inbound, sink| inbound.on_fill(page, sink)),
-        }
-        self.settle(now, key);
-        Ok(())
     }
 
     fn on_joined(&mut self, now: Now, request: u32, joined: &message::Joined<'_>) {
@@ -535,30 +395,6 @@ impl State {
                 }
                 self.settle(now, key);
             }
-        }
-    }
-
-    fn on_publish_refused(&mut self, now: Now, key: RoomKey, nonce: u64, error: &message::Error<'_>) {
-        let Some(room) = self.rooms.get_mut(&key) else { return };
-        if error.code.advice() == Advice::RetryLater {
-            let retry_after = Duration::from_millis(u64::from(error.retry_after_ms));
-            let dropped = room.outbox.refused(nonce, now.at, retry_after, &mut self.rng);
-            self.stats.refusals += 1;
-            // Their own refusals are under way and mean nothing any more; their acks are known by nonce.
-            for request in dropped {
-                self.answered(request);
-            }
-        } else if let Some((entry, _)) = room.outbox.take(nonce) {
-            let refused = PublishError::Refused { code: error.code, message: error.message.to_owned() };
-            self.effects.push_back(Effect::Sent(entry.ticket, Err(refused)));
-        }
-    }
-
-    fn receive(&mut self, key: RoomKey, handle: impl FnOnce(&mut Inbound, &mut Sink<'_>)) {
-        let Self { rooms, effects, stats, .. } = self;
-        if let Some(inbound) = rooms.get_mut(&key).and_then(|room| room.inbound.as_mut()) {
-            let events = &mut |event, position| effects.push_back(Effect::Event(key, event, position));
-            handle(inbound, &mut Sink { events, stats });
         }
     }
 

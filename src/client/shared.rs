@@ -13,9 +13,9 @@ use parlor_protocol::{Code, Epoch, Name, Seq, message::Direction, message::JoinF
 use tokio::sync::oneshot;
 
 use super::{
+    effect::RoomKey,
     error::{PublishError, RequestError},
     event::{Acked, Event, Outgoing, Page, RoomInfo, Stats},
-    state::RoomKey,
 };
 
 /// What the application wants.

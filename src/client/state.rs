@@ -16,7 +16,7 @@ use std::{
 
 use bytes::BytesMut;
 use parlor_protocol::{
-    Advice, Body, Code, DeviceTag, Epoch, Extensions, List, RoomNumber, Seq, Token, encode,
+    Advice, Body, Code, DeviceTag, Extensions, List, RoomNumber, Token, encode,
     frame::PAYLOAD_BYTES_MAX,
     message::{self, Limits, ROOMS_PER_SESSION_MAX},
     version::{MAGIC, VERSION},
@@ -25,79 +25,16 @@ use parlor_protocol::{
 use super::{
     backoff::{Backoff, Rng},
     config::Config,
-    error::{ConnectError, PublishError, RequestError, comes_back},
-    event::{Acked, Event, Page, RoomInfo, Stats},
+    effect::{Effect, Now, Pending, Phase, RoomKey},
+    error::{ConnectError, comes_back},
+    event::Stats,
     heartbeat::Heartbeat,
-    room::{Ask, Room, Stage},
+    room::{Room, Stage},
     wire::{Incoming, Messages},
 };
 
-/// Names a request of the application until it is answered.
-pub(super) type Ticket = u64;
-
-/// Names a room within the client, from its join on; never used twice.
-pub(super) type RoomKey = u32;
-
 /// A connection that lasted this long was a good one: the next loss starts with the shortest back-off.
 const STABLE: Duration = Duration::from_secs(5);
-
-/// The time, given with every input.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Now {
-    /// Since the client's start; never goes back.
-    pub(super) at: Duration,
-    /// The wall clock in microseconds; may jump.
-    pub(super) unix_us: u64,
-}
-
-/// What the driver has to do.
-#[derive(Debug)]
-pub(super) enum Effect {
-    /// Make a connection to this server; answer with `handle_connected` or `handle_unreachable`.
-    Dial(String),
-    /// Drop the connection, or the attempt at one.
-    HangUp,
-    /// The first welcome came.
-    Ready(DeviceTag),
-    /// The first connect is given up. Nothing follows.
-    Failed(ConnectError),
-    /// A join succeeded.
-    Joined(Ticket, RoomKey, RoomInfo),
-    /// A fetch was answered.
-    Fetched(Ticket, Page),
-    /// A leave was answered.
-    Left(Ticket, Seq),
-    /// A join, fetch or leave failed.
-    Refused(Ticket, RequestError),
-    /// A send has its outcome.
-    Sent(Ticket, Result<Acked, PublishError>),
-    /// For the events of a room; with the position behind it.
-    Event(RoomKey, Event, (Epoch, Seq)),
-    /// No event of this room follows.
-    EventsEnd(RoomKey),
-    /// The client is over. Nothing follows.
-    Ended(Code, String),
-}
-
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Phase {
-    Waiting { until: Duration },
-    Dialing { deadline: Duration },
-    Greeting { deadline: Duration },
-    Online { since: Duration },
-    Closing { deadline: Duration },
-    Ended,
-}
-
-/// What a request was about.
-#[derive(Debug)]
-pub(super) enum Pending {
-    Join(RoomKey),
-    Leave(RoomKey),
-    Publish(RoomKey, u64),
-    Fetch(RoomKey, Ask),
-    Fill(RoomKey),
-}
 
 /// The first connect: until when, and how often.
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +68,8 @@ pub(super) struct State {
     pub(super) timers: BTreeSet<(Duration, RoomKey)>,
     /// Rooms that would publish if fewer publishes of others were under way, in turn.
     pub(super) starved: VecDeque<RoomKey>,
+    /// The one of them whose turn it is, for one publish.
+    pub(super) turn: Option<RoomKey>,
     pub(super) messages: Messages,
     pub(super) stats: Stats,
     pub(super) effects: VecDeque<Effect>,
@@ -165,6 +104,7 @@ impl State {
             numbers: BTreeMap::new(),
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
+            turn: None,
             messages: Messages::default(),
             stats: Stats::default(),
             effects: VecDeque::new(),
@@ -260,7 +200,8 @@ impl State {
                 self.stats.round_trip = round_trip.or(self.stats.round_trip);
             }
             (Phase::Online { .. }, frame) => self.on_room_frame(now, request, frame),
-            // Behind a goodbye only the close is of interest; before a connection there is nothing.
+            // Behind a goodbye only the close is of interest, and what was stored before it.
+            (Phase::Closing { .. }, frame @ Incoming::Ack(_)) => self.on_room_frame(now, request, frame),
             _ => {}
         }
     }

@@ -1,0 +1,195 @@
+//! The devices that a channel remembers: those attached, and those whose records are not committed yet.
+
+use std::collections::{HashMap, VecDeque, hash_map::Entry};
+
+use parlor_protocol::Nonce;
+
+use super::window::Window;
+use crate::port::{Answer, DeviceKey};
+
+/// What a channel knows of its devices.
+///
+/// A window is loaded when a device joins and dropped when it is neither attached nor has records on their way to the
+/// store: then the store has all of it. A room without a store keeps the windows of some devices that left.
+#[derive(Debug)]
+pub struct Devices<Waiting> {
+    devices: HashMap<DeviceKey, Device<Waiting>>,
+    /// Devices that left, oldest first, of a room without a store.
+    absent: VecDeque<DeviceKey>,
+    /// How many of those are kept; `None` in a room with a store.
+    absent_max: Option<usize>,
+}
+
+/// One device.
+#[derive(Debug)]
+pub struct Device<Waiting> {
+    /// Its answers; `None` until they are loaded.
+    pub window: Option<Window>,
+    loading: bool,
+    /// The lowest nonce that was refused for now, and until when later ones are held back.
+    pub held: Option<(Nonce, u64)>,
+    /// Records on their way to the store.
+    pending: u32,
+    attached: u32,
+    waiting: Vec<Waiting>,
+}
+
+impl<Waiting> Devices<Waiting> {
+    /// No device. `absent_max` is for a room without a store.
+    #[must_use]
+    pub fn new(absent_max: Option<usize>) -> Self {
+        Self { devices: HashMap::new(), absent: VecDeque::new(), absent_max }
+    }
+
+    /// A subscriber of this device is there. True if its window has to be loaded.
+    #[must_use]
+    pub fn attach(&mut self, key: &DeviceKey) -> bool {
+        match self.devices.entry(key.clone()) {
+            Entry::Occupied(mut entry) => entry.get_mut().attached += 1,
+            Entry::Vacant(entry) => {
+                // Where there is no store, an unknown device has no answers.
+                let window = self.absent_max.map(|_| Window::default());
+                entry.insert(Device {
+                    window,
+                    loading: false,
+                    held: None,
+                    pending: 0,
+                    attached: 1,
+                    waiting: Vec::new(),
+                });
+            }
+        }
+        self.wants_load(key)
+    }
+
+    /// True if the device's window has to be loaded, which is then under way.
+    #[must_use]
+    pub fn wants_load(&mut self, key: &DeviceKey) -> bool {
+        match self.devices.get_mut(key) {
+            Some(device) if device.window.is_none() => !std::mem::replace(&mut device.loading, true),
+            _ => false,
+        }
+    }
+
+    /// Leaves `waiting` with a device until its window is loaded, or gives it back if it is.
+    pub fn wait(&mut self, key: &DeviceKey, waiting: Waiting) -> Option<Waiting> {
+        match self.devices.get_mut(key) {
+            Some(device) if device.window.is_none() => {
+                device.waiting.push(waiting);
+                None
+            }
+            _ => Some(waiting),
+        }
+    }
+
+    /// Takes in the answers that the store has; returns what waited for them.
+    pub fn loaded(&mut self, key: &DeviceKey, answers: Vec<Answer>) -> Vec<Waiting> {
+        let Some(device) = self.devices.get_mut(key) else { return Vec::new() };
+        device.loading = false;
+        if device.window.is_none() {
+            device.window = Some(Window::from_slots(answers));
+        }
+        std::mem::take(&mut device.waiting)
+    }
+
+    /// A load failed: returns what waited for it.
+    pub fn not_loaded(&mut self, key: &DeviceKey) -> Vec<Waiting> {
+        let Some(device) = self.devices.get_mut(key) else { return Vec::new() };
+        device.loading = false;
+        std::mem::take(&mut device.waiting)
+    }
+
+    /// A record of this device was given its seq: the slot that its answer takes. `None` if the device is not ready.
+    pub fn accept(&mut self, key: &DeviceKey, answer: Answer, slots_max: usize) -> Option<u8> {
+        let device = self.devices.get_mut(key)?;
+        let slot = device.window.as_mut()?.insert(answer, slots_max);
+        device.pending += 1;
+        Some(slot)
+    }
+
+    /// A subscriber of this device is gone.
+    pub fn detach(&mut self, key: &DeviceKey) {
+        if let Some(device) = self.devices.get_mut(key) {
+            debug_assert!(device.attached > 0, "a device leaves as often as it came");
+            device.attached = device.attached.saturating_sub(1);
+            self.forget_if_idle(key);
+        }
+    }
+
+    /// A record of this device is committed.
+    pub fn committed(&mut self, key: &DeviceKey) {
+        if let Some(device) = self.devices.get_mut(key) {
+            device.pending -= 1;
+            self.forget_if_idle(key);
+        }
+    }
+
+    /// The device, if it is attached or has records on their way.
+    pub fn device(&mut self, key: &DeviceKey) -> Option<&mut Device<Waiting>> {
+        self.devices.get_mut(key)
+    }
+
+    /// How many are remembered.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.devices.len()
+    }
+
+    fn forget_if_idle(&mut self, key: &DeviceKey) {
+        if self.devices.get(key).is_none_or(|device| device.attached > 0 || device.pending > 0) {
+            return;
+        }
+        let Some(absent_max) = self.absent_max else {
+            self.devices.remove(key);
+            return;
+        };
+        self.absent.push_back(key.clone());
+        while self.absent.len() > absent_max
+            && let Some(oldest) = self.absent.pop_front()
+        {
+            // It may have come back since, or stand in the queue again.
+            if !self.absent.contains(&oldest) && self.devices.get(&oldest).is_some_and(|device| device.attached == 0) {
+                self.devices.remove(&oldest);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parlor_protocol::DeviceTag;
+
+    use super::*;
+
+    fn key(user: &str) -> DeviceKey {
+        DeviceKey { user: user.parse().unwrap(), tag: DeviceTag(1) }
+    }
+
+    #[test]
+    fn a_window_is_loaded_once_and_dropped_when_nothing_needs_it() {
+        let mut devices = Devices::new(None);
+        assert!(devices.attach(&key("ann")), "the first subscriber loads");
+        assert!(!devices.attach(&key("ann")), "the second does not");
+        assert_eq!(devices.wait(&key("ann"), 1), None);
+        assert_eq!(devices.loaded(&key("ann"), Vec::new()), [1]);
+        assert_eq!(devices.wait(&key("ann"), 2), Some(2));
+        let answer = Answer { nonce: 1, seq: 1, time: 1, content_hash: 1 };
+        assert_eq!(devices.accept(&key("ann"), answer, 128), Some(0));
+        devices.detach(&key("ann"));
+        devices.detach(&key("ann"));
+        assert_eq!(devices.len(), 1, "a record is on its way, and the store does not know its answer yet");
+        devices.committed(&key("ann"));
+        assert_eq!(devices.len(), 0);
+    }
+
+    #[test]
+    fn a_room_without_a_store_keeps_some_that_left() {
+        let mut devices = Devices::<()>::new(Some(2));
+        for user in ["a", "b", "c", "a"] {
+            assert!(!devices.attach(&key(user)));
+            devices.detach(&key(user));
+        }
+        assert_eq!(devices.len(), 2);
+        assert!(devices.device(&key("a")).is_some() && devices.device(&key("c")).is_some());
+    }
+}

@@ -1,0 +1,134 @@
+//! The channel actor: one room. Decides nothing: [`state`] does.
+
+use std::sync::Arc;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use parlor_protocol::{RoomNumber, Seq};
+
+use crate::{
+    context::Shared,
+    message::FromChannel,
+    port::{Append, CommitNumber, Commits, Generation, Loaded, StoreError},
+    relay::{Relay, RoomNews},
+    supervisor::{Supervisor, ToSupervisor},
+    turns::Turns,
+};
+use state::{Effect, Input, State, Turn};
+
+pub mod devices;
+pub mod history;
+pub mod position;
+pub mod ring;
+pub mod state;
+pub mod window;
+
+/// A room's actor.
+pub struct Channel {
+    state: State,
+    shared: Arc<Shared>,
+    relays: Arc<[Addr<Relay>]>,
+    commits: Option<Arc<dyn Commits>>,
+    turns: Turns,
+    /// Last, so that the supervisor hears of a death when everything else is gone.
+    _guard: DeathGuard,
+}
+
+impl Channel {
+    pub(crate) fn new(
+        loaded: Loaded,
+        shared: Arc<Shared>,
+        relays: Arc<[Addr<Relay>]>,
+        supervisor: Addr<Supervisor>,
+    ) -> Self {
+        let guard = DeathGuard { supervisor, room: loaded.room, generation: loaded.generation };
+        let state = State::new(loaded, relays.len(), shared.limits.clone(), shared.store.budget().clone());
+        Self { state, shared, relays, commits: None, turns: Turns::default(), _guard: guard }
+    }
+
+    fn run(&mut self, ctx: &mut Context<Self>) {
+        while let Some(effect) = self.state.poll() {
+            match effect {
+                Effect::Relay { arbiter, news } => self.tell_relay(arbiter, news, ctx),
+                Effect::Append(turn) => self.append(turn, ctx),
+                Effect::EndTurn => ctx.address().do_send(Input::EndOfTurn),
+                Effect::Read(new) => {
+                    let channel = ctx.address();
+                    let reply = move |records| channel.do_send(Input::Read { id: new.id, records });
+                    self.shared.store.read(new.read, Box::new(reply));
+                }
+                Effect::LoadAnswers(device) => {
+                    let (channel, key) = (ctx.address(), device.clone());
+                    let reply = move |answers| channel.do_send(Input::Answers { device, answers });
+                    self.shared.store.answers(self.state.room(), key, Box::new(reply));
+                }
+            }
+        }
+    }
+
+    fn tell_relay(&self, arbiter: u16, news: FromChannel, ctx: &mut Context<Self>) {
+        // A relay that meets the room for the first time learns with whom to talk about it.
+        let channel = matches!(news, FromChannel::Attach(_)).then(|| ctx.address());
+        if let Some(relay) = self.relays.get(usize::from(arbiter)) {
+            relay.do_send(RoomNews { room: self.state.room(), news, channel });
+        }
+    }
+
+    fn append(&mut self, turn: Turn, ctx: &mut Context<Self>) {
+        let commits = self.commits.get_or_insert_with(|| Arc::new(ToChannel(ctx.address()))).clone();
+        self.shared.store.append(Append {
+            room: self.state.room(),
+            generation: self.state.generation(),
+            epoch: self.state.epoch(),
+            durability: self.state.durability(),
+            first: turn.first,
+            frames: turn.frames,
+            records: turn.records,
+            place: turn.place,
+            commits,
+        });
+    }
+}
+
+impl Actor for Channel {
+    type Context = Context<Self>;
+}
+
+impl Message for Input {
+    type Result = ();
+}
+
+impl Handler<Input> for Channel {
+    type Result = ();
+
+    fn handle(&mut self, input: Input, ctx: &mut Context<Self>) {
+        self.state.handle(self.shared.clock.now(), input);
+        self.run(ctx);
+        self.turns.count(ctx);
+    }
+}
+
+/// The writer's thread speaks to the channel through this.
+struct ToChannel(Addr<Channel>);
+
+impl Commits for ToChannel {
+    fn committed(&self, _: CommitNumber, upto: Seq) {
+        self.0.do_send(Input::Committed(upto));
+    }
+
+    fn failed(&self, error: StoreError) {
+        self.0.do_send(Input::Failed(error));
+    }
+}
+
+/// Tells the supervisor that the channel is gone, whatever it died of. Runs while unwinding: must not panic.
+struct DeathGuard {
+    supervisor: Addr<Supervisor>,
+    room: RoomNumber,
+    generation: Generation,
+}
+
+impl Drop for DeathGuard {
+    fn drop(&mut self) {
+        self.supervisor.do_send(ToSupervisor::Died { room: self.room, generation: self.generation });
+    }
+}

@@ -1,0 +1,26 @@
+//! What all actors of one engine share.
+
+use std::sync::Arc;
+
+use crate::{
+    limits::Limits,
+    port::{Clock, RoomOptions, Store},
+    router::Router,
+    session::heartbeat::BeatIntervals,
+};
+
+/// What all actors of one engine share: the world outside, and the configuration.
+pub struct Shared {
+    /// Where rooms are kept.
+    pub store: Arc<dyn Store>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// What may be held.
+    pub limits: Arc<Limits>,
+    /// How often clients beat.
+    pub beats: BeatIntervals,
+    /// How a join creates a room that is not there; `None` if it does not.
+    pub create_at_join: Option<RoomOptions>,
+    /// Who is online.
+    pub router: Router,
+}

@@ -1,0 +1,93 @@
+//! All actors of one engine, started and stopped together.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{Actor, Addr};
+use actix_rt::ArbiterHandle;
+use parlor_protocol::{Name, RoomNumber};
+use tokio::sync::oneshot;
+
+use crate::{
+    context::Shared,
+    port::RoomOptions,
+    relay::{Local, Relay, ToRelay},
+    supervisor::{Supervisor, ToSupervisor, Waiter, state::Refusal},
+};
+
+/// The actors of one engine. Handles work from any thread.
+#[derive(Clone)]
+pub struct Fleet {
+    shared: Arc<Shared>,
+    supervisor: Addr<Supervisor>,
+    relays: Arc<[Addr<Relay>]>,
+}
+
+impl Fleet {
+    /// Starts a supervisor on the first arbiter and a relay on each.
+    ///
+    /// # Panics
+    /// If there is no arbiter.
+    #[must_use]
+    pub fn start(arbiters: Vec<ArbiterHandle>, shared: Arc<Shared>) -> Self {
+        assert!(!arbiters.is_empty(), "an engine has at least one arbiter");
+        let supervisor = {
+            let (shared, handles) = (shared.clone(), arbiters.clone());
+            Supervisor::start_in_arbiter(&arbiters[0], move |_| Supervisor::new(shared, handles))
+        };
+        let relay = |(number, arbiter): (u16, &ArbiterHandle)| {
+            let (shared, supervisor) = (shared.clone(), supervisor.clone());
+            Relay::start_in_arbiter(arbiter, move |_| Relay::new(number, shared, supervisor))
+        };
+        let relays: Arc<[Addr<Relay>]> = (0..).zip(&arbiters).map(relay).collect();
+        supervisor.do_send(ToSupervisor::Relays(relays.clone()));
+        Self { shared, supervisor, relays }
+    }
+
+    /// What the actors share.
+    #[must_use]
+    pub fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// How many arbiters there are.
+    #[must_use]
+    pub fn arbiters(&self) -> usize {
+        self.relays.len()
+    }
+
+    /// Runs something on an arbiter's thread, such as the link of a new connection.
+    pub fn run_on(&self, arbiter: usize, run: impl FnOnce(&Local) + Send + 'static) {
+        self.relays[arbiter % self.relays.len()].do_send(ToRelay::Run(Box::new(run)));
+    }
+
+    /// Loads a room, and creates it if there is none and `create` says how.
+    ///
+    /// # Errors
+    /// Why there is no such room now.
+    pub async fn room(&self, name: Name, create: Option<RoomOptions>) -> Result<RoomNumber, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter::Host(Box::new(move |room| {
+            // The host may have stopped waiting; then nobody is to be told.
+            let _ = answer.send(room);
+        }));
+        self.supervisor.do_send(ToSupervisor::Resolve { name, create, waiter });
+        answered.await.unwrap_or(Err((parlor_protocol::Code::GoingAway, "the engine is shut down")))
+    }
+
+    /// Reads nothing more, answers everything accepted, closes all connections. Waits `patience` for each of the last two.
+    pub async fn drain(&self, patience: Duration, retry_after_ms: u32) {
+        let drains: Vec<_> = self
+            .relays
+            .iter()
+            .map(|relay| {
+                let (done, drained) = oneshot::channel();
+                relay.do_send(ToRelay::Drain { patience, retry_after_ms, done });
+                drained
+            })
+            .collect();
+        for drained in drains {
+            // A relay that is gone has nothing left to drain.
+            let _ = drained.await;
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! What actors say to one another, besides what a state machine's own `Input` holds.
+
+use bytes::Bytes;
+use parlor_protocol::{
+    Code, Epoch, Name, Nonce, Seq, UnixMillis,
+    message::{Direction, Durability, JoinFrom},
+};
+
+use crate::port::{DeviceKey, EpochStart};
+
+/// A connection: which arbiter has it, and where there. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Conn {
+    /// The arbiter's number.
+    pub arbiter: u16,
+    /// The connection's place in the arbiter's table.
+    pub slot: u32,
+    /// Tells it from others that had the place before.
+    pub serial: u64,
+}
+
+/// A request to attach a connection to a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Join {
+    /// Whose.
+    pub conn: Conn,
+    /// Which request.
+    pub request: u32,
+    /// The session's device.
+    pub device: DeviceKey,
+    /// Where delivery begins.
+    pub from: JoinFrom,
+}
+
+/// A message on its way to a room.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Publish {
+    /// Whose.
+    pub conn: Conn,
+    /// Which request.
+    pub request: u32,
+    /// The session's device.
+    pub device: DeviceKey,
+    /// The device's nonce.
+    pub nonce: Nonce,
+    /// Whether it raises the room's count.
+    pub silent: bool,
+    /// How to read the payload.
+    pub content_type: u16,
+    /// What is said.
+    pub payload: Bytes,
+}
+
+/// A request for a page of history.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetch {
+    /// Whose.
+    pub conn: Conn,
+    /// Which request.
+    pub request: u32,
+    /// The first seq to read.
+    pub start: Option<Seq>,
+    /// Which way.
+    pub direction: Direction,
+    /// The most records; 0 for the usual page.
+    pub limit: u32,
+}
+
+/// Records that were committed together: one for all subscribers of an arbiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// The first record's seq.
+    pub first: Seq,
+    /// The last record's seq.
+    pub last: Seq,
+    /// Their `Deliver` frames, one behind the other.
+    pub frames: Bytes,
+}
+
+/// The answer to a publish that is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// Whose publish.
+    pub conn: Conn,
+    /// Which request.
+    pub request: u32,
+    /// Its nonce.
+    pub nonce: Nonce,
+    /// Its seq.
+    pub seq: Seq,
+    /// Its time.
+    pub time: UnixMillis,
+    /// Whether an earlier publish stored it.
+    pub duplicate: bool,
+}
+
+/// A new subscriber, from the channel to the relay of its arbiter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attach {
+    /// Which connection.
+    pub conn: Conn,
+    /// Its join.
+    pub request: u32,
+    /// Its device, for the channel to know when it leaves.
+    pub device: DeviceKey,
+    /// The room's name.
+    pub name: Name,
+    /// The room's epoch.
+    pub epoch: Epoch,
+    /// The newest committed seq: batches above it follow.
+    pub tail: Seq,
+    /// Delivery begins behind this seq.
+    pub cursor: Seq,
+    /// The `Joined` frame, and a `Gap` if the join asked for what is not there.
+    pub answer: Bytes,
+}
+
+/// What a relay hears from channels, through its arbiter's mailbox.
+#[derive(Debug, PartialEq, Eq)]
+pub enum FromChannel {
+    /// A subscriber joins.
+    Attach(Attach),
+    /// Records are committed, and publishes of this arbiter's connections with them.
+    Committed {
+        /// The records, if the arbiter has subscribers.
+        batch: Option<Batch>,
+        /// What an ack means in this room.
+        durability: Durability,
+        /// The answers.
+        stored: Vec<Stored>,
+    },
+    /// A request was refused.
+    Refused {
+        /// Whose.
+        conn: Conn,
+        /// Which.
+        request: u32,
+        /// Why.
+        code: Code,
+        /// Not before this.
+        retry_after_ms: u32,
+        /// For a person.
+        message: &'static str,
+    },
+    /// A whole answer.
+    Answer {
+        /// Whose request.
+        conn: Conn,
+        /// Which.
+        request: u32,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// What subscribers whose cursor is `after` pulled.
+    Pulled {
+        /// Which subscribers.
+        conns: Vec<Conn>,
+        /// Their cursor.
+        after: Seq,
+        /// The frames up to `last`, or `None` if the store could not say now.
+        page: Option<(Seq, Bytes)>,
+    },
+    /// A rebuilt channel has taken up the arbiter's subscribers.
+    Adopted {
+        /// The room's epochs, oldest first.
+        epochs: Vec<EpochStart>,
+        /// The oldest readable seq.
+        first: Seq,
+        /// The newest committed seq: batches above it follow.
+        tail: Seq,
+    },
+}

@@ -1,0 +1,394 @@
+//! The relay actor: one for each arbiter. Decides nothing: [`state`] does.
+//!
+//! The arbiter's sessions and links share the relay's insides through [`Local`], on their one thread and without
+//! messages; channels, which may be on other arbiters, send it [`RoomNews`].
+
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::Rc,
+    sync::Arc,
+    task::{Context as TaskContext, Poll, Waker},
+    time::Duration,
+};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use parlor_protocol::{Body, Code, RoomNumber};
+use tokio::sync::{Notify, oneshot};
+
+use crate::{
+    channel::{self, Channel},
+    context::Shared,
+    message::{Conn, FromChannel},
+    outbound::Wire,
+    port::DeviceKey,
+    session::{Session, ToSession, timers::Timers},
+    supervisor::Supervisor,
+    turns::Turns,
+};
+use link::Signals;
+use state::{Effect, Pending, State};
+
+pub mod link;
+pub mod state;
+
+/// How often deadlines are looked at.
+const TICK: Duration = Duration::from_millis(200);
+
+/// How often a shutdown looks whether everything is answered.
+const DRAIN_POLL: Duration = Duration::from_millis(5);
+
+/// One arbiter's deliveries.
+pub struct Relay {
+    local: Local,
+    turns: Turns,
+}
+
+/// The insides of an arbiter's relay, for what runs on its thread.
+#[derive(Clone)]
+pub struct Local(Rc<Inside>);
+
+struct Inside {
+    shared: Arc<Shared>,
+    supervisor: Addr<Supervisor>,
+    state: RefCell<State>,
+    /// By slot.
+    links: RefCell<Vec<Option<Rc<LinkEntry>>>>,
+    channels: RefCell<HashMap<RoomNumber, Addr<Channel>>>,
+    timers: RefCell<Timers>,
+    /// Some connection has something to write.
+    dirty: Notify,
+    draining: std::cell::Cell<bool>,
+}
+
+struct LinkEntry {
+    serial: u64,
+    wire: Rc<dyn Wire>,
+    signals: Rc<Signals>,
+    session: Addr<Session>,
+}
+
+/// What a channel says, with its address where the relay may not know it yet.
+pub(crate) struct RoomNews {
+    pub(crate) room: RoomNumber,
+    pub(crate) news: FromChannel,
+    pub(crate) channel: Option<Addr<Channel>>,
+}
+
+impl Message for RoomNews {
+    type Result = ();
+}
+
+/// What others say to a relay.
+pub(crate) enum ToRelay {
+    /// A room's channel died.
+    Down(RoomNumber),
+    /// A room has a new channel.
+    Up(RoomNumber, Addr<Channel>),
+    /// Run this on the arbiter's thread.
+    Run(Box<dyn FnOnce(&Local) + Send>),
+    /// Take nothing more, answer everything, then close all connections.
+    Drain { patience: Duration, retry_after_ms: u32, done: oneshot::Sender<()> },
+}
+
+impl Message for ToRelay {
+    type Result = ();
+}
+
+impl Relay {
+    pub(crate) fn new(arbiter: u16, shared: Arc<Shared>, supervisor: Addr<Supervisor>) -> Self {
+        let state = RefCell::new(State::new(arbiter, shared.limits.clone()));
+        let inside = Inside {
+            shared,
+            supervisor,
+            state,
+            links: RefCell::default(),
+            channels: RefCell::default(),
+            timers: RefCell::default(),
+            dirty: Notify::new(),
+            draining: std::cell::Cell::new(false),
+        };
+        Self { local: Local(Rc::new(inside)), turns: Turns::default() }
+    }
+}
+
+impl Actor for Relay {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        actix_rt::spawn(flush_turns(self.local.clone()));
+        ctx.run_interval(TICK, |relay, _| relay.local.tick());
+    }
+}
+
+impl Handler<RoomNews> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, RoomNews { room, news, channel }: RoomNews, ctx: &mut Context<Self>) {
+        if let Some(channel) = channel {
+            self.local.0.channels.borrow_mut().insert(room, channel);
+        }
+        self.local.with(|state| state.on_news(room, news));
+        self.turns.count(ctx);
+    }
+}
+
+impl Handler<ToRelay> for Relay {
+    type Result = ();
+
+    fn handle(&mut self, message: ToRelay, ctx: &mut Context<Self>) {
+        match message {
+            ToRelay::Down(room) => self.local.with(|state| state.on_channel_down(room)),
+            ToRelay::Up(room, channel) => self.local.up(room, channel),
+            ToRelay::Run(run) => run(&self.local),
+            ToRelay::Drain { patience, retry_after_ms, done } => {
+                actix_rt::spawn(drain(self.local.clone(), patience, retry_after_ms, done));
+            }
+        }
+        self.turns.count(ctx);
+    }
+}
+
+impl Local {
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0.shared
+    }
+
+    pub(crate) fn supervisor(&self) -> &Addr<Supervisor> {
+        &self.0.supervisor
+    }
+
+    /// Whether the engine shuts down, so that nothing more is read.
+    pub(crate) fn draining(&self) -> bool {
+        self.0.draining.get()
+    }
+
+    /// How many connections the arbiter has.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.0.state.borrow().connections()
+    }
+
+    /// Changes the state and does what it wants done.
+    fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let result = change(&mut self.0.state.borrow_mut());
+        self.run();
+        if self.0.state.borrow().is_dirty() {
+            self.0.dirty.notify_one();
+        }
+        result
+    }
+
+    fn run(&self) {
+        loop {
+            // The borrow ends before the effect runs: an effect may wake who borrows again.
+            let effect = self.0.state.borrow_mut().poll();
+            match effect {
+                None => break,
+                Some(Effect::Pull { room, conn, after }) => {
+                    self.tell(room, channel::state::Input::Pull { conn, after })
+                }
+                Some(Effect::Detached { room, device }) => self.detached(room, device),
+                Some(Effect::JoinEnded { conn, request, room }) => {
+                    if let Some(entry) = self.link(conn) {
+                        entry.session.do_send(ToSession::JoinEnded { request, room });
+                    }
+                }
+                Some(Effect::Answered(conn)) => {
+                    if let Some(entry) = self.link(conn).filter(|entry| entry.signals.wants_turn()) {
+                        entry.session.do_send(ToSession::Resume);
+                    }
+                }
+                Some(Effect::Finish(conn)) => self.signal(conn, Signals::finish),
+                Some(Effect::Kill(conn)) => self.signal(conn, Signals::kill),
+            }
+        }
+    }
+
+    fn detached(&self, room: RoomNumber, device: DeviceKey) {
+        let arbiter = self.0.state.borrow().arbiter();
+        self.tell(room, channel::state::Input::Detached { arbiter, device });
+        if !self.0.state.borrow().knows(room) {
+            self.0.channels.borrow_mut().remove(&room);
+        }
+    }
+
+    fn tell(&self, room: RoomNumber, input: channel::state::Input) {
+        if let Some(channel) = self.0.channels.borrow().get(&room) {
+            channel.do_send(input);
+        }
+    }
+
+    fn up(&self, room: RoomNumber, channel: Addr<Channel>) {
+        // What was sent to the dead channel after `Down` is as lost as what was sent before.
+        self.with(|state| state.on_channel_down(room));
+        let (arbiter, devices) = {
+            let state = self.0.state.borrow();
+            (state.arbiter(), state.devices_in(room))
+        };
+        if devices.is_empty() {
+            self.0.channels.borrow_mut().remove(&room);
+        } else {
+            self.0.channels.borrow_mut().insert(room, channel);
+            self.tell(room, channel::state::Input::Adopt { arbiter, devices });
+        }
+    }
+
+    fn tick(&self) {
+        let now = self.0.shared.clock.now().mono_ms;
+        self.with(|state| state.on_tick(now));
+        for slot in self.0.timers.borrow_mut().expire(now) {
+            if let Some(Some(entry)) = self.0.links.borrow().get(slot as usize) {
+                entry.session.do_send(ToSession::Timer);
+            }
+        }
+    }
+
+    fn link(&self, conn: Conn) -> Option<Rc<LinkEntry>> {
+        let links = self.0.links.borrow();
+        links.get(conn.slot as usize)?.as_ref().filter(|entry| entry.serial == conn.serial).cloned()
+    }
+
+    fn set_link(&self, conn: Conn, entry: Option<LinkEntry>) {
+        let mut links = self.0.links.borrow_mut();
+        let slot = conn.slot as usize;
+        if links.len() <= slot {
+            links.resize_with(slot + 1, || None);
+        }
+        links[slot] = entry.map(Rc::new);
+    }
+
+    fn signal(&self, conn: Conn, signal: impl FnOnce(&Signals)) {
+        if let Some(entry) = self.link(conn) {
+            signal(&entry.signals);
+        }
+    }
+
+    /// Writes what waits for a connection, unless its link does so already.
+    fn write(&self, conn: Conn) {
+        let Some(entry) = self.link(conn).filter(|entry| !entry.signals.is_blocked()) else { return };
+        let mut cx = TaskContext::from_waker(Waker::noop());
+        match self.poll_write(conn, &*entry.wire, &mut cx) {
+            Poll::Ready(Ok(())) => entry.signals.written(),
+            // From here on the link writes, woken by its socket.
+            Poll::Pending => entry.signals.block(),
+            Poll::Ready(Err(_)) => entry.signals.kill(),
+        }
+    }
+
+    /// Writes until nothing waits or the socket takes no more.
+    fn poll_write(&self, conn: Conn, wire: &dyn Wire, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
+        let now = self.0.shared.clock.now().mono_ms;
+        let outcome = {
+            let mut state = self.0.state.borrow_mut();
+            let Some(outbound) = state.outbound(conn) else { return Poll::Ready(Ok(())) };
+            let before = outbound.bytes();
+            let outcome = outbound.poll_drain(wire, cx);
+            let progressed = outbound.bytes() < before;
+            state.on_written(conn, progressed, now);
+            outcome
+        };
+        self.run();
+        outcome
+    }
+
+    // What follows is for the arbiter's sessions.
+
+    pub(crate) fn send<'a, B: Body<'a>>(&self, conn: Conn, request: u32, body: &B) {
+        self.with(|state| state.on_send(conn, request, body));
+    }
+
+    pub(crate) fn begin(&self, conn: Conn, pending: Pending) {
+        self.0.state.borrow_mut().begin(conn, pending);
+    }
+
+    pub(crate) fn pending_of(&self, conn: Conn) -> usize {
+        self.0.state.borrow().pending_of(conn)
+    }
+
+    pub(crate) fn refuse(&self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
+        self.with(|state| state.refuse(conn, request, code, retry_after_ms, message));
+    }
+
+    pub(crate) fn join(&self, room: RoomNumber, channel: &Addr<Channel>, join: crate::message::Join) {
+        let (conn, request) = (join.conn, join.request);
+        self.0.state.borrow_mut().on_resolved(conn, request, room);
+        if channel.connected() {
+            channel.do_send(channel::state::Input::Join(join));
+        } else {
+            self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt");
+        }
+    }
+
+    pub(crate) fn to_channel(&self, conn: Conn, request: u32, room: RoomNumber, input: channel::state::Input) {
+        let channel = self.0.channels.borrow().get(&room).filter(|channel| channel.connected()).cloned();
+        match channel {
+            Some(channel) => channel.do_send(input),
+            None => self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt"),
+        }
+    }
+
+    pub(crate) fn leave(&self, conn: Conn, request: u32, room: RoomNumber) {
+        self.with(|state| state.on_left(conn, request, room));
+    }
+
+    pub(crate) fn beat(&self, conn: Conn) {
+        self.with(|state| state.on_beat(conn));
+    }
+
+    pub(crate) fn close(&self, conn: Conn, code: Code, message: &'static str, when_answered: bool) {
+        self.with(|state| state.on_close(conn, code, message, when_answered));
+    }
+
+    pub(crate) fn arm(&self, conn: Conn, at: u64) {
+        self.0.timers.borrow_mut().arm(at, conn.slot);
+    }
+}
+
+/// At the end of each turn, visits every connection that has something to write, once, in bounded steps.
+async fn flush_turns(local: Local) {
+    let max = local.0.shared.limits.connections_per_turn_max;
+    // Without this, tokio's budget for one task would refuse writes to sockets that have room.
+    tokio::task::coop::unconstrained(async move {
+        loop {
+            local.0.dirty.notified().await;
+            loop {
+                // What else happens in this turn is written with it.
+                tokio::task::yield_now().await;
+                let dirty = local.0.state.borrow_mut().take_dirty(max);
+                if dirty.is_empty() {
+                    break;
+                }
+                for conn in dirty {
+                    local.write(conn);
+                }
+            }
+        }
+    })
+    .await;
+}
+
+async fn drain(local: Local, patience: Duration, retry_after_ms: u32, done: oneshot::Sender<()>) {
+    local.0.draining.set(true);
+    let wait_for = async |idle: fn(&State) -> bool| {
+        let waiting = async {
+            while !idle(&local.0.state.borrow()) {
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
+        };
+        tokio::time::timeout(patience, waiting).await
+    };
+    if wait_for(|state| state.pending() == 0).await.is_err() {
+        tracing::warn!("the shutdown did not wait for all answers");
+    }
+    local.with(|state| {
+        for conn in state.all() {
+            state.close(conn, Code::GoingAway, "the server shuts down", retry_after_ms);
+        }
+    });
+    if wait_for(|state| state.connections() == 0).await.is_err() {
+        tracing::warn!("the shutdown did not wait for all connections to read their last frames");
+    }
+    // The receiver is gone if the engine did not wait; then nobody is to be told.
+    let _ = done.send(());
+}

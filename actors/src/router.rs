@@ -1,0 +1,101 @@
+//! Who is online, on which devices, since when.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasher, RandomState},
+};
+
+use parking_lot::RwLock;
+use parlor_protocol::{
+    DeviceTag, Name, UnixMillis,
+    message::{DeviceClass, Network},
+};
+
+use crate::message::Conn;
+
+const SHARDS: usize = 16;
+
+/// One session, as others see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Presence {
+    /// The session's device.
+    pub device: Name,
+    /// The device's tag.
+    pub device_tag: DeviceTag,
+    /// What kind of device.
+    pub device_class: DeviceClass,
+    /// What it is connected through.
+    pub network: Network,
+    /// Since when.
+    pub since: UnixMillis,
+    /// Its connection.
+    pub conn: Conn,
+}
+
+/// The router map: the supervisor writes it, anybody reads it, from any thread, without waiting for an actor.
+#[derive(Debug, Default)]
+pub struct Router {
+    hasher: RandomState,
+    shards: [RwLock<HashMap<Name, Vec<Presence>>>; SHARDS],
+}
+
+impl Router {
+    /// The sessions of a user; none if he is offline.
+    #[must_use]
+    pub fn sessions(&self, user: &str) -> Vec<Presence> {
+        self.shard(user).read().get(user).cloned().unwrap_or_default()
+    }
+
+    /// How many users are online.
+    #[must_use]
+    pub fn users_online(&self) -> usize {
+        self.shards.iter().map(|shard| shard.read().len()).sum()
+    }
+
+    /// A session began.
+    pub(crate) fn insert(&self, user: Name, presence: Presence) {
+        self.shard(&user).write().entry(user).or_default().push(presence);
+    }
+
+    /// A session ended.
+    pub(crate) fn remove(&self, user: &Name, conn: Conn) {
+        let mut shard = self.shard(user).write();
+        if let Some(sessions) = shard.get_mut(user) {
+            sessions.retain(|presence| presence.conn != conn);
+            if sessions.is_empty() {
+                shard.remove(user);
+            }
+        }
+    }
+
+    fn shard(&self, user: &str) -> &RwLock<HashMap<Name, Vec<Presence>>> {
+        #[expect(clippy::cast_possible_truncation, reason = "any bits of the hash do")]
+        &self.shards[self.hasher.hash_one(user) as usize % SHARDS]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_online_while_one_of_his_sessions_is() {
+        let router = Router::default();
+        let ann: Name = "ann".parse().unwrap();
+        let session = |serial| Presence {
+            device: "phone".parse().unwrap(),
+            device_tag: DeviceTag(1),
+            device_class: DeviceClass::Mobile,
+            network: Network::Wifi,
+            since: 5,
+            conn: Conn { arbiter: 0, slot: 0, serial },
+        };
+        router.insert(ann.clone(), session(1));
+        router.insert(ann.clone(), session(2));
+        assert_eq!((router.sessions("ann").len(), router.users_online()), (2, 1));
+        router.remove(&ann, session(1).conn);
+        assert_eq!(router.sessions("ann"), [session(2)]);
+        router.remove(&ann, session(2).conn);
+        assert_eq!((router.sessions("ann").len(), router.users_online()), (0, 0));
+    }
+}

@@ -1,0 +1,185 @@
+//! How often a client beats: a pure function of its network and its last beats.
+//!
+//! Each beat's ack grants the next interval. A client that misses beats is asked to beat more often, so that its death
+//! is noticed sooner while its line is bad, and less often again once it keeps its word.
+
+use std::collections::VecDeque;
+
+use parlor_protocol::message::Network;
+
+/// Intervals between beats, in milliseconds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BeatIntervals {
+    /// Through a cable.
+    pub wired_ms: u32,
+    /// Through a wireless local network.
+    pub wifi_ms: u32,
+    /// Through 3G, 4G or 5G: each beat wakes the radio, and the carrier's translation tables live longer.
+    pub mobile_ms: u32,
+    /// Through 2G.
+    pub mobile_2g_ms: u32,
+    /// Not known through what.
+    pub unknown_ms: u32,
+    /// Never more often than this.
+    pub least_ms: u32,
+    /// The least grace behind a grant; otherwise a tenth of it.
+    pub grace_least_ms: u32,
+}
+
+impl Default for BeatIntervals {
+    fn default() -> Self {
+        Self {
+            wired_ms: 10_000,
+            wifi_ms: 30_000,
+            mobile_ms: 90_000,
+            mobile_2g_ms: 240_000,
+            unknown_ms: 30_000,
+            least_ms: 5_000,
+            grace_least_ms: 2_000,
+        }
+    }
+}
+
+/// Beats kept: three intervals.
+const BEATS_KEPT: usize = 4;
+
+/// Grants that may pass without any frame before the lease ends.
+const GRANTS_PER_LEASE: u64 = 3;
+
+/// A session's beats.
+#[derive(Debug)]
+pub struct Heartbeat {
+    intervals: BeatIntervals,
+    network: Network,
+    /// The newest beats: when each came, and what it was granted.
+    beats: VecDeque<(u64, u32)>,
+}
+
+impl Heartbeat {
+    /// A session that begins now; the hello counts as a beat.
+    #[must_use]
+    pub fn new(intervals: BeatIntervals, network: Network, now_mono: u64) -> Self {
+        let base = intervals.base(network);
+        Self { intervals, network, beats: VecDeque::from([(now_mono, base)]) }
+    }
+
+    /// A beat came: the next grant, in milliseconds.
+    pub fn on_beat(&mut self, network: Option<Network>, now_mono: u64) -> u32 {
+        self.network = network.unwrap_or(self.network);
+        self.beats.push_back((now_mono, 0));
+        if self.beats.len() > BEATS_KEPT {
+            self.beats.pop_front();
+        }
+        let times = self.beats.iter().zip(self.beats.iter().skip(1));
+        let missed = times.map(|((from, grant), (to, _))| self.intervals.missed(*grant, to - from)).sum();
+        let grant = self.intervals.granted(self.network, missed);
+        if let Some(newest) = self.beats.back_mut() {
+            newest.1 = grant;
+        }
+        grant
+    }
+
+    /// The grant in force, in milliseconds.
+    #[must_use]
+    pub fn grant_ms(&self) -> u32 {
+        self.beats.back().map_or(self.intervals.least_ms, |(_, grant)| *grant)
+    }
+
+    /// How long the session lives behind its client's last frame, in milliseconds.
+    #[must_use]
+    pub fn lease_ms(&self) -> u64 {
+        let grant = self.grant_ms();
+        GRANTS_PER_LEASE * u64::from(grant + self.intervals.grace(grant))
+    }
+}
+
+impl BeatIntervals {
+    /// The interval of a client that misses nothing.
+    #[must_use]
+    pub fn base(&self, network: Network) -> u32 {
+        match network {
+            Network::Wired => self.wired_ms,
+            Network::Wifi => self.wifi_ms,
+            Network::Mobile3g | Network::Mobile4g | Network::Mobile5g => self.mobile_ms,
+            Network::Mobile2g => self.mobile_2g_ms,
+            Network::Unknown => self.unknown_ms,
+        }
+    }
+
+    /// The next grant of a client that missed so many of its last three intervals.
+    #[must_use]
+    pub fn granted(&self, network: Network, missed: u64) -> u32 {
+        let base = self.base(network);
+        let share = match missed {
+            0 => base,
+            1 => base / 2,
+            _ => base / 4,
+        };
+        share.max(self.least_ms.min(base))
+    }
+
+    /// How many beats a silence of `elapsed` milliseconds has missed.
+    #[must_use]
+    pub fn missed(&self, grant: u32, elapsed: u64) -> u64 {
+        // A beat exactly at the end of its grace is in time.
+        elapsed.saturating_sub(u64::from(self.grace(grant)) + 1) / u64::from(grant.max(1))
+    }
+
+    /// How long behind its grant a beat is still in time.
+    #[must_use]
+    pub fn grace(&self, grant: u32) -> u32 {
+        (grant / 10).max(self.grace_least_ms)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(network: Network, missed: u64, want: u32) {
+        assert_eq!(BeatIntervals::default().granted(network, missed), want, "{network:?}, {missed} missed");
+    }
+
+    #[test]
+    fn the_grant_follows_the_network_and_the_misses() {
+        for (network, base) in [
+            (Network::Wired, 10_000),
+            (Network::Wifi, 30_000),
+            (Network::Mobile3g, 90_000),
+            (Network::Mobile4g, 90_000),
+            (Network::Mobile5g, 90_000),
+            (Network::Mobile2g, 240_000),
+            (Network::Unknown, 30_000),
+        ] {
+            check(network, 0, base);
+            check(network, 1, base / 2);
+            check(network, 2, (base / 4).max(5_000));
+            check(network, 9, (base / 4).max(5_000));
+        }
+    }
+
+    #[test]
+    fn a_silence_of_n_grants_is_n_misses() {
+        let intervals = BeatIntervals::default();
+        for (elapsed, want) in
+            [(0, 0), (30_000, 0), (32_999, 0), (33_000, 0), (33_001, 1), (63_000, 1), (63_001, 2), (93_001, 3)]
+        {
+            assert_eq!(intervals.missed(30_000, elapsed), want, "{elapsed} ms");
+        }
+        assert_eq!(intervals.missed(5_000, 6_999), 0, "the grace is at least 2 s");
+    }
+
+    #[test]
+    fn a_client_that_recovers_is_granted_its_base_again() {
+        let mut heartbeat = Heartbeat::new(BeatIntervals::default(), Network::Wifi, 0);
+        assert_eq!((heartbeat.grant_ms(), heartbeat.lease_ms()), (30_000, 99_000));
+        assert_eq!(heartbeat.on_beat(None, 30_000), 30_000);
+        assert_eq!(heartbeat.on_beat(None, 70_000), 15_000, "one missed");
+        assert_eq!(heartbeat.on_beat(None, 105_000), 7_500, "three missed");
+        assert_eq!(heartbeat.on_beat(None, 112_000), 7_500, "still among the last three intervals");
+        assert_eq!(heartbeat.on_beat(None, 119_000), 7_500);
+        assert_eq!(heartbeat.on_beat(None, 126_000), 30_000);
+        assert_eq!(heartbeat.on_beat(Some(Network::Wired), 150_000), 10_000, "the network changed");
+    }
+}

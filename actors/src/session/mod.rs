@@ -1,0 +1,230 @@
+//! The session actor: one connection's client. Decides nothing: [`state`] does.
+
+use std::collections::VecDeque;
+
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use bytes::Bytes;
+use parlor_protocol::{
+    Code, Extensions, Header, List, Name, RoomNumber,
+    frame::HEADER_BYTES,
+    message::{Error, HeartbeatAck, Limits as WireLimits, Welcome},
+};
+
+use crate::{
+    channel::Channel,
+    message::Conn,
+    port::{DeviceKey, Now},
+    relay::{
+        Local,
+        link::{Hello, SessionSignals},
+    },
+    router::Presence,
+    supervisor::{ToSupervisor, Waiter, state::Refusal},
+};
+use heartbeat::Heartbeat;
+use state::{Effect, Input, State};
+
+pub mod heartbeat;
+pub mod state;
+pub mod timers;
+
+/// A session's actor.
+pub struct Session {
+    state: State,
+    local: Local,
+    conn: Conn,
+    device: DeviceKey,
+    hello: Hello,
+    /// Taken when the supervisor is told.
+    presence: Option<Presence>,
+    signals: SessionSignals,
+    /// Whole frames that are not handled yet.
+    backlog: VecDeque<Bytes>,
+    /// Channels of joins that the state is being told of.
+    resolved: Option<Addr<Channel>>,
+}
+
+/// What a session is told by other actors.
+pub(crate) enum ToSession {
+    /// Whole frames of its client.
+    Frames(Bytes),
+    /// Something was answered: frames that waited for that may be handled.
+    Resume,
+    /// A join was answered.
+    JoinEnded { request: u32, room: Option<(RoomNumber, Name)> },
+    /// The supervisor's answer.
+    Resolved { request: u32, room: Result<(RoomNumber, Addr<Channel>), Refusal> },
+    /// Its deadline may have come.
+    Timer,
+    /// The same device opened another session.
+    Replaced,
+    /// The connection is gone.
+    Disconnected,
+}
+
+impl Message for ToSession {
+    type Result = ();
+}
+
+impl Session {
+    pub(crate) fn new(
+        local: Local,
+        conn: Conn,
+        device: DeviceKey,
+        presence: Presence,
+        hello: Hello,
+        signals: SessionSignals,
+        now: Now,
+    ) -> Self {
+        let shared = local.shared();
+        let heartbeat = Heartbeat::new(shared.beats.clone(), hello.network, now.mono_ms);
+        let state = State::new(conn, device.clone(), heartbeat, &shared.limits, now);
+        let (presence, backlog) = (Some(presence), VecDeque::new());
+        Self { state, local, conn, device, hello, presence, signals, backlog, resolved: None }
+    }
+
+    fn now(&self) -> Now {
+        self.local.shared().clock.now()
+    }
+
+    fn input(&mut self, input: Input, ctx: &mut Context<Self>) {
+        self.state.handle(self.now(), input);
+        self.run(ctx);
+    }
+
+    /// Handles frames until they end or too many wait for answers.
+    fn work(&mut self, ctx: &mut Context<Self>) {
+        let max = self.local.shared().limits.unanswered_requests_max as usize;
+        while let Some(frames) = self.backlog.front_mut() {
+            if self.local.pending_of(self.conn) >= max {
+                return self.signals.turn_ends(true);
+            }
+            let Some(header) = frames.first_chunk() else {
+                self.backlog.pop_front();
+                continue;
+            };
+            let Header { len, kind, request, .. } = Header::from_bytes(header);
+            // The link hands over whole frames only.
+            let mut frame = frames.split_to(HEADER_BYTES + len as usize);
+            self.input(Input::Frame { kind, request, body: frame.split_off(HEADER_BYTES) }, ctx);
+        }
+        self.backlog = VecDeque::new();
+        self.signals.turn_ends(false);
+    }
+
+    fn run(&mut self, ctx: &mut Context<Self>) {
+        let conn = self.conn;
+        while let Some(effect) = self.state.poll() {
+            match effect {
+                Effect::Error { request, code, message } => {
+                    let extensions = Extensions::default();
+                    self.local.send(conn, request, &Error { code, retry_after_ms: 0, message: &message, extensions });
+                }
+                Effect::Begin(pending) => self.local.begin(conn, pending),
+                Effect::Resolve { request, name } => {
+                    let create = self.local.shared().create_at_join;
+                    let waiter = Waiter::Session { session: ctx.address(), request };
+                    self.local.supervisor().do_send(ToSupervisor::Resolve { name, create, waiter });
+                }
+                Effect::Join(room, join) => {
+                    if let Some(channel) = &self.resolved {
+                        self.local.join(room, channel, join);
+                    }
+                }
+                Effect::Refuse { request, code, message } => self.local.refuse(conn, request, code, 100, message),
+                Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
+                Effect::Leave { request, room } => self.local.leave(conn, request, room),
+                Effect::BeatAck { request, grant_ms } => self.answer_beat(request, grant_ms),
+                Effect::Close { code, message, when_answered } => {
+                    self.backlog.clear();
+                    self.local.close(conn, code, message, when_answered);
+                }
+            }
+        }
+    }
+
+    fn answer_beat(&self, request: u32, grant_ms: u32) {
+        let server_time = self.now().unix_ms;
+        self.local.send(self.conn, request, &HeartbeatAck { server_time, grant_ms, extensions: Extensions::default() });
+        self.local.beat(self.conn);
+    }
+
+    fn welcome(&self) {
+        let limits = &self.local.shared().limits;
+        let welcome = Welcome {
+            version: self.hello.version,
+            features: 0,
+            server_time: self.now().unix_ms,
+            grant_ms: self.state.grant_ms(),
+            token: self.hello.token,
+            resumed: false,
+            device_tag: self.device.tag,
+            limits: WireLimits {
+                payload_bytes_max: limits.payload_bytes_max,
+                rooms_max: limits.rooms_per_session_max,
+                unanswered_requests_max: limits.unanswered_requests_max,
+                page_records_max: limits.page_records_max,
+                page_bytes_max: limits.page_bytes_max,
+            },
+            modules: List::default(),
+            extensions: Extensions::default(),
+        };
+        self.local.send(self.conn, self.hello.request, &welcome);
+    }
+}
+
+impl Actor for Session {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        if let Some(presence) = self.presence.take() {
+            let (device, session) = (self.device.clone(), ctx.address());
+            self.local.supervisor().do_send(ToSupervisor::Opened { device, presence, session });
+        }
+        self.welcome();
+        self.local.arm(self.conn, self.state.deadline());
+    }
+}
+
+impl Handler<ToSession> for Session {
+    type Result = ();
+
+    fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
+        match message {
+            ToSession::Frames(frames) => {
+                self.backlog.push_back(frames);
+                self.work(ctx);
+            }
+            ToSession::Resume => self.work(ctx),
+            ToSession::JoinEnded { request, room } => self.input(Input::JoinEnded { request, room }, ctx),
+            ToSession::Resolved { request, room } => {
+                let room = room.map(|(room, channel)| {
+                    self.resolved = Some(channel);
+                    room
+                });
+                self.input(Input::Resolved { request, room }, ctx);
+                self.resolved = None;
+            }
+            ToSession::Timer => {
+                self.input(Input::Timer, ctx);
+                let at_once = self.now().mono_ms + 1;
+                self.local.arm(self.conn, self.state.deadline().max(at_once));
+            }
+            ToSession::Replaced => self.input(Input::Replaced, ctx),
+            ToSession::Disconnected => {
+                let (device, conn) = (self.device.clone(), self.conn);
+                self.local.supervisor().do_send(ToSupervisor::Closed { device, conn });
+                ctx.stop();
+            }
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            // Its link notices that the session is gone; the client may come back at once.
+            tracing::error!(user = %self.device.user, code = %Code::Internal, "a session's actor failed");
+        }
+    }
+}

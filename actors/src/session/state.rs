@@ -1,0 +1,330 @@
+//! One session, without a runtime: what its client may ask, and whether it lives.
+//!
+//! In: [`handle`](State::handle). Out: [`poll`](State::poll), until it says `None`. Answers that rooms give do not pass
+//! here: a relay hands them to the connection.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+use parlor_protocol::{
+    Code, DecodeError, Kind, Name, RoomNumber,
+    message::{self, JoinFrom, PUBLISH_SILENT, RecordKind},
+};
+
+use super::heartbeat::Heartbeat;
+use crate::{
+    channel,
+    limits::Limits,
+    message::{Conn, Fetch, Join, Publish},
+    port::{DeviceKey, Now},
+    relay::state::{Asks, Pending},
+};
+
+/// What a session is told.
+#[derive(Debug)]
+pub enum Input {
+    /// Its client sent a frame.
+    Frame {
+        /// The frame's kind.
+        kind: u16,
+        /// The frame's request.
+        request: u32,
+        /// The frame's body.
+        body: Bytes,
+    },
+    /// The supervisor found the room of a join, or says why not.
+    Resolved {
+        /// The join.
+        request: u32,
+        /// The room.
+        room: Result<RoomNumber, (Code, &'static str)>,
+    },
+    /// A join was answered.
+    JoinEnded {
+        /// The join.
+        request: u32,
+        /// The room, or `None` if it was refused.
+        room: Option<(RoomNumber, Name)>,
+    },
+    /// The time that [`State::deadline`] named has come.
+    Timer,
+    /// The same device opened another session.
+    Replaced,
+}
+
+/// What a session wants done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Refuse a request that is not pending.
+    Error {
+        /// Which.
+        request: u32,
+        /// Why.
+        code: Code,
+        /// For a person.
+        message: String,
+    },
+    /// A request begins to wait for somebody else's answer.
+    Begin(Pending),
+    /// Ask the supervisor for a room.
+    Resolve {
+        /// For which join.
+        request: u32,
+        /// Its name.
+        name: Name,
+    },
+    /// A join's room is known: tell the relay, then the channel.
+    Join(RoomNumber, Join),
+    /// Refuse a pending request.
+    Refuse {
+        /// Which.
+        request: u32,
+        /// Why.
+        code: Code,
+        /// For a person.
+        message: &'static str,
+    },
+    /// Tell a room's channel.
+    Channel {
+        /// Of which request.
+        request: u32,
+        /// Which room.
+        room: RoomNumber,
+        /// What.
+        input: channel::state::Input,
+    },
+    /// Detach from a room and answer.
+    Leave {
+        /// Which request.
+        request: u32,
+        /// Which room.
+        room: RoomNumber,
+    },
+    /// Answer a beat, and pull what lags.
+    BeatAck {
+        /// Which request.
+        request: u32,
+        /// The grant.
+        grant_ms: u32,
+    },
+    /// End the connection.
+    Close {
+        /// Why.
+        code: Code,
+        /// For a person.
+        message: &'static str,
+        /// Only when everything accepted is answered.
+        when_answered: bool,
+    },
+}
+
+/// A session.
+#[derive(Debug)]
+pub struct State {
+    conn: Conn,
+    device: DeviceKey,
+    payload_bytes_max: u32,
+    rooms_max: u32,
+    heartbeat: Heartbeat,
+    /// When the client's last frame came, on the monotonic clock.
+    last_frame: u64,
+    rooms: HashMap<RoomNumber, Name>,
+    joining: HashMap<u32, (Name, JoinFrom)>,
+    /// The names of both.
+    names: HashSet<Name>,
+    effects: VecDeque<Effect>,
+}
+
+impl State {
+    /// A session whose client has just said hello.
+    #[must_use]
+    pub fn new(conn: Conn, device: DeviceKey, heartbeat: Heartbeat, limits: &Limits, now: Now) -> Self {
+        Self {
+            conn,
+            device,
+            payload_bytes_max: limits.payload_bytes_max,
+            rooms_max: limits.rooms_per_session_max,
+            heartbeat,
+            last_frame: now.mono_ms,
+            rooms: HashMap::new(),
+            joining: HashMap::new(),
+            names: HashSet::new(),
+            effects: VecDeque::new(),
+        }
+    }
+
+    /// When the session ends unless its client sends a frame, on the monotonic clock.
+    #[must_use]
+    pub fn deadline(&self) -> u64 {
+        self.last_frame + self.heartbeat.lease_ms()
+    }
+
+    /// The grant in force, in milliseconds.
+    #[must_use]
+    pub fn grant_ms(&self) -> u32 {
+        self.heartbeat.grant_ms()
+    }
+
+    /// Takes one input in.
+    pub fn handle(&mut self, now: Now, input: Input) {
+        match input {
+            Input::Frame { kind, request, body } => {
+                self.last_frame = now.mono_ms;
+                self.on_frame(now, kind, request, &body);
+            }
+            Input::Resolved { request, room } => self.on_resolved(request, room),
+            Input::JoinEnded { request, room } => self.on_join_ended(request, room),
+            Input::Timer if now.mono_ms >= self.deadline() => {
+                self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", false);
+            }
+            Input::Timer => {}
+            Input::Replaced => self.close(Code::Replaced, "the same device connected again", false),
+        }
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    fn on_frame(&mut self, now: Now, kind: u16, request: u32, body: &Bytes) {
+        let Some(kind) = Kind::from_wire(kind) else {
+            return; // A module's kind that no module here takes.
+        };
+        let handled = match kind {
+            Kind::Join => self.on_join(request, body),
+            Kind::Leave => self.on_leave(request, body),
+            Kind::Publish => self.on_publish(request, body),
+            Kind::Fetch => self.on_fetch(request, body),
+            Kind::Heartbeat => self.on_heartbeat(now, request, body),
+            Kind::Goodbye => parlor_protocol::decode::<message::Goodbye<'_>>(body).map(|_| {
+                self.close(Code::Goodbye, "goodbye", true);
+            }),
+            _ => {
+                self.close(Code::HelloExpected, "one hello is enough", false);
+                Ok(())
+            }
+        };
+        if let Err(error) = handled {
+            tracing::debug!(user = %self.device.user, %error, "a frame does not decode");
+            self.close(Code::MalformedFrame, "a frame's body does not decode", false);
+        }
+    }
+
+    fn on_join(&mut self, request: u32, body: &Bytes) -> Result<(), DecodeError> {
+        let join: message::Join<'_> = parlor_protocol::decode(body)?;
+        let name = match Name::parse(join.room) {
+            Ok(name) => name,
+            Err(error) => {
+                self.error(request, Code::InvalidName, error.to_string());
+                return Ok(());
+            }
+        };
+        if self.names.len() >= self.rooms_max as usize {
+            self.error(request, Code::TooManyRooms, format!("a session may join {} rooms", self.rooms_max));
+        } else if !self.names.insert(name.clone()) {
+            self.error(request, Code::AlreadyJoined, format!("room {name:?} is joined already"));
+        } else {
+            self.joining.insert(request, (name.clone(), join.from));
+            self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Join }));
+            self.effects.push_back(Effect::Resolve { request, name });
+        }
+        Ok(())
+    }
+
+    fn on_resolved(&mut self, request: u32, room: Result<RoomNumber, (Code, &'static str)>) {
+        match (room, self.joining.get(&request)) {
+            (Ok(room), Some((_, from))) => {
+                let join = Join { conn: self.conn, request, device: self.device.clone(), from: *from };
+                self.effects.push_back(Effect::Join(room, join));
+            }
+            (Err((code, message)), Some(_)) => self.effects.push_back(Effect::Refuse { request, code, message }),
+            (_, None) => {}
+        }
+    }
+
+    fn on_join_ended(&mut self, request: u32, room: Option<(RoomNumber, Name)>) {
+        let Some((name, _)) = self.joining.remove(&request) else { return };
+        match room {
+            Some((room, name)) => drop(self.rooms.insert(room, name)),
+            None => drop(self.names.remove(&name)),
+        }
+    }
+
+    fn on_leave(&mut self, request: u32, body: &Bytes) -> Result<(), DecodeError> {
+        let leave: message::Leave<'_> = parlor_protocol::decode(body)?;
+        match self.rooms.remove(&leave.room) {
+            Some(name) => {
+                self.names.remove(&name);
+                self.effects.push_back(Effect::Leave { request, room: leave.room });
+            }
+            None => self.not_joined(request, leave.room),
+        }
+        Ok(())
+    }
+
+    fn on_publish(&mut self, request: u32, body: &Bytes) -> Result<(), DecodeError> {
+        let publish: message::Publish<'_> = parlor_protocol::decode(body)?;
+        let room = publish.room;
+        let max = self.payload_bytes_max;
+        if !self.rooms.contains_key(&room) {
+            self.not_joined(request, room);
+        } else if publish.payload.len() > max as usize {
+            let text = format!("the payload has {} bytes, at most {max} are allowed", publish.payload.len());
+            self.error(request, Code::TooLarge, text);
+        } else if publish.kind != RecordKind::MESSAGE || publish.refers_to != 0 {
+            self.error(
+                request,
+                Code::Unsupported,
+                "only messages (kind 0, referring to nothing) can be published".into(),
+            );
+        } else if publish.lifetime_ms.is_some() || publish.flags & !PUBLISH_SILENT != 0 {
+            self.error(request, Code::Unsupported, "lifetimes and flags other than 1 are not offered".into());
+        } else {
+            let message = Publish {
+                conn: self.conn,
+                request,
+                device: self.device.clone(),
+                nonce: publish.nonce,
+                silent: publish.flags & PUBLISH_SILENT != 0,
+                content_type: publish.content_type.0,
+                payload: body.slice_ref(publish.payload),
+            };
+            self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Publish }));
+            self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Publish(message) });
+        }
+        Ok(())
+    }
+
+    fn on_fetch(&mut self, request: u32, body: &Bytes) -> Result<(), DecodeError> {
+        let fetch: message::Fetch<'_> = parlor_protocol::decode(body)?;
+        if self.rooms.contains_key(&fetch.room) {
+            let message::Fetch { room, start, direction, limit, .. } = fetch;
+            let fetch = Fetch { conn: self.conn, request, start, direction, limit };
+            self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Fetch }));
+            self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Fetch(fetch) });
+        } else {
+            self.not_joined(request, fetch.room);
+        }
+        Ok(())
+    }
+
+    fn on_heartbeat(&mut self, now: Now, request: u32, body: &Bytes) -> Result<(), DecodeError> {
+        let beat: message::Heartbeat<'_> = parlor_protocol::decode(body)?;
+        let grant_ms = self.heartbeat.on_beat(beat.network, now.mono_ms);
+        self.effects.push_back(Effect::BeatAck { request, grant_ms });
+        Ok(())
+    }
+
+    fn not_joined(&mut self, request: u32, room: RoomNumber) {
+        self.error(request, Code::NotJoined, format!("room number {room} is not joined"));
+    }
+
+    fn error(&mut self, request: u32, code: Code, message: String) {
+        self.effects.push_back(Effect::Error { request, code, message });
+    }
+
+    fn close(&mut self, code: Code, message: &'static str, when_answered: bool) {
+        self.effects.push_back(Effect::Close { code, message, when_answered });
+    }
+}

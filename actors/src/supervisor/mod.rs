@@ -1,0 +1,132 @@
+//! The supervisor actor: one for each engine. Decides nothing: [`state`] does.
+
+use std::{sync::Arc, time::Duration};
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use actix_rt::ArbiterHandle;
+use parlor_protocol::{Name, RoomNumber};
+
+use crate::{
+    channel::Channel,
+    context::Shared,
+    message::Conn,
+    port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError},
+    relay::{Relay, ToRelay},
+    router::Presence,
+    session::{Session, ToSession},
+    turns::Turns,
+};
+use state::{Effect, Input, Refusal, State};
+
+pub mod state;
+
+/// How often resting rooms are looked at.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The engine's supervisor.
+pub struct Supervisor {
+    state: State<Addr<Channel>, Addr<Session>, Waiter>,
+    shared: Arc<Shared>,
+    arbiters: Vec<ArbiterHandle>,
+    relays: Arc<[Addr<Relay>]>,
+    turns: Turns,
+}
+
+/// Who waits for a room.
+pub(crate) enum Waiter {
+    /// A session's join.
+    Session { session: Addr<Session>, request: u32 },
+    /// The host.
+    Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
+}
+
+/// What the supervisor is told by others.
+pub(crate) enum ToSupervisor {
+    /// The relays, one for each arbiter: the first message of all.
+    Relays(Arc<[Addr<Relay>]>),
+    /// Somebody wants a room.
+    Resolve { name: Name, create: Option<RoomOptions>, waiter: Waiter },
+    /// The store's answer.
+    Loaded { name: Name, loaded: Result<Loaded, StoreError> },
+    /// A channel is gone.
+    Died { room: RoomNumber, generation: Generation },
+    /// A session began.
+    Opened { device: DeviceKey, presence: Presence, session: Addr<Session> },
+    /// A session ended.
+    Closed { device: DeviceKey, conn: Conn },
+}
+
+impl Message for ToSupervisor {
+    type Result = ();
+}
+
+impl Supervisor {
+    pub(crate) fn new(shared: Arc<Shared>, arbiters: Vec<ArbiterHandle>) -> Self {
+        let state = State::new(shared.limits.clone());
+        Self { state, shared, arbiters, relays: Arc::new([]), turns: Turns::default() }
+    }
+
+    fn input(&mut self, input: Input<Addr<Channel>, Addr<Session>, Waiter>, ctx: &mut Context<Self>) {
+        self.state.handle(self.shared.clock.now(), input);
+        while let Some(effect) = self.state.poll() {
+            match effect {
+                Effect::Load { name, create } => {
+                    let (supervisor, to_load) = (ctx.address(), name.clone());
+                    let reply = move |loaded| supervisor.do_send(ToSupervisor::Loaded { name, loaded });
+                    self.shared.store.load(Load { name: to_load, create }, Box::new(reply));
+                }
+                Effect::Build(loaded) => self.build(loaded, ctx),
+                Effect::Resolved { waiter, room } => match waiter {
+                    Waiter::Session { session, request } => session.do_send(ToSession::Resolved { request, room }),
+                    Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
+                },
+                Effect::Down(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Down(room))),
+                Effect::Up(room, channel) => {
+                    self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
+                }
+                Effect::Replace(session) => session.do_send(ToSession::Replaced),
+            }
+        }
+    }
+
+    fn build(&mut self, loaded: Loaded, ctx: &mut Context<Self>) {
+        let Loaded { room, ref name, generation, .. } = loaded;
+        let name = name.clone();
+        #[expect(clippy::cast_possible_truncation, reason = "any spread over the arbiters does")]
+        let arbiter = &self.arbiters[room.0 as usize % self.arbiters.len()];
+        let (shared, relays, supervisor) = (self.shared.clone(), self.relays.clone(), ctx.address());
+        let handle = Channel::start_in_arbiter(arbiter, move |_| Channel::new(loaded, shared, relays, supervisor));
+        self.state.handle(self.shared.clock.now(), Input::Built { name, room, generation, handle });
+    }
+}
+
+impl Actor for Supervisor {
+    type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        ctx.run_interval(TICK, |supervisor, ctx| supervisor.input(Input::Tick, ctx));
+    }
+}
+
+impl Handler<ToSupervisor> for Supervisor {
+    type Result = ();
+
+    fn handle(&mut self, message: ToSupervisor, ctx: &mut Context<Self>) {
+        match message {
+            ToSupervisor::Relays(relays) => self.relays = relays,
+            ToSupervisor::Resolve { name, create, waiter } => self.input(Input::Resolve { name, create, waiter }, ctx),
+            ToSupervisor::Loaded { name, loaded } => self.input(Input::Loaded { name, loaded }, ctx),
+            ToSupervisor::Died { room, generation } => self.input(Input::Died { room, generation }, ctx),
+            ToSupervisor::Opened { device, presence, session } => {
+                let conn = presence.conn;
+                self.shared.router.insert(device.user.clone(), presence);
+                self.input(Input::Opened { device, conn, session }, ctx);
+            }
+            ToSupervisor::Closed { device, conn } => {
+                self.shared.router.remove(&device.user, conn);
+                self.input(Input::Closed { device, conn }, ctx);
+            }
+        }
+        self.turns.count(ctx);
+    }
+}

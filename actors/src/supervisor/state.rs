@@ -1,0 +1,289 @@
+//! The supervisor, without a runtime: which rooms run, who waits for them, which sessions there are.
+//!
+//! In: [`handle`](State::handle). Out: [`poll`](State::poll), until it says `None`. `H` is a handle of a room's channel,
+//! `S` one of a session, `W` whoever waits for a room.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use parlor_protocol::{Code, Name, RoomNumber};
+
+use crate::{
+    limits::Limits,
+    message::Conn,
+    port::{DeviceKey, Generation, Loaded, Now, RoomOptions, StoreError},
+    restart::Intensity,
+};
+
+/// Why somebody does not get a room.
+pub type Refusal = (Code, &'static str);
+
+/// What a supervisor is told.
+#[derive(Debug)]
+pub enum Input<H, S, W> {
+    /// Somebody wants a room.
+    Resolve {
+        /// Its name.
+        name: Name,
+        /// How to create it if there is none.
+        create: Option<RoomOptions>,
+        /// Who wants it.
+        waiter: W,
+    },
+    /// The store's answer to a load.
+    Loaded {
+        /// The room's name.
+        name: Name,
+        /// The room.
+        loaded: Result<Loaded, StoreError>,
+    },
+    /// A channel runs.
+    Built {
+        /// The room's name.
+        name: Name,
+        /// Its number.
+        room: RoomNumber,
+        /// The channel's generation.
+        generation: Generation,
+        /// The channel.
+        handle: H,
+    },
+    /// A channel died.
+    Died {
+        /// Of which room.
+        room: RoomNumber,
+        /// Which one.
+        generation: Generation,
+    },
+    /// A session began.
+    Opened {
+        /// Its device.
+        device: DeviceKey,
+        /// Its connection.
+        conn: Conn,
+        /// The session.
+        session: S,
+    },
+    /// A session ended.
+    Closed {
+        /// Its device.
+        device: DeviceKey,
+        /// Its connection.
+        conn: Conn,
+    },
+    /// Some time passed.
+    Tick,
+}
+
+/// What a supervisor wants done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect<H, S, W> {
+    /// Load a room from the store.
+    Load {
+        /// Its name.
+        name: Name,
+        /// How to create it if there is none.
+        create: Option<RoomOptions>,
+    },
+    /// Build a channel, then say [`Input::Built`].
+    Build(Loaded),
+    /// Answer whoever waited for a room.
+    Resolved {
+        /// Who.
+        waiter: W,
+        /// The room, or why not.
+        room: Result<(RoomNumber, H), Refusal>,
+    },
+    /// Tell all relays that the room's channel is gone.
+    Down(RoomNumber),
+    /// Tell all relays who runs the room now.
+    Up(RoomNumber, H),
+    /// Tell a session that the same device opened another one.
+    Replace(S),
+}
+
+#[derive(Debug)]
+struct Room<H, W> {
+    status: Status<H, W>,
+    /// Known once it was loaded.
+    number: Option<RoomNumber>,
+    restarts: Intensity,
+}
+
+#[derive(Debug)]
+enum Status<H, W> {
+    Loading { waiting: Vec<W> },
+    Running { generation: Generation, handle: H },
+    Resting { until: u64 },
+}
+
+/// All rooms that are loaded and all sessions.
+#[derive(Debug)]
+pub struct State<H, S, W> {
+    limits: Arc<Limits>,
+    rooms: HashMap<Name, Room<H, W>>,
+    names: HashMap<RoomNumber, Name>,
+    sessions: HashMap<DeviceKey, (Conn, S)>,
+    resting: Vec<Name>,
+    effects: VecDeque<Effect<H, S, W>>,
+    /// Channels that died.
+    pub deaths: u64,
+}
+
+impl<H: Clone, S, W> State<H, S, W> {
+    /// No room, no session.
+    #[must_use]
+    pub fn new(limits: Arc<Limits>) -> Self {
+        Self {
+            limits,
+            rooms: HashMap::new(),
+            names: HashMap::new(),
+            sessions: HashMap::new(),
+            resting: Vec::new(),
+            effects: VecDeque::new(),
+            deaths: 0,
+        }
+    }
+
+    /// How many rooms are loaded.
+    #[must_use]
+    pub fn rooms(&self) -> usize {
+        self.rooms.len()
+    }
+
+    /// The next thing to do.
+    pub fn poll(&mut self) -> Option<Effect<H, S, W>> {
+        self.effects.pop_front()
+    }
+
+    /// Takes one input in.
+    pub fn handle(&mut self, now: Now, input: Input<H, S, W>) {
+        match input {
+            Input::Resolve { name, create, waiter } => self.on_resolve(name, create, waiter),
+            Input::Loaded { name, loaded } => self.on_loaded(now, name, loaded),
+            Input::Built { name, room, generation, handle } => self.on_built(&name, room, generation, handle),
+            Input::Died { room, generation } => self.on_died(now, room, generation),
+            Input::Opened { device, conn, session } => {
+                if let Some((_, older)) = self.sessions.insert(device, (conn, session)) {
+                    self.effects.push_back(Effect::Replace(older));
+                }
+            }
+            Input::Closed { device, conn } => {
+                if self.sessions.get(&device).is_some_and(|(current, _)| *current == conn) {
+                    self.sessions.remove(&device);
+                }
+            }
+            Input::Tick => self.on_tick(now),
+        }
+    }
+
+    fn on_resolve(&mut self, name: Name, create: Option<RoomOptions>, waiter: W) {
+        if let Some(room) = self.rooms.get_mut(&name) {
+            match &mut room.status {
+                Status::Running { handle, .. } => {
+                    // A handle whose channel has just died is noticed by whoever uses it, and by `Down`.
+                    let room = room.number.map(|number| (number, handle.clone()));
+                    let room = room.ok_or((Code::RoomUnavailable, "the room is being loaded"));
+                    self.effects.push_back(Effect::Resolved { waiter, room });
+                }
+                Status::Loading { waiting } if waiting.len() < self.limits.waiters_per_room_max => waiting.push(waiter),
+                Status::Loading { .. } => self.refuse(waiter, (Code::Busy, "too many wait for this room")),
+                Status::Resting { .. } => {
+                    self.refuse(waiter, (Code::RoomUnavailable, "the room keeps failing and rests"))
+                }
+            }
+            return;
+        }
+        if self.rooms.len() >= self.limits.rooms_loaded_max {
+            return self.refuse(waiter, (Code::Busy, "too many rooms are loaded"));
+        }
+        let status = Status::Loading { waiting: vec![waiter] };
+        self.rooms.insert(name.clone(), Room { status, number: None, restarts: Intensity::default() });
+        self.effects.push_back(Effect::Load { name, create });
+    }
+
+    fn on_loaded(&mut self, now: Now, name: Name, loaded: Result<Loaded, StoreError>) {
+        let error = match loaded {
+            Ok(loaded) => return self.effects.push_back(Effect::Build(loaded)),
+            Err(error) => error,
+        };
+        let Some(room) = self.rooms.get_mut(&name) else { return };
+        let waiting = match &mut room.status {
+            Status::Loading { waiting } => std::mem::take(waiting),
+            Status::Running { .. } | Status::Resting { .. } => Vec::new(),
+        };
+        if room.number.is_some() {
+            // Its subscribers are still there, so it is tried again.
+            tracing::error!(room = %name, %error, "a room could not be rebuilt; it will be tried again");
+            room.status = Status::Resting { until: now.mono_ms + self.limits.room_rest_ms };
+            self.resting.push(name.clone());
+        } else {
+            self.rooms.remove(&name);
+        }
+        let refusal = match error {
+            StoreError::Busy => (Code::Busy, "the store is busy"),
+            StoreError::UnknownRoom => {
+                (Code::UnknownRoom, "there is no such room, and joining does not create it here")
+            }
+            error => {
+                tracing::error!(room = %name, %error, "a room could not be loaded");
+                (Code::StoreUnavailable, "the store could not load the room")
+            }
+        };
+        for waiter in waiting {
+            self.refuse(waiter, refusal);
+        }
+    }
+
+    fn on_built(&mut self, name: &Name, number: RoomNumber, generation: Generation, handle: H) {
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        self.names.insert(number, name.clone());
+        let rebuilt = room.number.replace(number).is_some();
+        let running = Status::Running { generation, handle: handle.clone() };
+        if rebuilt {
+            self.effects.push_back(Effect::Up(number, handle.clone()));
+        }
+        if let Status::Loading { waiting } = std::mem::replace(&mut room.status, running) {
+            let resolved = |waiter| Effect::Resolved { waiter, room: Ok((number, handle.clone())) };
+            self.effects.extend(waiting.into_iter().map(resolved));
+        }
+    }
+
+    fn on_died(&mut self, now: Now, number: RoomNumber, died: Generation) {
+        let Some(name) = self.names.get(&number) else { return };
+        let Some(room) = self.rooms.get_mut(name) else { return };
+        if !matches!(&room.status, Status::Running { generation, .. } if *generation == died) {
+            return;
+        }
+        self.deaths += 1;
+        tracing::error!(room = %name, "the room's channel died and is rebuilt from the store");
+        self.effects.push_back(Effect::Down(number));
+        if room.restarts.allows(now.mono_ms, self.limits.restarts_max, self.limits.restart_window_ms) {
+            room.status = Status::Loading { waiting: Vec::new() };
+            self.effects.push_back(Effect::Load { name: name.clone(), create: None });
+        } else {
+            tracing::error!(room = %name, "the room died too often and rests");
+            room.status = Status::Resting { until: now.mono_ms + self.limits.room_rest_ms };
+            self.resting.push(name.clone());
+        }
+    }
+
+    fn on_tick(&mut self, now: Now) {
+        for name in std::mem::take(&mut self.resting) {
+            match self.rooms.get_mut(&name) {
+                Some(room) if matches!(room.status, Status::Resting { until } if until <= now.mono_ms) => {
+                    room.status = Status::Loading { waiting: Vec::new() };
+                    self.effects.push_back(Effect::Load { name, create: None });
+                }
+                Some(_) => self.resting.push(name),
+                None => {}
+            }
+        }
+    }
+
+    fn refuse(&mut self, waiter: W, refusal: Refusal) {
+        self.effects.push_back(Effect::Resolved { waiter, room: Err(refusal) });
+    }
+}

@@ -1,0 +1,20 @@
+//! Fair turns: an actor's mailbox drains until it is empty, so a flooded actor would starve its arbiter's others.
+
+use actix::{Actor, AsyncContext, Context, fut::wrap_future};
+
+/// Messages handled between two yields.
+const MESSAGES_PER_TURN: u32 = 64;
+
+/// Counts one actor's messages.
+#[derive(Debug, Default)]
+pub(crate) struct Turns(u32);
+
+impl Turns {
+    /// Call once for each message: lets the arbiter's other tasks run every so often.
+    pub(crate) fn count<A: Actor<Context = Context<A>>>(&mut self, ctx: &mut Context<A>) {
+        self.0 = (self.0 + 1) % MESSAGES_PER_TURN;
+        if self.0 == 0 {
+            ctx.wait(wrap_future(tokio::task::yield_now()));
+        }
+    }
+}

@@ -1,0 +1,423 @@
+//! The messages of `frames.json`. Ann's phone talks in the room "tea"; Bo listens.
+
+use parlor_protocol::{
+    Body, Code, DeviceTag, Epoch, Extensions, Kind, List, RoomNumber, Token, message::*, to_bytes, version::MAGIC,
+};
+
+use crate::json::{Fields, Json};
+
+/// One frame with its fields.
+pub(crate) struct Vector {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    pub(crate) frame: Vec<u8>,
+    pub(crate) fields: Json,
+}
+
+const TEA: RoomNumber = RoomNumber(7);
+const EPOCH: Epoch = Epoch(3);
+/// 2026-11-22T00:00:00Z.
+const TIME: u64 = 1_795_305_600_000;
+const NONCE: u64 = 1_795_305_600_123_456;
+const ANNS_PHONE: DeviceTag = DeviceTag(0x27e0_8034_f5b4_4c89);
+const TOKEN: Token = Token(*b"\x00\x11\x22\x33\x44\x55\x66\x77\x88\x99\xaa\xbb\xcc\xdd\xee\xff");
+const LIMITS: Limits = Limits {
+    payload_bytes_max: 1_440,
+    rooms_max: 1_000,
+    unanswered_requests_max: 64,
+    page_records_max: 200,
+    page_bytes_max: 262_144,
+};
+
+fn none<'a>() -> Extensions<'a> {
+    Extensions::default()
+}
+
+fn hello() -> Hello<'static> {
+    Hello {
+        magic: MAGIC,
+        version_min: 1,
+        version_max: 1,
+        features: 0,
+        user: "ann",
+        device: "phone",
+        device_class: DeviceClass::Mobile,
+        network: Network::Wifi,
+        credentials: b"",
+        resume: None,
+        attempt: 1,
+        extensions: none(),
+    }
+}
+
+fn welcome() -> Welcome<'static> {
+    Welcome {
+        version: 1,
+        features: 0,
+        server_time: TIME,
+        grant_ms: 30_000,
+        token: TOKEN,
+        resumed: false,
+        device_tag: ANNS_PHONE,
+        limits: LIMITS,
+        modules: List::default(),
+        extensions: none(),
+    }
+}
+
+fn joined() -> Joined<'static> {
+    Joined {
+        room: TEA,
+        epoch: EPOCH,
+        tail: 41,
+        first: 1,
+        cursor: 41,
+        count: 40,
+        durability: Durability::Synced,
+        newest_nonce: None,
+        extensions: none(),
+    }
+}
+
+fn publish() -> Publish<'static> {
+    Publish {
+        room: TEA,
+        nonce: NONCE,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        lifetime_ms: None,
+        flags: 0,
+        content_type: ContentType::TEXT,
+        payload: b"hi",
+        extensions: none(),
+    }
+}
+
+fn ack() -> Ack<'static> {
+    let (seq, time) = (42, TIME + 5_000);
+    Ack { room: TEA, nonce: NONCE, seq, time, durability: Durability::Synced, duplicate: false, extensions: none() }
+}
+
+fn deliver() -> Deliver<'static> {
+    Deliver {
+        room: TEA,
+        seq: 42,
+        time: TIME + 5_000,
+        sender: "ann",
+        device_tag: ANNS_PHONE,
+        nonce: NONCE,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        expires: 0,
+        count: 41,
+        content_type: ContentType::TEXT,
+        payload: b"hi",
+        extensions: none(),
+    }
+}
+
+fn second() -> Deliver<'static> {
+    Deliver { seq: 43, time: TIME + 6_000, nonce: NONCE + 1, count: 42, payload: "茶?".as_bytes(), ..deliver() }
+}
+
+fn error(code: Code, retry_after_ms: u32, message: &'static str) -> Error<'static> {
+    Error { code, retry_after_ms, message, extensions: none() }
+}
+
+fn close(code: Code, retry_after_ms: u32, message: &'static str) -> Close<'static> {
+    Close { code, retry_after_ms, message, extensions: none() }
+}
+
+fn gap(from: u64, to: u64, why: GapReason) -> Gap<'static> {
+    Gap { room: TEA, epoch: EPOCH, from, to, why, extensions: none() }
+}
+
+fn fetch(start: Option<u64>, direction: Direction, limit: u32) -> Fetch<'static> {
+    Fetch { room: TEA, start, direction, limit, extensions: none() }
+}
+
+fn position(room: u64, epoch: u64, seq: u64) -> Position {
+    Position { room: RoomNumber(room), epoch: Epoch(epoch), seq }
+}
+
+fn heartbeat(network: Option<Network>, positions: Vec<Position>) -> Heartbeat<'static> {
+    Heartbeat { network, positions: List(positions), extensions: none() }
+}
+
+/// Every vector, in the order of the kinds.
+pub(crate) fn vectors() -> Vec<Vector> {
+    let mut out = Vectors(Vec::new());
+    connection(&mut out);
+    rooms(&mut out);
+    messages(&mut out);
+    history(&mut out);
+    heartbeats(&mut out);
+    out.0
+}
+
+struct Vectors(Vec<Vector>);
+
+impl Vectors {
+    #[expect(clippy::needless_pass_by_value, reason = "reads as a table")]
+    fn add<'a, B: Body<'a> + Fields>(&mut self, name: &'static str, request: u32, body: B) {
+        let frame = to_bytes(request, &body).to_vec();
+        self.0.push(Vector { name, kind: B::KIND, frame, fields: body.json() });
+    }
+}
+
+fn connection(out: &mut Vectors) {
+    out.add("hello", 1, hello());
+    out.add(
+        "hello with everything",
+        0x0403_0201,
+        Hello {
+            version_min: 1,
+            version_max: 300,
+            features: 1 << 63,
+            user: "Zoë 添加",
+            device: "web-1",
+            device_class: DeviceClass::Web,
+            network: Network::Mobile5g,
+            credentials: b"\x00\xff secret",
+            resume: Some(TOKEN),
+            attempt: u64::MAX,
+            extensions: Extensions(vec![(2, b"x"), (4, b"")]),
+            ..hello()
+        },
+    );
+    for (name, network) in [
+        ("hello, network Unknown", Network::Unknown),
+        ("hello, network Wired", Network::Wired),
+        ("hello, network Mobile2g", Network::Mobile2g),
+        ("hello, network Mobile3g", Network::Mobile3g),
+        ("hello, network Mobile4g", Network::Mobile4g),
+    ] {
+        out.add(name, 1, Hello { network, ..hello() });
+    }
+    for (name, device_class) in [
+        ("hello, device class Other", DeviceClass::Other),
+        ("hello, device class Desktop", DeviceClass::Desktop),
+        ("hello, device class Bot", DeviceClass::Bot),
+    ] {
+        out.add(name, 1, Hello { device_class, ..hello() });
+    }
+
+    out.add("welcome", 1, welcome());
+    out.add(
+        "welcome with everything",
+        0x0403_0201,
+        Welcome {
+            features: 1,
+            grant_ms: 90_000,
+            resumed: true,
+            device_tag: DeviceTag(u64::MAX),
+            limits: Limits {
+                payload_bytes_max: 65_536,
+                rooms_max: u32::MAX,
+                unanswered_requests_max: 0,
+                page_records_max: 250,
+                page_bytes_max: 65_535,
+            },
+            modules: List(vec![
+                Module { name: "polls", kind_first: 0x8000, kind_last: 0x800f },
+                Module { name: "票", kind_first: 0xfff0, kind_last: 0xffff },
+            ]),
+            extensions: Extensions(vec![(0, b"later")]),
+            ..welcome()
+        },
+    );
+
+    out.add("goodbye", 5, Goodbye::default());
+    out.add(
+        "goodbye with extensions",
+        250,
+        Goodbye {
+            extensions: Extensions(vec![(0, b""), (250, b"a"), (252, b"bc"), (65_536, b"def"), (4_294_967_294, b"g")]),
+        },
+    );
+
+    out.add("close of a goodbye", 5, close(Code::Goodbye, 0, "goodbye"));
+    out.add("close for going away", 0, close(Code::GoingAway, 2_000, "the server shuts down"));
+    out.add("close with a code that version 1 does not know", 0, close(Code(3_777), u32::MAX, ""));
+    out.add(
+        "close with an extension",
+        0,
+        Close {
+            extensions: Extensions(vec![(2, &[0; 3])]),
+            ..close(Code::SlowReader, 0, "gelesen wird hier nichts: über 30 s")
+        },
+    );
+
+    out.add("error, retry later", 3, error(Code::RateLimited, 1_000, "1 message a second"));
+    out.add("error, do not retry", 3, error(Code::NonceConflict, 0, "nonce 5 was used for other content"));
+    out.add("error without a text", u32::MAX, error(Code::HeldBack, 0, ""));
+    out.add("error with a code that version 1 does not know", 65_536, error(Code(2_999), 0, "später"));
+    out.add(
+        "error with an extension",
+        3,
+        Error { extensions: Extensions(vec![(2, b"x")]), ..error(Code::Busy, 250, "full") },
+    );
+}
+
+fn rooms(out: &mut Vectors) {
+    let join = |room, from| Join { room, from, extensions: none() };
+    out.add("join from the tail", 2, join("tea", JoinFrom::Tail));
+    out.add("join with the newest 30", 2, join("tea", JoinFrom::Newest(30)));
+    out.add("join from a seq", 2, join("tea", JoinFrom::Seq(251)));
+    out.add("join from a position", 2, join("tea", JoinFrom::Position(EPOCH, 40)));
+    out.add("join, the largest numbers", 2, join("茶室", JoinFrom::Position(Epoch(u64::MAX), u64::MAX)));
+    out.add(
+        "join with an extension",
+        2,
+        Join { extensions: Extensions(vec![(2, b"x")]), ..join("tea", JoinFrom::Newest(u32::MAX)) },
+    );
+
+    out.add("joined", 2, joined());
+    let empty = Joined { tail: 0, cursor: 0, count: 0, durability: Durability::Memory, ..joined() };
+    out.add("joined, an empty room", 2, empty);
+    out.add(
+        "joined, with a newest nonce",
+        2,
+        Joined {
+            room: RoomNumber(u64::MAX),
+            epoch: Epoch(1 << 32),
+            tail: 65_536,
+            first: 65_535,
+            cursor: 251,
+            count: 250,
+            durability: Durability::Buffered,
+            newest_nonce: Some(NONCE),
+            extensions: Extensions(vec![(2, b"x")]),
+        },
+    );
+
+    out.add("leave", 4, Leave { room: TEA, extensions: none() });
+    out.add("leave with an extension", 4, Leave { room: RoomNumber(1 << 32), extensions: Extensions(vec![(2, b"x")]) });
+    out.add("left", 4, Left { room: TEA, cursor: 42, extensions: none() });
+    out.add("left, nothing was sent", 4, Left { room: TEA, cursor: 0, extensions: Extensions(vec![(2, b"x")]) });
+}
+
+fn messages(out: &mut Vectors) {
+    out.add("publish", 3, publish());
+    let opaque = Publish { content_type: ContentType::OPAQUE, payload: b"", ..publish() };
+    out.add("publish, silent and empty", 3, Publish { flags: PUBLISH_SILENT, ..opaque });
+    out.add("publish, not ASCII", 3, Publish { payload: "茶 🍵".as_bytes(), ..publish() });
+    out.add(
+        "publish, everything set (version 1 answers Unsupported)",
+        3,
+        Publish {
+            room: RoomNumber(250),
+            nonce: 251,
+            kind: RecordKind(1),
+            refers_to: 65_535,
+            lifetime_ms: Some(86_400_000),
+            flags: u32::MAX,
+            content_type: ContentType(0x8000),
+            payload: b"\x00\xff",
+            extensions: Extensions(vec![(2, b"x")]),
+        },
+    );
+    out.add("publish, a payload of 251 bytes", 3, Publish { payload: &[b'x'; 251], ..publish() });
+
+    out.add("ack", 3, ack());
+    let duplicate = Ack { duplicate: true, durability: Durability::Buffered, ..ack() };
+    out.add("ack of a repeat", 6, duplicate);
+    out.add(
+        "ack in a memory room",
+        3,
+        Ack { nonce: 1, seq: 1, durability: Durability::Memory, extensions: Extensions(vec![(2, b"x")]), ..ack() },
+    );
+
+    out.add("deliver", 0, deliver());
+    out.add("deliver, not ASCII", 0, second());
+    out.add(
+        "deliver, empty payload",
+        0,
+        Deliver { sender: "Zoë 添加", content_type: ContentType::OPAQUE, payload: b"", ..deliver() },
+    );
+    out.add(
+        "deliver, everything set",
+        0,
+        Deliver {
+            room: RoomNumber(u64::MAX),
+            seq: 1 << 32,
+            kind: RecordKind(65_535),
+            refers_to: 4_294_967_295,
+            expires: TIME + 86_400_000,
+            count: 65_536,
+            content_type: ContentType(0x8001),
+            payload: b"\x00\xff",
+            extensions: Extensions(vec![(2, b"x")]),
+            ..deliver()
+        },
+    );
+
+    out.add("gap, expired", 0, gap(1, 30, GapReason::EXPIRED));
+    out.add("gap, trimmed", 0, gap(31, 40, GapReason::TRIMMED));
+    out.add("gap, lost", 0, gap(41, 41, GapReason::LOST));
+    out.add("gap, a new epoch: only the position changes", 0, gap(41, 40, GapReason::NEW_EPOCH));
+    out.add("gap, above the tail: only the position changes", 0, gap(42, 41, GapReason::ABOVE_TAIL));
+    let unknown = gap(251, 65_536, GapReason(300));
+    out.add(
+        "gap, a reason that version 1 does not know",
+        0,
+        Gap { extensions: Extensions(vec![(2, b"x")]), ..unknown },
+    );
+}
+
+fn history(out: &mut Vectors) {
+    out.add("fetch the newest page", 8, fetch(None, Direction::Backward, 0));
+    out.add("fetch forward from a seq", 8, fetch(Some(42), Direction::Forward, 2));
+    out.add("fetch from the oldest", 8, fetch(None, Direction::Forward, 200));
+    let largest = fetch(Some(u64::MAX), Direction::Backward, u32::MAX);
+    out.add("fetch, the largest numbers", 8, Fetch { extensions: Extensions(vec![(2, b"x")]), ..largest });
+
+    let records = [to_bytes(0, &deliver()), to_bytes(0, &second())].concat();
+    let page = |next, gaps, records| Page {
+        room: TEA,
+        epoch: EPOCH,
+        tail: 43,
+        next,
+        gaps: List(gaps),
+        records,
+        extensions: none(),
+    };
+    out.add("page of two records, the last one", 8, page(None, vec![], &records));
+    let one = to_bytes(0, &deliver());
+    out.add("page of one record, more to come", 8, page(Some(41), vec![], &one));
+    out.add("page of nothing, an empty room", 8, Page { tail: 0, ..page(None, vec![], b"") });
+    out.add(
+        "page with gaps",
+        8,
+        Page {
+            extensions: Extensions(vec![(2, b"x")]),
+            ..page(
+                None,
+                vec![
+                    PageGap { from: 1, to: 30, why: GapReason::EXPIRED },
+                    PageGap { from: 31, to: 41, why: GapReason::LOST },
+                ],
+                &records,
+            )
+        },
+    );
+}
+
+fn heartbeats(out: &mut Vectors) {
+    out.add("heartbeat, nothing changed", 4, heartbeat(None, vec![]));
+    out.add("heartbeat with a position", 4, heartbeat(None, vec![position(7, 3, 42)]));
+    out.add("heartbeat with a network", 4, heartbeat(Some(Network::Mobile4g), vec![]));
+    let boundaries = vec![
+        position(1, 1, 0),
+        position(250, 251, 65_535),
+        position(65_536, 4_294_967_295, 1 << 32),
+        position(u64::MAX, u64::MAX, u64::MAX),
+    ];
+    let all = heartbeat(Some(Network::Unknown), boundaries);
+    out.add("heartbeat with everything", 4, Heartbeat { extensions: Extensions(vec![(2, b"x")]), ..all });
+
+    let beat = HeartbeatAck { server_time: TIME + 30_000, grant_ms: 30_000, extensions: none() };
+    out.add("heartbeat ack", 4, beat.clone());
+    let sooner = HeartbeatAck { server_time: 0, grant_ms: 5_000, extensions: Extensions(vec![(2, b"x")]) };
+    out.add("heartbeat ack, sooner", 4, sooner);
+}

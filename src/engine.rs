@@ -1,0 +1,246 @@
+//! The engine: started and stopped by its host, used through handles from any thread.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, atomic::AtomicUsize},
+    thread::JoinHandle,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use actix_rt::{Arbiter, ArbiterHandle, System};
+use parking_lot::Mutex;
+use parlor_actors::{
+    context::Shared,
+    fleet::Fleet,
+    port::{Clock, Now},
+    router::Router,
+};
+use parlor_protocol::{Code, Name, NameError, RoomNumber};
+use tokio::{
+    io::DuplexStream,
+    sync::{oneshot, watch},
+};
+
+pub use parlor_actors::{port::RoomOptions, router::Presence};
+
+use crate::{
+    config::{ConfigError, EngineConfig},
+    net::{Gate, link, tcp},
+    storage::{OpenError, RocksStore, StoreConfig},
+};
+
+/// The buffer between the engine and a client in the same process, each way.
+const IN_PROCESS_BYTES: usize = 64 << 10;
+
+/// Clients are asked to come back after this, at a shutdown.
+const COME_BACK_MS: u32 = 500;
+
+/// Why an engine does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration cannot be used.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The store cannot be opened.
+    #[error(transparent)]
+    Store(#[from] OpenError),
+    /// A thread cannot be started.
+    #[error("the engine's threads cannot be started: {0}")]
+    Threads(#[from] io::Error),
+}
+
+/// Why a room cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RoomError {
+    /// It cannot have that name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// The engine refuses.
+    #[error("{message} ({code})")]
+    Refused {
+        /// Why; its range says whether to try again.
+        code: Code,
+        /// The same for a person.
+        message: &'static str,
+    },
+}
+
+/// A chat engine in this process.
+///
+/// It runs on threads of its own, whatever runtime the host has. Start it, let clients in with [`listen`](Self::listen)
+/// or [`connect`](Self::connect), end it with [`shutdown`](Self::shutdown); dropping it ends it at once, without waiting
+/// for clients to read their last frames, and loses nothing that was acked.
+pub struct Engine {
+    fleet: Arc<Fleet>,
+    store: Arc<RocksStore>,
+    gate: Gate,
+    stop: watch::Sender<bool>,
+    threads: Mutex<Option<Threads>>,
+    patience: Duration,
+}
+
+struct Threads {
+    stop: oneshot::Sender<()>,
+    system: JoinHandle<()>,
+}
+
+impl Engine {
+    /// Opens the store, starts the threads and the actors. Nothing listens yet.
+    ///
+    /// # Errors
+    /// If the configuration is wrong, the store cannot be opened (another process may have it), or no thread started.
+    pub fn start(config: EngineConfig) -> Result<Self, StartError> {
+        config.check()?;
+        let store = Arc::new(RocksStore::open(StoreConfig {
+            writer_records_max: config.limits.writer_records_max,
+            writer_bytes_max: config.limits.writer_bytes_max,
+            ..StoreConfig::new(config.data.clone())
+        })?);
+        let (threads, arbiters) = Threads::start(config.arbiters)?;
+        let shared = Arc::new(Shared {
+            store: store.clone(),
+            clock: Arc::new(SystemClock { start: Instant::now() }),
+            limits: Arc::new(config.limits.clone()),
+            beats: config.beats,
+            create_at_join: config.create_at_join.then_some(config.room_defaults),
+            router: Router::default(),
+        });
+        let net = crate::net::NetLimits { payload_bytes_max: config.limits.payload_bytes_max, ..config.net };
+        let gate =
+            Gate { limits: Arc::new(net), authenticate: config.authenticate, open: Arc::new(AtomicUsize::new(0)) };
+        Ok(Self {
+            fleet: Arc::new(Fleet::start(arbiters, shared)),
+            store,
+            gate,
+            stop: watch::Sender::new(false),
+            threads: Mutex::new(Some(threads)),
+            patience: Duration::from_millis(config.shutdown_patience_ms),
+        })
+    }
+
+    /// Lets clients in over TCP; returns the address, with the port that was chosen if it was 0.
+    ///
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<SocketAddr> {
+        tcp::listen(address, self.fleet.clone(), self.gate.clone(), self.stop.subscribe())
+    }
+
+    /// A connection within this process: the far end of it speaks the wire protocol like any other, without a socket.
+    #[must_use]
+    pub fn connect(&self) -> DuplexStream {
+        let (near, far) = tokio::io::duplex(IN_PROCESS_BYTES);
+        let gate = self.gate.clone();
+        self.fleet.run_on(0, move |local| {
+            let (reader, writer) = tokio::io::split(near);
+            actix_rt::spawn(link::serve(local.clone(), gate, reader, writer));
+        });
+        far
+    }
+
+    /// Creates a room, or finds it if there is one of that name (which keeps the options that it was created with).
+    ///
+    /// # Errors
+    /// If it cannot have that name, or the engine refuses for now.
+    pub async fn create_room(&self, name: &str, options: RoomOptions) -> Result<RoomNumber, RoomError> {
+        let room = self.fleet.room(Name::parse(name)?, Some(options)).await;
+        room.map_err(|(code, message)| RoomError::Refused { code, message })
+    }
+
+    /// The sessions of a user; none if he is offline. Waits for nobody.
+    #[must_use]
+    pub fn sessions(&self, user: &str) -> Vec<Presence> {
+        self.fleet.shared().router.sessions(user)
+    }
+
+    /// How many users are online.
+    #[must_use]
+    pub fn users_online(&self) -> usize {
+        self.fleet.shared().router.users_online()
+    }
+
+    /// Lets nobody in any more, stores and answers everything accepted, tells the clients to come back, and closes the
+    /// store. Every later call does nothing.
+    pub async fn shutdown(&self) {
+        let Some(threads) = self.threads.lock().take() else { return };
+        self.stop.send_replace(true);
+        self.fleet.drain(self.patience, COME_BACK_MS).await;
+        let (done, closed) = oneshot::channel();
+        let store = self.store.clone();
+        // Joining threads and closing the store block; the host's runtime must not.
+        std::thread::spawn(move || {
+            threads.join();
+            close(&store);
+            let _ = done.send(());
+        });
+        // An error means that the thread panicked, which the panic's own message tells.
+        let _ = closed.await;
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.stop.send_replace(true);
+        if let Some(threads) = self.threads.get_mut().take() {
+            threads.join();
+            close(&self.store);
+        }
+    }
+}
+
+fn close(store: &RocksStore) {
+    if let Err(error) = store.close() {
+        tracing::error!(%error, "the store did not close cleanly");
+    }
+}
+
+impl Threads {
+    /// Starts a thread with an actix system, and further arbiters within it.
+    fn start(arbiters: usize) -> io::Result<(Self, Vec<ArbiterHandle>)> {
+        let (stop, stopped) = oneshot::channel();
+        let (started, handles) = std::sync::mpsc::channel();
+        let run = move || {
+            System::new().block_on(async move {
+                let more: Vec<Arbiter> = (1..arbiters).map(|_| Arbiter::new()).collect();
+                let mut all = vec![Arbiter::current()];
+                all.extend(more.iter().map(Arbiter::handle));
+                if started.send(all).is_err() {
+                    return;
+                }
+                // The engine is dropped or shut down: either way this is the end.
+                let _ = stopped.await;
+                for arbiter in more {
+                    arbiter.stop();
+                    if arbiter.join().is_err() {
+                        tracing::error!("an arbiter's thread panicked");
+                    }
+                }
+            });
+        };
+        let system = std::thread::Builder::new().name("parlor".into()).spawn(run)?;
+        let handles = handles.recv().map_err(|_| io::Error::other("the engine's thread died at its start"))?;
+        Ok((Self { stop, system }, handles))
+    }
+
+    fn join(self) {
+        // The thread waits for this, or is gone already.
+        let _ = self.stop.send(());
+        if self.system.join().is_err() {
+            tracing::error!("the engine's thread panicked");
+        }
+    }
+}
+
+/// The machine's clocks.
+struct SystemClock {
+    start: Instant,
+}
+
+impl Clock for SystemClock {
+    #[expect(clippy::cast_possible_truncation, reason = "milliseconds fit 64 bits for half a billion years")]
+    fn now(&self) -> Now {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Now { unix_ms: since_epoch.as_millis() as u64, mono_ms: self.start.elapsed().as_millis() as u64 }
+    }
+}

@@ -1,0 +1,231 @@
+//! What the store knows when it opens, and what it knows of a room when that is loaded.
+//!
+//! When RocksDB opens, it writes what it finds in its log into tables and syncs them. So whatever is read here survives
+//! the next loss of power, even if nobody had synced it before the store was last left.
+
+use std::{
+    fs::{self, File},
+    io::{ErrorKind, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use parlor_actors::port::{EpochStart, Load, Loaded, RoomOptions, StoreError};
+use parlor_protocol::{Epoch, Name, RoomNumber, Seq, UnixMillis, message::Durability};
+use rocksdb::{ReadOptions, WriteBatch};
+
+use super::{
+    db::{Age, Db, failed},
+    schema::{self, FORMAT, Family, Record, RoomMeta, damaged, meta},
+};
+
+/// What is counted for the whole store. Raised in memory and stored in the same batch as what uses it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Counters {
+    next_room: u64,
+    next_epoch: u64,
+    /// How often what was not synced may have been lost.
+    losses: u64,
+}
+
+/// Which run of the kernel this is; what it cached lasts as long. `None` if it does not tell.
+pub(super) fn boot_id() -> Option<String> {
+    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    Some(id.trim().to_owned()).filter(|id| !id.is_empty())
+}
+
+/// The file that tells the next opening of a failed write or sync. Not in the database, which takes no more writes then.
+const DOUBT: &str = "UNSYNCED";
+
+/// Remembers, as well as a failing disk lets it, that what was written may be gone without the machine having stopped: a
+/// failed sync lets the kernel drop it.
+pub(super) fn mark_doubt(db: &Db, why: &str) {
+    let path = db.rocks().path().join(DOUBT);
+    let marked = File::create(path).and_then(|mut file| {
+        file.write_all(why.as_bytes())?;
+        file.sync_all()
+    });
+    if let Err(error) = marked {
+        tracing::error!(%error, "the failure could not be noted for the next opening");
+    }
+}
+
+/// Begins an opening: reads the counters, finds out whether anything may have been lost, and takes the clean mark away.
+/// All of that is synced when this returns.
+pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>) -> Result<Counters, StoreError> {
+    let mut batch = WriteBatch::default();
+    let mut counters = Counters { next_room: 1, next_epoch: 1, losses: 0 };
+    let family = db.family(Family::Meta);
+    let doubt = db.rocks().path().join(DOUBT);
+    match age {
+        Age::New => batch.put_cf(family, meta::FORMAT, FORMAT.to_be_bytes()),
+        Age::Known => {
+            let number = |key: &[u8]| {
+                let value = db.value(Family::Meta, key)?.ok_or_else(|| damaged(Family::Meta, key, "missing"))?;
+                schema::decode_u64(&value).map_err(|wrong| damaged(Family::Meta, key, &wrong))
+            };
+            counters.next_room = number(meta::NEXT_ROOM)?;
+            counters.next_epoch = number(meta::NEXT_EPOCH)?;
+            counters.losses = number(meta::LOSSES)?;
+            let clean = db.value(Family::Meta, meta::CLEAN)?.is_some();
+            let stored = db.value(Family::Meta, meta::BOOT)?.unwrap_or_default();
+            let same_boot = boot.is_some_and(|boot| boot.as_bytes() == stored);
+            if doubt.exists() || (!clean && !same_boot) {
+                counters.losses += 1;
+                tracing::warn!("the store was left with records that may be lost: buffered rooms begin new epochs");
+            }
+        }
+    }
+    counters.put(db, &mut batch);
+    batch.put_cf(family, meta::LOSSES, counters.losses.to_be_bytes());
+    batch.put_cf(family, meta::BOOT, boot.unwrap_or_default());
+    batch.delete_cf(family, meta::CLEAN);
+    db.rocks().write(batch).and_then(|()| db.rocks().flush_wal(true)).map_err(failed)?;
+    // Only now: a loss counted twice costs an epoch, one not counted a seq given twice.
+    match fs::remove_file(doubt) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(StoreError::Failed(error.to_string().into())),
+        _ => Ok(counters),
+    }
+}
+
+impl Counters {
+    fn put(&self, db: &Db, batch: &mut WriteBatch) {
+        let family = db.family(Family::Meta);
+        batch.put_cf(family, meta::NEXT_ROOM, self.next_room.to_be_bytes());
+        batch.put_cf(family, meta::NEXT_EPOCH, self.next_epoch.to_be_bytes());
+    }
+
+    fn room(&mut self) -> RoomNumber {
+        let number = self.next_room;
+        self.next_room += 1;
+        RoomNumber(number)
+    }
+
+    fn epoch(&mut self) -> Epoch {
+        let number = self.next_epoch;
+        self.next_epoch += 1;
+        Epoch(number)
+    }
+}
+
+/// A room as it was found, or is to be created. Its generation is the writer's business.
+pub(super) struct Found {
+    pub(super) room: RoomNumber,
+    pub(super) meta: RoomMeta,
+    pub(super) end: End,
+}
+
+impl Found {
+    /// The room's epoch.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.meta.epochs.last().map_or(Epoch(0), |start| start.epoch)
+    }
+
+    pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
+        let Self { room, meta, end } = self;
+        let RoomMeta { name, durability, epochs, .. } = meta;
+        let End { first, tail, count, time } = end;
+        Loaded { room, name, durability, generation, epochs, first, tail, count, time }
+    }
+}
+
+/// Finds a room, or creates it. What it is given for that, a number or an epoch, goes to `batch`, which the caller writes
+/// and syncs before it answers.
+pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut WriteBatch) -> Result<Found, StoreError> {
+    let mut found = match find(db, &load.name)? {
+        Some((room, meta)) => {
+            let end = if meta.durability == Durability::Memory { End::EMPTY } else { end(db, room, &meta)? };
+            Found { room, meta, end }
+        }
+        None => create(db, load.name, load.create.ok_or(StoreError::UnknownRoom)?, counters, batch),
+    };
+    let meta = &mut found.meta;
+    let lost = match meta.durability {
+        Durability::Memory => {
+            // Whatever it had is gone, whoever left it.
+            meta.epochs.clear();
+            true
+        }
+        Durability::Buffered => meta.losses != counters.losses,
+        Durability::Synced => false,
+    };
+    if lost || meta.epochs.is_empty() {
+        meta.push_epoch(EpochStart { epoch: counters.epoch(), first: found.end.tail.saturating_add(1) });
+        meta.losses = counters.losses;
+        batch.put_cf(db.family(Family::Rooms), schema::room_key(found.room), meta.encode());
+        counters.put(db, batch);
+    }
+    Ok(found)
+}
+
+fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreError> {
+    let Some(value) = db.value(Family::Names, name.as_bytes())? else { return Ok(None) };
+    let number = schema::decode_u64(&value).map_err(|wrong| damaged(Family::Names, name.as_bytes(), &wrong))?;
+    let key = schema::room_key(RoomNumber(number));
+    let value = db.value(Family::Rooms, &key)?.ok_or_else(|| damaged(Family::Rooms, &key, "missing"))?;
+    let meta = RoomMeta::decode(&value).map_err(|wrong| damaged(Family::Rooms, &key, &wrong))?;
+    if meta.name != *name {
+        return Err(damaged(Family::Rooms, &key, &format!("the room is named {:?}, not {name:?}", meta.name)));
+    }
+    Ok(Some((RoomNumber(number), meta)))
+}
+
+fn create(db: &Db, name: Name, options: RoomOptions, counters: &mut Counters, batch: &mut WriteBatch) -> Found {
+    let room = counters.room();
+    batch.put_cf(db.family(Family::Names), name.as_bytes(), schema::room_key(room));
+    let meta = RoomMeta {
+        name,
+        durability: options.durability,
+        created: unix_millis(),
+        first: 1,
+        gone_count: 0,
+        gone_time: 0,
+        losses: counters.losses,
+        epochs: Vec::new(),
+    };
+    Found { room, meta, end: End::EMPTY }
+}
+
+/// For people who look into a store; nothing depends on it, so it need not come from the engine's clock.
+fn unix_millis() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Where a room's log begins and ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct End {
+    pub(super) first: Seq,
+    pub(super) tail: Seq,
+    count: u64,
+    time: UnixMillis,
+}
+
+impl End {
+    const EMPTY: Self = Self { first: 1, tail: 0, count: 0, time: 0 };
+}
+
+fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, StoreError> {
+    // Bounds keep a room's reads off its neighbours, and off what was deleted below its first record.
+    let (low, high) = (schema::log_key(room, meta.first), schema::log_key(room, Seq::MAX));
+    let mut options = ReadOptions::default();
+    options.set_iterate_lower_bound(low);
+    options.set_iterate_upper_bound(high);
+    let mut records = db.rocks().raw_iterator_cf_opt(db.family(Family::Log), options);
+    records.seek_to_last();
+    let Some((key, value)) = records.item() else {
+        records.status().map_err(failed)?;
+        let gone = meta.first.saturating_sub(1);
+        return Ok(End { first: meta.first, tail: gone, count: meta.gone_count, time: meta.gone_time });
+    };
+    let (record, newest) = Record::decode(key, value)?;
+    let (tail, count, time) = (newest.seq, newest.count, newest.time);
+    if meta.epochs.last().is_some_and(|start| record.epoch > start.epoch) {
+        return Err(damaged(Family::Log, key, &format!("epoch {} is above its room's", record.epoch)));
+    }
+    records.seek_to_first();
+    let Some(key) = records.key() else {
+        records.status().map_err(failed)?;
+        return Err(damaged(Family::Log, &schema::log_key(room, tail), "it has gone while it was read"));
+    };
+    Ok(End { first: schema::log_key_seq(key)?, tail, count, time })
+}

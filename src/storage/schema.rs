@@ -1,0 +1,459 @@
+//! What the store's bytes are: column families, keys and values. Pure, and the only file that knows their layout.
+//!
+//! Numbers in keys are big-endian, so that keys sort as numbers do; values are big-endian too, for one rule. Every value
+//! that may change its layout begins with a version. Values are read with checks: bytes that break a rule are an error
+//! that says which, never a panic.
+
+use std::fmt::Write;
+
+use parlor_actors::port::{Answer, DeviceKey, EpochStart, StoreError};
+use parlor_protocol::{
+    Epoch, Header, Kind, Name, RoomNumber, Seq, UnixMillis, decode,
+    frame::HEADER_BYTES,
+    message::{Deliver, Durability},
+};
+
+/// The format of everything below. A store of a higher one is refused.
+pub(super) const FORMAT: u32 = 1;
+
+/// The most epochs kept of a room: the newest. A client whose position is of an older one is told of a new epoch anyway.
+pub(super) const EPOCHS_MAX: usize = 16;
+
+/// The column families.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Family {
+    /// Key of [`meta`] -> a number or text: the store as a whole.
+    Meta,
+    /// Room name -> room number.
+    Names,
+    /// Room number -> [`RoomMeta`].
+    Rooms,
+    /// Room number, seq -> [`Record`].
+    Log,
+    /// Room number, length of the user's name, user, device tag, slot -> [`Answer`].
+    Answers,
+}
+
+impl Family {
+    /// All of them. A store has these and RocksDB's own `default`, which stays empty.
+    pub(super) const ALL: [Self; 5] = [Self::Meta, Self::Names, Self::Rooms, Self::Log, Self::Answers];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Meta => "meta",
+            Self::Names => "names",
+            Self::Rooms => "rooms",
+            Self::Log => "log",
+            Self::Answers => "answers",
+        }
+    }
+}
+
+/// The keys of [`Family::Meta`].
+pub(super) mod meta {
+    /// [`FORMAT`](super::FORMAT) of the store, u32.
+    pub(in crate::storage) const FORMAT: &[u8] = b"format";
+    /// The number of the next room, u64.
+    pub(in crate::storage) const NEXT_ROOM: &[u8] = b"next_room";
+    /// The next epoch, u64.
+    pub(in crate::storage) const NEXT_EPOCH: &[u8] = b"next_epoch";
+    /// How often the store was opened after the machine may have lost what was not synced, u64.
+    pub(in crate::storage) const LOSSES: &[u8] = b"losses";
+    /// Which run of the kernel last opened the store, as text; empty if it could not tell.
+    pub(in crate::storage) const BOOT: &[u8] = b"boot";
+    /// There, and empty, while the store is closed and everything in it is synced.
+    pub(in crate::storage) const CLEAN: &[u8] = b"clean";
+}
+
+/// What is wrong with a stored value.
+type Wrong = String;
+
+/// The error for a value that breaks a rule; names the key.
+pub(super) fn damaged(family: Family, key: &[u8], wrong: &str) -> StoreError {
+    let mut text = format!("{}/", family.name());
+    for byte in key {
+        // Infallible: the target is a string.
+        let _ = write!(text, "{byte:02x}");
+    }
+    StoreError::Damaged(format!("{text}: {wrong}").into())
+}
+
+/// What is stored of a room besides its log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RoomMeta {
+    pub(super) name: Name,
+    pub(super) durability: Durability,
+    pub(super) created: UnixMillis,
+    /// Records below this seq are gone on purpose.
+    pub(super) first: Seq,
+    /// Count and time of the newest record that is gone, so that a room emptied by its lifetime goes on from them.
+    pub(super) gone_count: u64,
+    pub(super) gone_time: UnixMillis,
+    /// The value of [`meta::LOSSES`] up to which the room was given a new epoch.
+    pub(super) losses: u64,
+    /// Oldest first, 1 to [`EPOCHS_MAX`].
+    pub(super) epochs: Vec<EpochStart>,
+}
+
+const ROOM_VERSION: u8 = 1;
+
+impl RoomMeta {
+    /// Adds a newest epoch; the oldest makes room for it.
+    pub(super) fn push_epoch(&mut self, start: EpochStart) {
+        if self.epochs.len() >= EPOCHS_MAX {
+            self.epochs.remove(0);
+        }
+        self.epochs.push(start);
+    }
+
+    /// `version u8 = 1 | durability u8 | created u64 | first u64 | gone_count u64 | gone_time u64 | losses u64 |
+    /// epochs u8 | (epoch u64 | first u64)* | name`
+    pub(super) fn encode(&self) -> Vec<u8> {
+        debug_assert!((1..=EPOCHS_MAX).contains(&self.epochs.len()));
+        let mut out = vec![ROOM_VERSION, durability_byte(self.durability)];
+        for number in [self.created, self.first, self.gone_count, self.gone_time, self.losses] {
+            out.extend(number.to_be_bytes());
+        }
+        // One byte, always: there are at most 16.
+        out.extend(u8::try_from(self.epochs.len()));
+        for start in &self.epochs {
+            out.extend(start.epoch.0.to_be_bytes());
+            out.extend(start.first.to_be_bytes());
+        }
+        out.extend(self.name.as_bytes());
+        out
+    }
+
+    pub(super) fn decode(value: &[u8]) -> Result<Self, Wrong> {
+        let mut fields = Fields(value);
+        fields.version(ROOM_VERSION)?;
+        let durability = durability_from(fields.u8()?)?;
+        let (created, first) = (fields.u64()?, fields.u64()?);
+        let (gone_count, gone_time, losses) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let len = usize::from(fields.u8()?);
+        if !(1..=EPOCHS_MAX).contains(&len) {
+            return Err(format!("{len} epochs, where 1 to {EPOCHS_MAX} are allowed"));
+        }
+        let mut epochs = Vec::with_capacity(len);
+        for _ in 0..len {
+            epochs.push(EpochStart { epoch: Epoch(fields.u64()?), first: fields.u64()? });
+        }
+        let name = std::str::from_utf8(fields.rest()).map_err(|error| error.to_string())?;
+        let name = Name::parse(name).map_err(|error| error.to_string())?;
+        Ok(Self { name, durability, created, first: first.max(1), gone_count, gone_time, losses, epochs })
+    }
+}
+
+fn durability_byte(durability: Durability) -> u8 {
+    match durability {
+        Durability::Memory => 0,
+        Durability::Buffered => 1,
+        Durability::Synced => 2,
+    }
+}
+
+fn durability_from(byte: u8) -> Result<Durability, Wrong> {
+    match byte {
+        0 => Ok(Durability::Memory),
+        1 => Ok(Durability::Buffered),
+        2 => Ok(Durability::Synced),
+        other => Err(format!("durability {other} is not known")),
+    }
+}
+
+/// The key of a room's meta.
+pub(super) fn room_key(room: RoomNumber) -> [u8; 8] {
+    room.0.to_be_bytes()
+}
+
+/// The key of a record.
+pub(super) fn log_key(room: RoomNumber, seq: Seq) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&room.0.to_be_bytes());
+    key[8..].copy_from_slice(&seq.to_be_bytes());
+    key
+}
+
+/// The seq of a record's key.
+pub(super) fn log_key_seq(key: &[u8]) -> Result<Seq, StoreError> {
+    let mut fields = Fields(key);
+    let seq = fields.u64().and_then(|_| fields.u64());
+    let seq = seq.and_then(|seq| fields.end().map(|()| seq));
+    seq.map_err(|wrong| damaged(Family::Log, key, &format!("the key: {wrong}")))
+}
+
+/// A record as it is stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record<'a> {
+    pub(super) epoch: Epoch,
+    /// From when on it may not be read; 0 for never.
+    pub(super) expires: UnixMillis,
+    /// The `Deliver` frame as it goes out.
+    pub(super) frame: &'a [u8],
+}
+
+const RECORD_VERSION: u8 = 1;
+
+impl<'a> Record<'a> {
+    /// `version u8 = 1 | flags u8 = 0 | epoch u64 | expires u64 | Deliver frame`, written over `out`.
+    pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
+        out.clear();
+        out.extend([RECORD_VERSION, 0]);
+        out.extend(self.epoch.0.to_be_bytes());
+        out.extend(self.expires.to_be_bytes());
+        out.extend_from_slice(self.frame);
+    }
+
+    /// Reads a record and the message in it, which must be the one that `key` names.
+    pub(super) fn decode(key: &[u8], value: &'a [u8]) -> Result<(Self, Deliver<'a>), StoreError> {
+        Self::parts(value)
+            .and_then(|(record, deliver)| {
+                if key == log_key(deliver.room, deliver.seq) {
+                    return Ok((record, deliver));
+                }
+                Err(format!("the record is of room {}, seq {}", deliver.room, deliver.seq))
+            })
+            .map_err(|wrong| damaged(Family::Log, key, &wrong))
+    }
+
+    fn parts(value: &'a [u8]) -> Result<(Self, Deliver<'a>), Wrong> {
+        let mut fields = Fields(value);
+        fields.version(RECORD_VERSION)?;
+        match fields.u8()? {
+            0 => {}
+            flags => return Err(format!("flags {flags:#04x} are not known")),
+        }
+        let (epoch, expires) = (Epoch(fields.u64()?), fields.u64()?);
+        let frame = fields.rest();
+        Ok((Self { epoch, expires, frame }, deliver_of(frame)?))
+    }
+}
+
+/// The message in a `Deliver` frame, which must end where the bytes end.
+pub(super) fn deliver_of(frame: &[u8]) -> Result<Deliver<'_>, Wrong> {
+    let (header, body) = frame.split_first_chunk::<HEADER_BYTES>().ok_or("half a header of a frame")?;
+    let header = Header::from_bytes(header);
+    if header.kind != Kind::Deliver as u16 {
+        return Err(format!("a frame of kind {:#06x}, where a Deliver belongs", header.kind));
+    }
+    if header.len as usize != body.len() {
+        return Err(format!("a frame that claims a body of {} bytes and has {}", header.len, body.len()));
+    }
+    decode(body).map_err(|error| error.to_string())
+}
+
+/// What the keys of a device's answers in a room begin with; the slot follows.
+pub(super) fn answers_prefix(room: RoomNumber, device: &DeviceKey) -> Vec<u8> {
+    let mut key = Vec::with_capacity(8 + 1 + device.user.len() + 8 + 1);
+    key.extend(room.0.to_be_bytes());
+    // Always one byte: a name has at most 64. With its length in front, no user's keys lie among another's.
+    key.extend(u8::try_from(device.user.len()));
+    key.extend(device.user.as_bytes());
+    key.extend(device.tag.0.to_be_bytes());
+    key
+}
+
+const ANSWER_VERSION: u8 = 1;
+
+/// `version u8 = 1 | nonce u64 | seq u64 | time u64 | content_hash u64`
+pub(super) fn encode_answer(answer: &Answer) -> [u8; 33] {
+    let mut out = [ANSWER_VERSION; 33];
+    let numbers = [answer.nonce, answer.seq, answer.time, answer.content_hash];
+    for (field, number) in out[1..].chunks_exact_mut(8).zip(numbers) {
+        field.copy_from_slice(&number.to_be_bytes());
+    }
+    out
+}
+
+pub(super) fn decode_answer(value: &[u8]) -> Result<Answer, Wrong> {
+    let mut fields = Fields(value);
+    fields.version(ANSWER_VERSION)?;
+    let (nonce, seq, time, content_hash) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
+    fields.end()?;
+    Ok(Answer { nonce, seq, time, content_hash })
+}
+
+/// A value that is one number.
+pub(super) fn decode_u64(value: &[u8]) -> Result<u64, Wrong> {
+    let mut fields = Fields(value);
+    let number = fields.u64()?;
+    fields.end().map(|()| number)
+}
+
+/// The fields of a value that are still to be read.
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn chunk<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
+        let (chunk, rest) = self.0.split_first_chunk().ok_or("the value ends within a field")?;
+        self.0 = rest;
+        Ok(*chunk)
+    }
+
+    fn u8(&mut self) -> Result<u8, Wrong> {
+        self.chunk().map(u8::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, Wrong> {
+        self.chunk().map(u64::from_be_bytes)
+    }
+
+    fn version(&mut self, want: u8) -> Result<(), Wrong> {
+        match self.u8()? {
+            found if found == want => Ok(()),
+            found => Err(format!("version {found} of the value, where only {want} is known")),
+        }
+    }
+
+    fn rest(&mut self) -> &'a [u8] {
+        std::mem::take(&mut self.0)
+    }
+
+    fn end(&self) -> Result<(), Wrong> {
+        if self.0.is_empty() { Ok(()) } else { Err(format!("{} bytes behind the last field", self.0.len())) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use parlor_protocol::{
+        DeviceTag,
+        message::{ContentType, RecordKind},
+        to_bytes,
+    };
+
+    use super::*;
+
+    fn room_meta() -> RoomMeta {
+        let epochs = vec![EpochStart { epoch: Epoch(3), first: 1 }, EpochStart { epoch: Epoch(9), first: 5 }];
+        RoomMeta {
+            name: "lobby".parse().unwrap(),
+            durability: Durability::Buffered,
+            created: 1_000,
+            first: 2,
+            gone_count: 1,
+            gone_time: 900,
+            losses: 4,
+            epochs,
+        }
+    }
+
+    fn deliver(room: u64, seq: Seq) -> Bytes {
+        let deliver = Deliver {
+            room: RoomNumber(room),
+            seq,
+            time: 7,
+            sender: "ann",
+            device_tag: DeviceTag(1),
+            nonce: 1,
+            kind: RecordKind::MESSAGE,
+            refers_to: 0,
+            expires: 0,
+            count: seq,
+            content_type: ContentType::TEXT,
+            payload: b"hi",
+            extensions: parlor_protocol::Extensions::default(),
+        };
+        to_bytes(0, &deliver)
+    }
+
+    #[test]
+    fn a_room_reads_as_written_and_its_bytes_never_change() {
+        let meta = room_meta();
+        let bytes = meta.encode();
+        assert_eq!(RoomMeta::decode(&bytes), Ok(meta));
+        let mut want = vec![1, 1];
+        want.extend([0, 0, 0, 0, 0, 0, 3, 0xe8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1]);
+        want.extend([0, 0, 0, 0, 0, 0, 3, 0x84, 0, 0, 0, 0, 0, 0, 0, 4, 2]);
+        want.extend([0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
+        want.extend([0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 5]);
+        want.extend(b"lobby");
+        assert_eq!(bytes, want);
+    }
+
+    #[test]
+    fn no_cut_and_no_flipped_byte_of_a_room_panics() {
+        let bytes = room_meta().encode();
+        for cut in 0..bytes.len() - "lobby".len() + 1 {
+            assert!(RoomMeta::decode(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        for at in 0..bytes.len() {
+            let mut bytes = bytes.clone();
+            bytes[at] ^= 0xff;
+            let _ = RoomMeta::decode(&bytes);
+        }
+    }
+
+    #[test]
+    fn the_oldest_epoch_makes_room_for_the_newest() {
+        let mut meta = room_meta();
+        for epoch in 10..40 {
+            meta.push_epoch(EpochStart { epoch: Epoch(epoch), first: 9 });
+        }
+        assert_eq!(meta.epochs.len(), EPOCHS_MAX);
+        assert_eq!(meta.epochs.last().unwrap().epoch, Epoch(39));
+        assert_eq!(meta.epochs[0].epoch, Epoch(24));
+    }
+
+    #[track_caller]
+    fn check_record(key: &[u8], value: &[u8], want: &str) {
+        let error = Record::decode(key, value).unwrap_err();
+        let text = error.to_string();
+        assert!(matches!(error, StoreError::Damaged(_)) && text.contains(want), "{text}");
+        assert!(text.contains("log/0000000000000002"), "names the key: {text}");
+    }
+
+    #[test]
+    fn a_record_reads_as_written_and_damage_is_named() {
+        let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
+        let record = Record { epoch: Epoch(1), expires: 5, frame: &frame };
+        let mut value = vec![0xee; 3];
+        record.encode_into(&mut value);
+        assert_eq!(value[..18], [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5]);
+        let (read, message) = Record::decode(&key, &value).unwrap();
+        assert_eq!((read, message.count), (record, 3));
+
+        for cut in 0..value.len() {
+            check_record(&key, &value[..cut], "");
+        }
+        check_record(&log_key(RoomNumber(2), 4), &value, "the record is of room 2, seq 3");
+        let with = |at: usize, byte: u8| {
+            let mut value = value.clone();
+            value[at] = byte;
+            value
+        };
+        check_record(&key, &with(0, 2), "version 2");
+        check_record(&key, &with(1, 1), "flags 0x01");
+        check_record(&key, &with(18, 0xff), "claims a body");
+        check_record(&key, &with(22, 0x31), "kind 0x0031");
+        assert!(log_key_seq(&key[..15]).is_err() && log_key_seq(&[0; 17]).is_err());
+    }
+
+    #[test]
+    fn records_sort_by_room_and_seq() {
+        let keys = [(1, 1), (1, 255), (1, 256), (1, u64::MAX), (2, 0), (256, 1)];
+        assert!(keys.map(|(room, seq)| log_key(RoomNumber(room), seq)).is_sorted());
+        assert_eq!(log_key_seq(&log_key(RoomNumber(1), 256)), Ok(256));
+    }
+
+    #[test]
+    fn an_answer_reads_as_written() {
+        let answer = Answer { nonce: 1, seq: 2, time: 3, content_hash: u64::MAX };
+        let bytes = encode_answer(&answer);
+        assert_eq!(decode_answer(&bytes), Ok(answer));
+        for cut in 0..bytes.len() {
+            assert!(decode_answer(&bytes[..cut]).is_err());
+        }
+        assert!(decode_answer(&[bytes.as_slice(), &[0]].concat()).is_err());
+    }
+
+    #[test]
+    fn no_users_answers_lie_among_anothers() {
+        let prefix = |user: &str, tag| {
+            answers_prefix(RoomNumber(1), &DeviceKey { user: user.parse().unwrap(), tag: DeviceTag(tag) })
+        };
+        let (short, long) = (prefix("a", 0x6161_6161_6161_6161), prefix("aaaaaaaaa", 1));
+        assert!(!long.starts_with(&short) && !short.starts_with(&long));
+    }
+}

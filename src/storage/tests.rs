@@ -1,0 +1,412 @@
+//! The store over a disk that fails, and over kernels that do not tell which they are. The rest is in `tests/store.rs`.
+
+use std::{
+    path::Path,
+    sync::mpsc::{Receiver, Sender, channel},
+};
+
+use parlor_actors::port::{AppendRecord, CommitNumber, Commits, Place, RoomOptions};
+use parlor_protocol::{
+    DeviceTag, Extensions, Seq,
+    message::{ContentType, Deliver, Direction, Durability, RecordKind},
+    to_bytes,
+};
+
+use super::*;
+
+/// What happens, in the order in which it happens.
+#[derive(Clone, Debug, PartialEq)]
+enum Event {
+    Write,
+    Sync,
+    Committed(u64, Seq),
+    Failed(u64, StoreError),
+    Loaded,
+    Flushed(Result<(), StoreError>),
+}
+
+/// What the disk does next time it is asked.
+#[derive(Clone, Copy, PartialEq)]
+enum Fault {
+    Write,
+    Sync,
+    Panic,
+}
+
+struct Faulty {
+    db: Arc<Db>,
+    faults: Receiver<Fault>,
+    fault: Option<Fault>,
+    events: Sender<Event>,
+}
+
+impl Faulty {
+    fn is_due(&mut self, fault: Fault) -> bool {
+        self.fault = self.fault.take().or_else(|| self.faults.try_recv().ok());
+        self.fault.take_if(|due| *due == fault).is_some()
+    }
+}
+
+impl Disk for Faulty {
+    fn write(&mut self, batch: rocksdb::WriteBatch) -> Result<(), rocksdb::Error> {
+        let _ = self.events.send(Event::Write);
+        assert!(!self.is_due(Fault::Panic), "a bug");
+        if self.is_due(Fault::Write) { Err(no_space()) } else { self.db.write(batch) }
+    }
+
+    fn sync(&mut self) -> Result<(), rocksdb::Error> {
+        let _ = self.events.send(Event::Sync);
+        if self.is_due(Fault::Sync) { Err(no_space()) } else { self.db.sync() }
+    }
+}
+
+/// An error as RocksDB makes them.
+fn no_space() -> rocksdb::Error {
+    rocksdb::DB::open_default(Path::new("/dev/null/none")).unwrap_err()
+}
+
+struct Teller(Sender<Event>, u64);
+
+impl Commits for Teller {
+    fn committed(&self, _: CommitNumber, upto: Seq) {
+        let _ = self.0.send(Event::Committed(self.1, upto));
+    }
+
+    fn failed(&self, error: StoreError) {
+        let _ = self.0.send(Event::Failed(self.1, error));
+    }
+}
+
+struct Rig {
+    store: RocksStore,
+    events: Receiver<Event>,
+    tell: Sender<Event>,
+    faults: Sender<Fault>,
+}
+
+impl Rig {
+    fn open(path: &Path) -> Self {
+        Self::open_with(StoreConfig::new(path))
+    }
+
+    fn open_with(config: StoreConfig) -> Self {
+        let ((tell, events), (faults, due)) = (channel(), channel());
+        let told = tell.clone();
+        let store = RocksStore::open_on(config, |db| Box::new(Faulty { db, faults: due, fault: None, events: told }));
+        Self { store: store.unwrap(), events, tell, faults }
+    }
+
+    fn try_load(&self, name: &str, durability: Durability) -> Result<Loaded, StoreError> {
+        let (tell, (told, answer)) = (self.tell.clone(), channel());
+        let load = Load { name: name.parse().unwrap(), create: Some(RoomOptions { durability }) };
+        let reply = Box::new(move |loaded| {
+            tell.send(Event::Loaded).unwrap();
+            told.send(loaded).unwrap();
+        });
+        self.store.load(load, reply);
+        answer.recv().unwrap()
+    }
+
+    fn append(&self, room: &Loaded, seq: Seq) {
+        let place = self.store.budget().take(1).unwrap();
+        self.append_for(room, seq, place, Arc::new(Teller(self.tell.clone(), room.room.0)));
+    }
+
+    fn append_for(&self, room: &Loaded, seq: Seq, place: Place, commits: Arc<dyn Commits>) {
+        let deliver = Deliver {
+            room: room.room,
+            seq,
+            time: seq,
+            sender: "ann",
+            device_tag: DeviceTag(1),
+            nonce: seq,
+            kind: RecordKind::MESSAGE,
+            refers_to: 0,
+            expires: 0,
+            count: seq,
+            content_type: ContentType::TEXT,
+            payload: b"",
+            extensions: Extensions::default(),
+        };
+        let frames = to_bytes(0, &deliver);
+        let record = AppendRecord {
+            end: u32::try_from(frames.len()).unwrap(),
+            expires: 0,
+            device: DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) },
+            slot: 0,
+            answer: Answer { nonce: seq, seq, time: seq, content_hash: 0 },
+        };
+        self.store.append(Append {
+            room: room.room,
+            generation: room.generation,
+            epoch: room.epochs.last().unwrap().epoch,
+            durability: room.durability,
+            first: seq,
+            frames,
+            records: vec![record],
+            place,
+            commits,
+        });
+    }
+
+    fn flush(&self) {
+        let tell = self.tell.clone();
+        self.store.flush(Box::new(move |answer| drop(tell.send(Event::Flushed(answer)))));
+    }
+
+    /// Runs `during` while the writer is held up, so that all that it asks for is one turn. Leaves no events behind.
+    fn one_turn(&self, during: impl FnOnce()) {
+        let ((reached, at_gate), (go_on, gate)) = (channel(), channel::<()>());
+        self.store.flush(Box::new(move |_| {
+            reached.send(()).unwrap();
+            let _ = gate.recv();
+        }));
+        at_gate.recv().unwrap();
+        self.events.try_iter().for_each(drop);
+        during();
+        drop(go_on);
+    }
+
+    fn expect(&self, want: &[Event]) {
+        let got: Vec<_> = want.iter().map(|_| self.events.recv().unwrap()).collect();
+        assert_eq!(got, want);
+    }
+
+    fn read(&self, room: RoomNumber) -> Result<Records, StoreError> {
+        let (told, answer) = channel();
+        let read =
+            Read { room, start: 1, end: 9, direction: Direction::Forward, records_max: 9, bytes_max: 9_999, now: 0 };
+        self.store.read(read, Box::new(move |records| told.send(records).unwrap()));
+        answer.recv().unwrap()
+    }
+}
+
+#[test]
+fn nothing_is_told_before_it_is_stored_and_a_turn_syncs_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let synced = rig.try_load("s", Durability::Synced).unwrap();
+    let buffered = rig.try_load("b", Durability::Buffered).unwrap();
+    let (s, b) = (synced.room.0, buffered.room.0);
+    rig.one_turn(|| {
+        rig.append(&synced, 1);
+        rig.append(&buffered, 1);
+        rig.append(&synced, 2);
+        rig.flush();
+    });
+    use Event::{Committed, Flushed, Sync, Write};
+    rig.expect(&[Write, Committed(b, 1), Sync, Committed(s, 2), Flushed(Ok(()))]);
+    rig.one_turn(|| rig.append(&buffered, 2));
+    rig.expect(&[Write, Committed(b, 2)]);
+    rig.one_turn(|| rig.append(&synced, 3));
+    rig.expect(&[Write, Sync, Committed(s, 3)]);
+    rig.one_turn(|| rig.flush());
+    rig.expect(&[Flushed(Ok(()))]);
+}
+
+#[test]
+fn a_load_is_answered_when_what_came_before_it_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let room = rig.try_load("b", Durability::Buffered).unwrap();
+    let (told, loaded) = channel();
+    rig.one_turn(|| {
+        rig.append(&room, 1);
+        let tell = rig.tell.clone();
+        let load = Load { name: "b".parse().unwrap(), create: None };
+        rig.store.load(
+            load,
+            Box::new(move |loaded| {
+                tell.send(Event::Loaded).unwrap();
+                told.send(loaded.unwrap()).unwrap();
+            }),
+        );
+        rig.append(&room, 2);
+    });
+    let room_number = room.room.0;
+    rig.expect(&[Event::Write, Event::Committed(room_number, 1), Event::Sync]);
+    rig.expect(&[Event::Failed(room_number, StoreError::Superseded(room.generation)), Event::Loaded]);
+    assert_eq!(loaded.recv().unwrap().tail, 1);
+}
+
+#[track_caller]
+fn check_poisoned(rig: &Rig, room: &Loaded) {
+    assert!(rig.store.poisoned().is_some());
+    rig.append(room, 4);
+    assert!(matches!(rig.events.recv(), Ok(Event::Failed(_, StoreError::Poisoned(_)))));
+    assert!(matches!(rig.try_load("other", Durability::Memory), Err(StoreError::Poisoned(_))));
+    rig.events.recv().unwrap();
+    rig.flush();
+    assert!(matches!(rig.events.recv(), Ok(Event::Flushed(Err(StoreError::Poisoned(_))))));
+    assert!(rig.read(room.room).is_ok(), "what is there can still be read");
+    assert_eq!(rig.store.budget().records(), 0);
+    assert!(matches!(rig.store.close(), Err(StoreError::Poisoned(_))));
+    assert!(matches!(rig.store.close(), Err(StoreError::Poisoned(_))), "closing again says the same");
+}
+
+#[test]
+fn a_failed_sync_poisons_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let synced = rig.try_load("s", Durability::Synced).unwrap();
+    let buffered = rig.try_load("b", Durability::Buffered).unwrap();
+    rig.one_turn(|| {
+        rig.append(&synced, 1);
+        rig.append(&buffered, 1);
+        rig.faults.send(Fault::Sync).unwrap();
+    });
+    rig.expect(&[Event::Write, Event::Committed(buffered.room.0, 1), Event::Sync]);
+    let Ok(Event::Failed(room, StoreError::Poisoned(why))) = rig.events.recv() else { panic!() };
+    assert!(room == synced.room.0 && why.starts_with("a sync failed: "), "{why}");
+    check_poisoned(&rig, &synced);
+    drop(rig);
+
+    // What a failed sync leaves behind may be gone, whether or not the machine stopped.
+    let rig = Rig::open(dir.path());
+    let again = rig.try_load("s", Durability::Synced).unwrap();
+    assert_eq!((again.tail, &again.epochs), (1, &synced.epochs), "it was written after all");
+    assert_eq!(rig.try_load("b", Durability::Buffered).unwrap().epochs.len(), 2);
+    rig.append(&again, 2);
+    rig.store.close().unwrap();
+    let rig = Rig::open(dir.path());
+    assert_eq!(rig.try_load("s", Durability::Synced).unwrap().tail, 2);
+    assert_eq!(rig.try_load("b", Durability::Buffered).unwrap().epochs.len(), 2, "once");
+}
+
+#[test]
+fn a_failed_write_poisons_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let rooms = ["a", "b"].map(|name| rig.try_load(name, Durability::Buffered).unwrap());
+    rig.one_turn(|| {
+        rig.append(&rooms[0], 1);
+        rig.append(&rooms[1], 1);
+        rig.faults.send(Fault::Write).unwrap();
+    });
+    rig.expect(&[Event::Write]);
+    for room in &rooms {
+        assert!(matches!(rig.events.recv(), Ok(Event::Failed(told, StoreError::Poisoned(_))) if told == room.room.0));
+    }
+    check_poisoned(&rig, &rooms[0]);
+}
+
+#[test]
+fn a_panic_of_the_writer_poisons_the_store_and_answers_everybody() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let room = rig.try_load("a", Durability::Buffered).unwrap();
+    rig.one_turn(|| {
+        rig.append(&room, 1);
+        rig.flush();
+        rig.faults.send(Fault::Panic).unwrap();
+    });
+    rig.expect(&[Event::Write]);
+    assert!(matches!(rig.events.recv(), Ok(Event::Failed(_, StoreError::Poisoned(_)))));
+    assert!(matches!(rig.events.recv(), Ok(Event::Flushed(Err(StoreError::Poisoned(_))))));
+    check_poisoned(&rig, &room);
+}
+
+#[test]
+fn a_panic_of_one_who_is_told_harms_nobody_else() {
+    struct Panics;
+    impl Commits for Panics {
+        fn committed(&self, _: CommitNumber, _: Seq) {
+            panic!("on purpose");
+        }
+        fn failed(&self, _: StoreError) {}
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let rooms = ["a", "b"].map(|name| rig.try_load(name, Durability::Synced).unwrap());
+    rig.one_turn(|| {
+        rig.append_for(&rooms[0], 1, rig.store.budget().none(), Arc::new(Panics));
+        rig.append(&rooms[1], 1);
+    });
+    rig.expect(&[Event::Write, Event::Sync, Event::Committed(rooms[1].room.0, 1)]);
+    assert_eq!(rig.try_load("a", Durability::Synced).unwrap().tail, 1);
+    rig.store.close().unwrap();
+}
+
+#[test]
+fn full_queues_say_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig { readers: 1, reads_max: 1, ..StoreConfig::new(dir.path()) };
+    let store = RocksStore::open(config).unwrap();
+    let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
+    let ((reached, at_gate), (go_on, gate)) = (channel(), channel::<()>());
+    let held = Box::new(move |_| {
+        reached.send(()).unwrap();
+        let _ = gate.recv();
+    });
+    store.answers(RoomNumber(1), device.clone(), held);
+    at_gate.recv().unwrap();
+    let (told, answers) = channel();
+    for _ in 0..2 {
+        let told = told.clone();
+        store.answers(RoomNumber(1), device.clone(), Box::new(move |answer| told.send(answer).unwrap()));
+    }
+    assert_eq!(answers.recv().unwrap(), Err(StoreError::Busy), "the second waits, the third is refused");
+    drop(go_on);
+    assert_eq!(answers.recv().unwrap(), Ok(vec![]));
+
+    let ((reached, at_gate), (go_on, gate)) = (channel(), channel::<()>());
+    store.flush(Box::new(move |_| {
+        reached.send(()).unwrap();
+        let _ = gate.recv();
+    }));
+    at_gate.recv().unwrap();
+    let (told, answers) = channel();
+    // The one that is being answered has left its slot.
+    for _ in 0..=CONTROLS_MAX {
+        let told = told.clone();
+        let load = Load { name: "none".parse().unwrap(), create: None };
+        store.load(load, Box::new(move |answer| told.send(answer.map(drop)).unwrap()));
+    }
+    assert_eq!(answers.recv().unwrap(), Err(StoreError::Busy));
+    drop(go_on);
+    for _ in 0..CONTROLS_MAX {
+        assert_eq!(answers.recv().unwrap(), Err(StoreError::UnknownRoom));
+    }
+}
+
+#[test]
+fn an_append_without_a_place_never_blocks() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open_with(StoreConfig { writer_records_max: 1, ..StoreConfig::new(dir.path()) });
+    let room = rig.try_load("a", Durability::Synced).unwrap();
+    let capacity = 1 + CONTROLS_MAX as u64;
+    rig.one_turn(|| {
+        for seq in 1..=capacity + 1 {
+            let place = rig.store.budget().none();
+            rig.append_for(&room, seq, place, Arc::new(Teller(rig.tell.clone(), room.room.0)));
+        }
+        rig.expect(&[Event::Failed(room.room.0, StoreError::Busy)]);
+    });
+    rig.expect(&[Event::Write, Event::Sync, Event::Committed(room.room.0, capacity)]);
+}
+
+#[test]
+fn without_a_boot_id_every_unclean_stop_counts_as_a_loss() {
+    use schema::{Family, meta};
+    let dir = tempfile::tempdir().unwrap();
+    let config = StoreConfig::new(dir.path());
+    let (db, age) = db::open(&config).unwrap();
+    let clean = || db.rocks().put_cf(db.family(Family::Meta), meta::CLEAN, []).unwrap();
+    let mut before = recover::begin(&db, age, None).unwrap();
+    let mut check = |clean_first: bool, boot, loss: bool| {
+        if clean_first {
+            clean();
+        }
+        let after = recover::begin(&db, db::Age::Known, boot).unwrap();
+        assert_eq!(after != before, loss, "clean: {clean_first}, boot: {boot:?}");
+        before = after;
+    };
+    check(false, None, true);
+    check(true, None, false);
+    check(false, Some("one"), true);
+    check(false, Some("one"), false);
+    check(false, Some("two"), true);
+    check(true, Some("three"), false);
+    check(false, None, true);
+    check(false, None, true);
+}

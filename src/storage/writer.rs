@@ -1,0 +1,356 @@
+//! The writer: one thread that gives all rooms' appends their order on disk.
+//!
+//! A turn blocks for one entry, drains what else is there, writes it as one batch without a sync, tells the `buffered`
+//! rooms, syncs once if anything waits for that, and then tells the rest. So a sync costs the same for one record and for
+//! thousands, and nobody waits for a timer.
+//!
+//! A write or a sync that fails poisons the store: what became of the bytes is unknown, and a second sync may report
+//! success without them. Everything pending and everything after fails until the store is opened again and reads what
+//! is truly there.
+
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+};
+
+use crossbeam::channel::Receiver;
+use parlor_actors::port::{Append, AppendRecord, CommitNumber, Commits, Generation, Load, Loaded, Place, StoreError};
+use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
+use rocksdb::WriteBatch;
+
+use super::{
+    db::Db,
+    pending::{Control, Once, PendingAppend},
+    recover::{self, Counters},
+    rooms::{Live, Rooms},
+    schema::{self, Family, Record, meta},
+};
+
+/// Where a turn stops draining, so that the first of it does not wait for too many behind it…
+const TURN_BYTES_MAX: usize = 4 << 20;
+/// …in entries of the queue.
+const TURN_ENTRIES_MAX: usize = 8_192;
+
+/// What the writer is asked. Boxed in the queue, so that the empty slots of that are small.
+pub(super) enum Entry {
+    Append(PendingAppend),
+    Load(Control, Load, Once<Loaded>),
+    /// Answered when everything before it is synced.
+    Flush(Control, Once<()>),
+}
+
+/// What lies below the writer, so that a test can break it.
+pub(super) trait Disk: Send {
+    /// Hands a batch to the operating system.
+    fn write(&mut self, batch: WriteBatch) -> Result<(), rocksdb::Error>;
+    /// Syncs everything written.
+    fn sync(&mut self) -> Result<(), rocksdb::Error>;
+}
+
+/// The database itself.
+impl Disk for Arc<Db> {
+    fn write(&mut self, batch: WriteBatch) -> Result<(), rocksdb::Error> {
+        self.rocks().write(batch)
+    }
+
+    fn sync(&mut self) -> Result<(), rocksdb::Error> {
+        self.rocks().flush_wal(true)
+    }
+}
+
+/// Why the store takes no more writes, if so; told to whoever asks.
+pub(super) type Poison = Arc<OnceLock<Arc<str>>>;
+
+/// The writer thread's state. [`run`](Writer::run) is its life.
+pub(super) struct Writer {
+    db: Arc<Db>,
+    disk: Box<dyn Disk>,
+    counters: Counters,
+    poison: Poison,
+    rooms: Rooms,
+    /// The newest generation given, of any room.
+    generation: u64,
+    /// This turn's commit number.
+    commit: u64,
+    /// Whether anything was written since the last sync.
+    dirty: bool,
+    /// What this turn has gathered and not yet written.
+    batch: WriteBatch,
+    /// Who is told at the end of the turn.
+    notices: Vec<Option<Notice>>,
+    loads: Vec<(Once<Loaded>, Result<Loaded, StoreError>)>,
+    flushes: Vec<Once<()>>,
+    /// Room for one record's value.
+    scratch: Vec<u8>,
+}
+
+/// What a room is told at the end of a turn.
+struct Notice {
+    commits: Arc<dyn Commits>,
+    durability: Durability,
+    outcome: Result<Seq, StoreError>,
+    place: Place,
+}
+
+impl Notice {
+    fn tell(self, commit: CommitNumber, poison: Option<StoreError>) {
+        let Self { commits, outcome, place, .. } = self;
+        // First the place, which whoever is told may be waiting for.
+        drop(place);
+        unharmed(|| match (poison, outcome) {
+            (None, Ok(upto)) => commits.committed(commit, upto),
+            (Some(error), _) | (None, Err(error)) => commits.failed(error),
+        });
+    }
+}
+
+impl Writer {
+    pub(super) fn new(db: Arc<Db>, disk: Box<dyn Disk>, counters: Counters, rooms_max: usize, poison: Poison) -> Self {
+        Self {
+            db,
+            disk,
+            counters,
+            poison,
+            rooms: Rooms::new(rooms_max),
+            generation: 0,
+            commit: 0,
+            dirty: false,
+            batch: WriteBatch::default(),
+            notices: Vec::new(),
+            loads: Vec::new(),
+            flushes: Vec::new(),
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Serves the queue until it is closed and empty, then leaves the store synced and marked as clean.
+    ///
+    /// # Errors
+    /// If the store is poisoned, or the last sync fails: then there is no mark.
+    pub(super) fn run(mut self, queue: &Receiver<Box<Entry>>) -> Result<(), StoreError> {
+        while let Ok(first) = queue.recv() {
+            if catch_unwind(AssertUnwindSafe(|| self.turn(first, queue))).is_err() {
+                // A bug. What was written is unknown, as with a failed write.
+                self.poison("the store's writer panicked");
+                self.finish_turn();
+            }
+        }
+        self.batch.put_cf(self.db.family(Family::Meta), meta::CLEAN, []);
+        self.write();
+        self.sync();
+        self.poisoned().map_or(Ok(()), Err)
+    }
+
+    fn turn(&mut self, first: Box<Entry>, queue: &Receiver<Box<Entry>>) {
+        self.commit += 1;
+        let (mut next, mut entries, mut bytes) = (Some(first), 0, 0);
+        while let Some(entry) = next {
+            match *entry {
+                Entry::Append(pending) => bytes += self.take_append(pending),
+                Entry::Load(_slot, load, reply) => self.take_load(load, reply),
+                Entry::Flush(_slot, reply) => self.flushes.push(reply),
+            }
+            entries += 1;
+            let more = entries < TURN_ENTRIES_MAX && bytes < TURN_BYTES_MAX;
+            next = if more { queue.try_recv().ok() } else { None };
+        }
+        self.finish_turn();
+    }
+
+    /// Gathers an append, or refuses it. Returns its size.
+    fn take_append(&mut self, pending: PendingAppend) -> usize {
+        // Checked where it lies: should that panic, its sender is told.
+        let Some(checked) = pending.look().map(|append| self.check(append).and_then(|()| check_shape(append))) else {
+            return 0;
+        };
+        let Some(append) = pending.take() else { return 0 };
+        let Append { room, epoch, durability, first, frames, records, place, commits, .. } = append;
+        let bytes = frames.len();
+        if let Err(error) = checked {
+            if !matches!(error, StoreError::Superseded(_) | StoreError::Poisoned(_)) {
+                tracing::error!(%room, first, %error, "an append was refused");
+                // Nothing may follow what was refused: only another load makes the room whole.
+                self.rooms.remove(room);
+            }
+            self.notices.push(Some(Notice { commits, durability, outcome: Err(error), place }));
+            return bytes;
+        }
+        // Neither is below 1, and the sum was checked.
+        let last = first + records.len() as u64 - 1;
+        let next_notice = self.notices.len();
+        if let Some(live) = self.rooms.find(room) {
+            live.tail = last;
+            if live.commit != self.commit {
+                (live.commit, live.notice) = (self.commit, next_notice);
+            }
+            match self.notices.get_mut(live.notice) {
+                Some(Some(notice)) => {
+                    notice.outcome = Ok(last);
+                    notice.durability = notice.durability.max(durability);
+                    notice.place.merge(place);
+                }
+                _ => self.notices.push(Some(Notice { commits, durability, outcome: Ok(last), place })),
+            }
+        }
+        self.gather(room, epoch, first, &frames, &records);
+        bytes
+    }
+
+    /// Whether an append is the next of its room, by the channel that the room belongs to now.
+    fn check(&mut self, append: &Append) -> Result<(), StoreError> {
+        let Append { room, generation, epoch, first, .. } = *append;
+        if let Some(poisoned) = self.poisoned() {
+            return Err(poisoned);
+        }
+        let live = self.rooms.find(room).filter(|live| live.generation == generation);
+        let live = live.ok_or(StoreError::Superseded(generation))?;
+        if live.durability == Durability::Memory {
+            return Err(StoreError::Failed(format!("room {room} is a memory room, its records are not stored").into()));
+        }
+        if live.epoch != epoch {
+            return Err(StoreError::Damaged(
+                format!("an append to room {room} is of epoch {epoch}, the room's is {}", live.epoch).into(),
+            ));
+        }
+        if live.tail.checked_add(1) != Some(first) {
+            return Err(StoreError::Damaged(
+                format!("an append to room {room} begins with seq {first}, the room's tail is {}", live.tail).into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Puts an append's records and their answers into the batch. Its shape was checked.
+    fn gather(&mut self, room: RoomNumber, epoch: Epoch, first: Seq, frames: &[u8], records: &[AppendRecord]) {
+        let (log, answers) = (self.db.family(Family::Log), self.db.family(Family::Answers));
+        let mut start = 0;
+        for (record, seq) in records.iter().zip(first..) {
+            let end = record.end as usize;
+            let frame = &frames[start..end];
+            start = end;
+            Record { epoch, expires: record.expires, frame }.encode_into(&mut self.scratch);
+            self.batch.put_cf(log, schema::log_key(room, seq), &self.scratch);
+            let mut slot = schema::answers_prefix(room, &record.device);
+            slot.push(record.slot);
+            self.batch.put_cf(answers, slot, schema::encode_answer(&record.answer));
+        }
+    }
+
+    /// Loads a room, behind everything that came before it. The answer waits for the turn's sync.
+    fn take_load(&mut self, load: Load, reply: Once<Loaded>) {
+        // So that the room is read with what this turn has gathered for it.
+        self.write();
+        let loaded = match self.poisoned() {
+            Some(poisoned) => Err(poisoned),
+            None => recover::load(&self.db, load, &mut self.counters, &mut self.batch).map(|found| {
+                self.generation += 1;
+                let generation = Generation(self.generation);
+                let durability = found.meta.durability;
+                let live =
+                    Live { generation, durability, epoch: found.epoch(), tail: found.end.tail, commit: 0, notice: 0 };
+                self.rooms.insert(found.room, live);
+                found.loaded(generation)
+            }),
+        };
+        self.loads.push((reply, loaded));
+    }
+
+    fn finish_turn(&mut self) {
+        self.write();
+        let waits = |notice: &Notice| notice.durability == Durability::Synced && notice.outcome.is_ok();
+        let sync = self.notices.iter().flatten().any(waits) || !self.loads.is_empty() || !self.flushes.is_empty();
+        self.tell(|notice| notice.durability == Durability::Buffered && notice.outcome.is_ok());
+        if sync {
+            self.sync();
+        }
+        // What was stored before what was refused: a room is told of its last commit before it hears that it failed.
+        self.tell(|notice| notice.outcome.is_ok());
+        self.tell(|_| true);
+        self.notices.clear();
+        let poisoned = self.poisoned();
+        for (reply, loaded) in self.loads.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(loaded, Err)));
+        }
+        for reply in self.flushes.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));
+        }
+    }
+
+    fn tell(&mut self, which: impl Fn(&Notice) -> bool) {
+        let poisoned = self.poisoned();
+        for notice in &mut self.notices {
+            if let Some(notice) = notice.take_if(|notice| which(notice)) {
+                notice.tell(CommitNumber(self.commit), poisoned.clone());
+            }
+        }
+    }
+
+    /// Writes what was gathered.
+    fn write(&mut self) {
+        if self.batch.is_empty() {
+            return;
+        }
+        let batch = std::mem::take(&mut self.batch);
+        if self.poison.get().is_some() {
+            return;
+        }
+        match self.disk.write(batch) {
+            Ok(()) => self.dirty = true,
+            Err(error) => self.poison(&format!("a write failed: {error}")),
+        }
+    }
+
+    /// Syncs what was written.
+    fn sync(&mut self) {
+        if !self.dirty || self.poison.get().is_some() {
+            return;
+        }
+        match self.disk.sync() {
+            Ok(()) => self.dirty = false,
+            Err(error) => self.poison(&format!("a sync failed: {error}")),
+        }
+    }
+
+    fn poison(&self, why: &str) {
+        tracing::error!("the store takes no more writes until it is opened again: {why}");
+        if self.poison.set(why.into()).is_ok() {
+            recover::mark_doubt(&self.db, why);
+        }
+    }
+
+    fn poisoned(&self) -> Option<StoreError> {
+        self.poison.get().map(|why| StoreError::Poisoned(why.clone()))
+    }
+}
+
+/// Tells somebody. If that panics it is his loss: what is stored is stored, and the others are told.
+fn unharmed(tell: impl FnOnce()) {
+    if catch_unwind(AssertUnwindSafe(tell)).is_err() {
+        tracing::error!("whoever was told of a commit panicked; the store goes on");
+    }
+}
+
+/// Whether an append is one that [`gather`](Writer::gather) can take apart.
+fn check_shape(append: &Append) -> Result<(), StoreError> {
+    let Append { room, durability, first, ref frames, ref records, .. } = *append;
+    let wrong = |what: &str| Err(StoreError::Failed(format!("not a whole append: {what}").into()));
+    if durability == Durability::Memory {
+        return wrong("records of a memory room do not come here");
+    }
+    if first.checked_add(records.len() as u64).is_none() {
+        return wrong("its seqs are beyond all numbers");
+    }
+    let mut start = 0;
+    for (record, seq) in records.iter().zip(first..) {
+        let end = record.end as usize;
+        // Tens of nanoseconds each, against a record that could never be read again.
+        match frames.get(start..end).map(schema::deliver_of) {
+            Some(Ok(deliver)) if (deliver.room, deliver.seq) == (room, seq) => start = end,
+            _ => return wrong("a frame is not that of its record"),
+        }
+    }
+    if records.is_empty() || start != frames.len() {
+        return wrong("its records do not make up its frames");
+    }
+    Ok(())
+}
