@@ -5,6 +5,7 @@
 //! what it received; at the end every room is read back and compared. The kills come when the room has grown so far, not
 //! after a time, so that they hit the middle on any machine.
 #![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 use std::{
     fmt::Write as _,
