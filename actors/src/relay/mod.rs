@@ -1,7 +1,7 @@
 //! The relay actor: one for each arbiter. Decides nothing: [`state`] does.
 //!
 //! The arbiter's sessions and links share the relay's insides through [`Local`], on their one thread and without
-//! messages; channels, which may be on other arbiters, send it [`RoomNews`].
+//! messages; channels, which may be on other arbiters, send it `RoomNews`.
 
 use std::{
     cell::RefCell,
