@@ -10,6 +10,7 @@ use std::{
         Arc,
         mpsc::{Receiver, Sender, channel},
     },
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
@@ -165,7 +166,8 @@ impl Room {
     }
 
     fn told(&self) -> Told {
-        self.told.recv().unwrap().1
+        // The room holds a sender itself, so what never comes must not be waited for for ever.
+        self.told.recv_timeout(Duration::from_secs(60)).unwrap().1
     }
 
     /// Appends and waits until they are committed.

@@ -94,6 +94,7 @@ pub struct Extensions<'a>(pub Vec<(u32, &'a [u8])>);
 
 impl Encode for Extensions<'_> {
     fn encode<E: Encoder>(&self, encoder: &mut E) -> Result<(), EncodeError> {
+        debug_assert!(self.0.len() <= EXTENSIONS_MAX, "extensions that no receiver would take");
         (self.0.len() as u64).encode(encoder)?;
         self.0.iter().try_for_each(|entry| entry.encode(encoder))
     }

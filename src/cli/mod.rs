@@ -42,8 +42,9 @@ pub(crate) fn explain(error: &anyhow::Error) -> String {
     text
 }
 
-/// `error` and its causes on one line, without those whose text the one before them has quoted already.
-pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+/// `error` and its causes on one line, without those whose text the one before them has quoted already. Harmless to a
+/// terminal: some of it may be a server's own words.
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
@@ -54,7 +55,7 @@ pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         }
         cause = error.source();
     }
-    text
+    sanitize::text(&text).into_owned()
 }
 
 fn refused(error: &anyhow::Error) -> bool {
@@ -76,6 +77,11 @@ mod tests {
         let text = explain(&error);
         assert!(text.starts_with("cannot connect to 127.0.0.1:7400: connection refused"), "{text}");
         assert!(text.contains("`parlor serve`"), "{text}");
+    }
+
+    #[test]
+    fn a_server_s_words_are_harmless() {
+        assert_eq!(explain(&anyhow::anyhow!("refused: \x1b[2Jgo away")), "refused: ␛[2Jgo away");
     }
 
     #[test]

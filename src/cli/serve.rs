@@ -1,6 +1,6 @@
 //! `parlor serve`.
 
-use std::{net::SocketAddr, process::ExitCode};
+use std::{io::IsTerminal as _, net::SocketAddr, process::ExitCode};
 
 use anyhow::Context as _;
 use parlor::{
@@ -18,7 +18,8 @@ const DATA: &str = "parlor-data";
 /// Runs a server until it is told to stop.
 pub(crate) async fn run(args: Serve) -> anyhow::Result<ExitCode> {
     let filter = EnvFilter::try_from_env("PARLOR_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let ansi = std::io::stderr().is_terminal();
+    tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_writer(std::io::stderr).init();
 
     let file = args.config.map(ConfigFile::read).transpose()?.unwrap_or_default();
     let mut config = EngineConfig::new(DATA);

@@ -4,7 +4,7 @@
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
 //! use parlor::client::{Client, Config, Event, JoinFrom};
 //!
-//! let client = Client::connect(Config::new("127.0.0.1:7557", "ann".parse()?)).await?;
+//! let client = Client::connect(Config::new("127.0.0.1:7400", "ann".parse()?)).await?;
 //! let (room, mut events) = client.join("lobby", JoinFrom::Newest(20)).await?;
 //! room.publish("hello").await?;
 //! while let Some(event) = events.next().await {

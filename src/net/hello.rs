@@ -9,6 +9,9 @@ use parlor_protocol::{
 
 use super::{Gate, Login};
 
+/// The longest reason that the host's authentication may give, so that the close frame keeps its limit.
+const CLOSE_CHARS_MAX: usize = 512;
+
 /// Why a connection is closed: the code, and a sentence for a person.
 pub type Closing = (Code, String);
 
@@ -64,7 +67,7 @@ pub fn check(frame: &Frame<'_>, gate: &Gate) -> Result<Hello, Closing> {
     }
     if let Some(authenticate) = &gate.authenticate {
         let login = Login { user: hello.user, device: hello.device, credentials: hello.credentials };
-        authenticate(&login).map_err(|why| (Code::Unauthorized, why))?;
+        authenticate(&login).map_err(|why| (Code::Unauthorized, why.chars().take(CLOSE_CHARS_MAX).collect()))?;
     }
     let mut token = [0; 16];
     getrandom::fill(&mut token).map_err(|error| (Code::Internal, format!("no random bytes: {error}")))?;

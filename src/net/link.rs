@@ -52,12 +52,11 @@ where
     let limits = gate.limits.clone();
     let mut partial = BytesMut::new();
     let greeted = timeout(Duration::from_millis(limits.hello_ms), greet(&mut reader, &mut partial, &gate)).await;
-    let greeted =
-        greeted.unwrap_or_else(|_| Err(Some(Refused::unread((Code::TooSlow, "no hello came in time".into())))));
+    let greeted = greeted.unwrap_or(Err(Some((0, (Code::TooSlow, "no hello came in time".into())))));
     let hello = match greeted {
         Ok(hello) => hello,
         Err(None) => return,
-        Err(Some(Refused { request, closing: (code, message) })) => {
+        Err(Some((request, (code, message)))) => {
             tracing::debug!(%code, message, "a connection was closed before its hello was taken");
             let close = Close { code, retry_after_ms: 0, message: &message, extensions: Extensions::default() };
             refuse(&mut reader, &mut writer, request, &close, limits.linger_ms).await;
@@ -81,20 +80,7 @@ where
     }
 }
 
-/// A connection that is closed before it has a session.
-struct Refused {
-    /// The hello that the close answers; 0 if none was read.
-    request: u32,
-    closing: Closing,
-}
-
-impl Refused {
-    fn unread(closing: Closing) -> Self {
-        Self { request: 0, closing }
-    }
-}
-
-/// Closes a connection that has no session.
+/// Closes a connection that has no session. `request` is that of the hello it answers, or 0.
 pub async fn refuse<R, W>(reader: &mut R, writer: &mut W, request: u32, close: &Close<'_>, linger_ms: u64)
 where
     R: AsyncRead + Unpin,
@@ -111,21 +97,21 @@ where
     let _ = timeout(Duration::from_millis(linger_ms), bye).await;
 }
 
-/// Reads until a hello is whole, and checks it. What follows it stays in `partial`. `Err(None)`: the client is gone.
+/// Reads until a hello is whole, and checks it. What follows it stays in `partial`. `Err(None)`: the client is gone; otherwise the
+/// hello's request, or 0, and what is wrong.
 async fn greet<R>(
     reader: &mut R,
     partial: &mut BytesMut,
     gate: &Gate,
-) -> Result<parlor_actors::relay::link::Hello, Option<Refused>>
+) -> Result<parlor_actors::relay::link::Hello, Option<(u32, Closing)>>
 where
     R: AsyncRead + Unpin,
 {
     loop {
-        let found =
-            split(partial, hello::body_max).map_err(|error| Some(Refused::unread(hello::closing(&error, true))))?;
+        let found = split(partial, hello::body_max).map_err(|error| Some((0, hello::closing(&error, true))))?;
         if let Some(found) = found {
             let (size, request) = (found.size(), found.header.request);
-            let checked = hello::check(&found, gate).map_err(|closing| Some(Refused { request, closing }))?;
+            let checked = hello::check(&found, gate).map_err(|closing| Some((request, closing)))?;
             let _ = partial.split_to(size);
             if partial.is_empty() {
                 *partial = BytesMut::new();

@@ -3,6 +3,7 @@
 use std::{
     path::Path,
     sync::mpsc::{Receiver, Sender, channel},
+    time::Duration,
 };
 
 use parlor_actors::port::{AppendRecord, CommitNumber, Commits, Place, RoomOptions};
@@ -167,8 +168,14 @@ impl Rig {
         drop(go_on);
     }
 
+    /// The next event. The rig itself can send events, so one that never comes must not be waited for for ever.
+    fn next(&self) -> Event {
+        self.events.recv_timeout(Duration::from_secs(60)).expect("an event")
+    }
+
+    #[track_caller]
     fn expect(&self, want: &[Event]) {
-        let got: Vec<_> = want.iter().map(|_| self.events.recv().unwrap()).collect();
+        let got: Vec<_> = want.iter().map(|_| self.next()).collect();
         assert_eq!(got, want);
     }
 
@@ -233,11 +240,11 @@ fn a_load_is_answered_when_what_came_before_it_is_synced() {
 fn check_poisoned(rig: &Rig, room: &Loaded) {
     assert!(rig.store.poisoned().is_some());
     rig.append(room, 4);
-    assert!(matches!(rig.events.recv(), Ok(Event::Failed(_, StoreError::Poisoned(_)))));
+    assert!(matches!(rig.next(), Event::Failed(_, StoreError::Poisoned(_))));
     assert!(matches!(rig.try_load("other", Durability::Memory), Err(StoreError::Poisoned(_))));
-    rig.events.recv().unwrap();
+    rig.next();
     rig.flush();
-    assert!(matches!(rig.events.recv(), Ok(Event::Flushed(Err(StoreError::Poisoned(_))))));
+    assert!(matches!(rig.next(), Event::Flushed(Err(StoreError::Poisoned(_)))));
     assert!(rig.read(room.room).is_ok(), "what is there can still be read");
     assert_eq!(rig.store.budget().records(), 0);
     assert!(matches!(rig.store.close(), Err(StoreError::Poisoned(_))));
@@ -256,7 +263,7 @@ fn a_failed_sync_poisons_the_store() {
         rig.faults.send(Fault::Sync).unwrap();
     });
     rig.expect(&[Event::Write, Event::Committed(buffered.room.0, 1), Event::Sync]);
-    let Ok(Event::Failed(room, StoreError::Poisoned(why))) = rig.events.recv() else { panic!() };
+    let Event::Failed(room, StoreError::Poisoned(why)) = rig.next() else { panic!() };
     assert!(room == synced.room.0 && why.starts_with("a sync failed: "), "{why}");
     check_poisoned(&rig, &synced);
     drop(rig);
@@ -285,7 +292,7 @@ fn a_failed_write_poisons_the_store() {
     });
     rig.expect(&[Event::Write]);
     for room in &rooms {
-        assert!(matches!(rig.events.recv(), Ok(Event::Failed(told, StoreError::Poisoned(_))) if told == room.room.0));
+        assert!(matches!(rig.next(), Event::Failed(told, StoreError::Poisoned(_)) if told == room.room.0));
     }
     check_poisoned(&rig, &rooms[0]);
 }
@@ -301,8 +308,8 @@ fn a_panic_of_the_writer_poisons_the_store_and_answers_everybody() {
         rig.faults.send(Fault::Panic).unwrap();
     });
     rig.expect(&[Event::Write]);
-    assert!(matches!(rig.events.recv(), Ok(Event::Failed(_, StoreError::Poisoned(_)))));
-    assert!(matches!(rig.events.recv(), Ok(Event::Flushed(Err(StoreError::Poisoned(_))))));
+    assert!(matches!(rig.next(), Event::Failed(_, StoreError::Poisoned(_))));
+    assert!(matches!(rig.next(), Event::Flushed(Err(StoreError::Poisoned(_)))));
     check_poisoned(&rig, &room);
 }
 

@@ -603,12 +603,17 @@ impl State {
     }
 }
 
-/// Tells a repeat of a publish from a conflict. Stored, so it must not change.
+/// Tells a repeat of a publish from a conflict: all that a publish says besides room and nonce, decoded. Stored, so it
+/// must not change.
 fn content_hash(publish: &Publish) -> u64 {
+    const REFERS_TO: Seq = 0;
+    const LIFETIME_MS: u64 = 0;
     let mut hash = Xxh3::new();
     hash.update(&RecordKind::MESSAGE.0.to_le_bytes());
-    hash.update(&publish.content_type.to_le_bytes());
+    hash.update(&REFERS_TO.to_le_bytes());
+    hash.update(&LIFETIME_MS.to_le_bytes());
     hash.update(&[u8::from(publish.silent)]);
+    hash.update(&publish.content_type.to_le_bytes());
     hash.update(&publish.payload);
     hash.digest()
 }

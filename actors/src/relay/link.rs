@@ -196,7 +196,7 @@ impl Link {
 
     /// Ends the connection with a close frame.
     pub fn close(&self, code: parlor_protocol::Code, message: &'static str) {
-        self.local.close(self.conn, code, message, false);
+        self.local.close(self.conn, code, message, None);
     }
 
     /// Goes on writing if the socket was full.

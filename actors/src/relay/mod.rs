@@ -1,7 +1,7 @@
 //! The relay actor: one for each arbiter. Decides nothing: [`state`] does.
 //!
 //! The arbiter's sessions and links share the relay's insides through [`Local`], on their one thread and without
-//! messages; channels, which may be on other arbiters, send it [`RoomNews`].
+//! messages; channels, which may be on other arbiters, send it `RoomNews`.
 
 use std::{
     cell::RefCell,
@@ -336,8 +336,8 @@ impl Local {
         self.with(|state| state.on_beat(conn));
     }
 
-    pub(crate) fn close(&self, conn: Conn, code: Code, message: &'static str, when_answered: bool) {
-        self.with(|state| state.on_close(conn, code, message, when_answered));
+    pub(crate) fn close(&self, conn: Conn, code: Code, message: &'static str, goodbye: Option<u32>) {
+        self.with(|state| state.on_close(conn, code, message, goodbye));
     }
 
     pub(crate) fn arm(&self, conn: Conn, at: u64) {
@@ -383,7 +383,7 @@ async fn drain(local: Local, patience: Duration, retry_after_ms: u32, done: ones
     }
     local.with(|state| {
         for conn in state.all() {
-            state.close(conn, Code::GoingAway, "the server shuts down", retry_after_ms);
+            state.close(conn, 0, Code::GoingAway, "the server shuts down", retry_after_ms);
         }
     });
     if wait_for(|state| state.connections() == 0).await.is_err() {

@@ -112,7 +112,7 @@ struct Connection {
 enum Closing {
     Open,
     /// As soon as all is answered.
-    WhenAnswered(Code, &'static str),
+    WhenAnswered(u32, Code, &'static str),
     Closed,
 }
 
@@ -264,22 +264,22 @@ impl State {
         }
     }
 
-    /// The session ends the connection: now, or when everything accepted is answered.
-    pub fn on_close(&mut self, conn: Conn, code: Code, message: &'static str, when_answered: bool) {
+    /// The session ends the connection: now, or, for a goodbye, when everything accepted is answered.
+    pub fn on_close(&mut self, conn: Conn, code: Code, message: &'static str, goodbye: Option<u32>) {
         let Some(connection) = self.open_mut(conn) else { return };
-        if when_answered {
-            connection.closing = Closing::WhenAnswered(code, message);
+        if let Some(request) = goodbye {
+            connection.closing = Closing::WhenAnswered(request, code, message);
             self.close_if_answered(conn);
         } else {
-            self.close(conn, code, message, 0);
+            self.close(conn, 0, code, message, 0);
         }
     }
 
-    /// Ends a connection with a last frame; nothing follows it.
-    pub fn close(&mut self, conn: Conn, code: Code, message: &str, retry_after_ms: u32) {
+    /// Ends a connection with a last frame; nothing follows it. `request` is that of the goodbye it answers, or 0.
+    pub fn close(&mut self, conn: Conn, request: u32, code: Code, message: &str, retry_after_ms: u32) {
         if let Some(connection) = self.open_mut(conn) {
             let close = Close { code, retry_after_ms, message, extensions: Extensions::default() };
-            connection.outbound.encode(0, &close);
+            connection.outbound.encode(request, &close);
             connection.closing = Closing::Closed;
             self.mark_dirty(conn.slot);
             self.effects.push_back(Effect::Finish(conn));
@@ -556,7 +556,7 @@ impl State {
             if closed {
                 self.effects.push_back(Effect::Kill(conn));
             } else {
-                self.close(conn, Code::SlowReader, "nothing was read for too long: join again with the position", 0);
+                self.close(conn, 0, Code::SlowReader, "nothing was read for too long: join again with the position", 0);
                 self.on_written(conn, true, now_mono);
             }
         }
@@ -610,10 +610,10 @@ impl State {
 
     fn close_if_answered(&mut self, conn: Conn) {
         if let Some(connection) = self.connection(conn)
-            && let Closing::WhenAnswered(code, message) = connection.closing
+            && let Closing::WhenAnswered(request, code, message) = connection.closing
             && connection.pending.is_empty()
         {
-            self.close(conn, code, message, 0);
+            self.close(conn, request, code, message, 0);
         }
     }
 

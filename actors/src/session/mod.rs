@@ -135,9 +135,9 @@ impl Session {
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
                 Effect::BeatAck { request, grant_ms } => self.answer_beat(request, grant_ms),
-                Effect::Close { code, message, when_answered } => {
+                Effect::Close { code, message, goodbye } => {
                     self.backlog.clear();
-                    self.local.close(conn, code, message, when_answered);
+                    self.local.close(conn, code, message, goodbye);
                 }
             }
         }
@@ -206,7 +206,8 @@ impl Handler<ToSession> for Session {
                 self.resolved = None;
             }
             ToSession::Timer => {
-                self.input(Input::Timer, ctx);
+                let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;
+                self.input(Input::Timer { owes }, ctx);
                 let at_once = self.now().mono_ms + 1;
                 self.local.arm(self.conn, self.state.deadline().max(at_once));
             }

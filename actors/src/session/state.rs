@@ -47,7 +47,10 @@ pub enum Input {
         room: Option<(RoomNumber, Name)>,
     },
     /// The time that [`State::deadline`] named has come.
-    Timer,
+    Timer {
+        /// Whether the session owes its client answers, for which it has stopped reading.
+        owes: bool,
+    },
     /// The same device opened another session.
     Replaced,
 }
@@ -113,8 +116,8 @@ pub enum Effect {
         code: Code,
         /// For a person.
         message: &'static str,
-        /// Only when everything accepted is answered.
-        when_answered: bool,
+        /// The goodbye that this answers, as soon as everything accepted is answered; `None` for at once.
+        goodbye: Option<u32>,
     },
 }
 
@@ -174,11 +177,13 @@ impl State {
             }
             Input::Resolved { request, room } => self.on_resolved(request, room),
             Input::JoinEnded { request, room } => self.on_join_ended(request, room),
-            Input::Timer if now.mono_ms >= self.deadline() => {
-                self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", false);
+            // A client that waits for the server is not silent: its frames are not read.
+            Input::Timer { owes: true } => self.last_frame = now.mono_ms,
+            Input::Timer { owes: false } if now.mono_ms >= self.deadline() => {
+                self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", None);
             }
-            Input::Timer => {}
-            Input::Replaced => self.close(Code::Replaced, "the same device connected again", false),
+            Input::Timer { owes: false } => {}
+            Input::Replaced => self.close(Code::Replaced, "the same device connected again", None),
         }
     }
 
@@ -198,16 +203,16 @@ impl State {
             Kind::Fetch => self.on_fetch(request, body),
             Kind::Heartbeat => self.on_heartbeat(now, request, body),
             Kind::Goodbye => parlor_protocol::decode::<message::Goodbye<'_>>(body).map(|_| {
-                self.close(Code::Goodbye, "goodbye", true);
+                self.close(Code::Goodbye, "goodbye", Some(request));
             }),
             _ => {
-                self.close(Code::HelloExpected, "one hello is enough", false);
+                self.close(Code::HelloExpected, "one hello is enough", None);
                 Ok(())
             }
         };
         if let Err(error) = handled {
             tracing::debug!(user = %self.device.user, %error, "a frame does not decode");
-            self.close(Code::MalformedFrame, "a frame's body does not decode", false);
+            self.close(Code::MalformedFrame, "a frame's body does not decode", None);
         }
     }
 
@@ -324,7 +329,7 @@ impl State {
         self.effects.push_back(Effect::Error { request, code, message });
     }
 
-    fn close(&mut self, code: Code, message: &'static str, when_answered: bool) {
-        self.effects.push_back(Effect::Close { code, message, when_answered });
+    fn close(&mut self, code: Code, message: &'static str, goodbye: Option<u32>) {
+        self.effects.push_back(Effect::Close { code, message, goodbye });
     }
 }

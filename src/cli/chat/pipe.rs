@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use super::{clock::Clock, model::Message};
+use crate::cli::sanitize;
 
 /// How many lines may wait for their acks; the input is not read on meanwhile.
 const UNACKED_MAX: usize = 64;
@@ -37,18 +38,20 @@ pub(crate) async fn run(
 ) -> anyhow::Result<ExitCode> {
     let (sender, typed) = mpsc::channel(UNACKED_MAX);
     std::thread::spawn(move || read_lines(io::stdin().lock(), &sender));
-    let mut pipe =
-        Pipe { room, clock: Clock::local(), seen: room.joined().cursor, awaited: room.joined().tail, failed: 0 };
-    match pipe.run(events, typed, message).await {
-        // Who reads has had enough, as `head` has.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
-        Ok(()) if pipe.failed > 0 => {
-            eprintln!("{} lines were not stored", pipe.failed);
-            Ok(ExitCode::FAILURE)
-        }
-        Ok(()) => Ok(ExitCode::SUCCESS),
+    let mut pipe = Pipe {
+        room,
+        clock: Clock::local(),
+        seen: room.joined().cursor,
+        awaited: room.joined().tail,
+        failed: 0,
+        deaf: false,
+        cut: false,
+    };
+    let outcome = pipe.run(events, typed, message).await;
+    if pipe.failed > 0 {
+        eprintln!("{} lines were not stored", pipe.failed);
     }
+    outcome.map(|()| if pipe.failed > 0 || pipe.cut { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 struct Pipe<'a> {
@@ -60,6 +63,10 @@ struct Pipe<'a> {
     awaited: Seq,
     /// Lines that were not stored.
     failed: usize,
+    /// Nobody reads the output any more, as after `head`.
+    deaf: bool,
+    /// So the rest of the input was not taken.
+    cut: bool,
 }
 
 impl Pipe<'_> {
@@ -71,7 +78,7 @@ impl Pipe<'_> {
     ) -> anyhow::Result<()> {
         let (mut open, mut sending) = (true, FuturesUnordered::new());
         let mut last = Instant::now();
-        while open || !sending.is_empty() || self.seen < self.awaited {
+        while open || !sending.is_empty() || (self.seen < self.awaited && !self.deaf) {
             tokio::select! {
                 line = typed.recv(), if open && sending.len() < UNACKED_MAX => match line {
                     Some(Some(text)) => sending.push(self.room.send(Outgoing::text(&text))),
@@ -89,8 +96,7 @@ impl Pipe<'_> {
                 },
                 () = sleep_until(last + PATIENCE), if !open => {
                     self.failed += sending.len();
-                    eprintln!("gave up: nothing came for {} s", PATIENCE.as_secs());
-                    break;
+                    anyhow::bail!("gave up: nothing came for {} s", PATIENCE.as_secs());
                 }
                 _ = tokio::signal::ctrl_c() => {
                     self.failed += sending.len();
@@ -98,6 +104,11 @@ impl Pipe<'_> {
                 }
             }
             last = Instant::now();
+            if self.deaf && open {
+                // What was taken from the input is still waited for.
+                notice("the output is closed: the rest of the input is not sent");
+                (self.cut, open) = (true, false);
+            }
         }
         Ok(())
     }
@@ -111,7 +122,17 @@ impl Pipe<'_> {
 
     fn fail(&mut self, why: &str) {
         self.failed += 1;
-        eprintln!("not stored: {why}");
+        notice(&format!("not stored: {why}"));
+    }
+
+    fn write(&mut self, message: &Message) -> anyhow::Result<()> {
+        let mut out = io::stdout().lock();
+        let Message { time, sender, text, .. } = message;
+        match writeln!(out, "{} <{sender}> {text}", self.clock.minute(*time)).and_then(|()| out.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => self.deaf = true,
+            written => written.context("cannot write")?,
+        }
+        Ok(())
     }
 
     fn on_event(
@@ -122,27 +143,27 @@ impl Pipe<'_> {
         match event {
             Event::Message(record) => {
                 self.seen = record.seq;
-                if let Some(Message { time, sender, text, .. }) = message(record) {
-                    let mut out = io::stdout().lock();
-                    writeln!(out, "{} <{sender}> {text}", self.clock.minute(time))
-                        .and_then(|()| out.flush())
-                        .context("cannot write")?;
+                if let Some(message) = message(record)
+                    && !self.deaf
+                {
+                    self.write(&message)?;
                 }
             }
             Event::Gap(gap) => {
                 self.seen = gap.to;
-                eprintln!("{}", super::describe_gap(&gap));
+                notice(&super::describe_gap(&gap));
             }
-            Event::Disconnected { reason } => eprintln!("connection lost ({reason}), reconnecting…"),
-            Event::Reconnected => eprintln!("connected again"),
-            Event::Closed { code, message } => eprintln!("closed by the server: {code}: {message}"),
+            Event::Disconnected { reason } => notice(&format!("connection lost ({reason}), reconnecting…")),
+            Event::Reconnected => notice("connected again"),
+            Event::Closed { code, message } => notice(&format!("closed: {code}: {message}")),
         }
         Ok(())
     }
 }
 
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+/// Some of it may be a server's own words.
+fn notice(text: &str) {
+    eprintln!("{}", sanitize::text(text));
 }
 
 /// Reads lines until the end, an error, or until nobody wants them any more. A thread of its own, since reading the
@@ -152,8 +173,9 @@ fn read_lines(mut input: impl io::BufRead, lines: &mpsc::Sender<Typed>) {
     loop {
         line.clear();
         match input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
-            Ok(0) | Err(_) => return,
+            Ok(0) => return,
             Ok(_) => {}
+            Err(error) => return eprintln!("cannot read the input: {error}"),
         }
         let whole = line.ends_with(b"\n") || (line.len() as u64) < LINE_BYTES_MAX;
         let text = String::from_utf8_lossy(&line);

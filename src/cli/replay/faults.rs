@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::cli::sanitize;
+
 /// How many are told in words; the rest is counted.
 const TOLD_MAX: usize = 10;
 
@@ -24,7 +26,8 @@ impl Faults {
     pub(crate) fn note(&mut self, text: impl FnOnce() -> String) {
         self.count += 1;
         if self.told.len() < TOLD_MAX {
-            self.told.push(format!("{}{}", self.place, text()));
+            // Some of it may be a server's own words.
+            self.told.push(sanitize::text(&format!("{}{}", self.place, text())).into_owned());
         }
     }
 

@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The proofs that take too long for every change: crashes under real load again and again, many seeds.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "the simulation of rooms and relays: 100,000 seeds"
+PARLOR_SIM_SEEDS=100000 cargo test --release -p parlor-actors --test sim -- --nocapture
+
+step "a replay across kills, 20 times"
+cargo test --release --test recovery --no-run
+for round in $(seq 1 20); do
+    cargo test --release --quiet --test recovery >/dev/null 2>&1 || { echo "round $round failed: run cargo test --release --test recovery"; exit 1; }
+    echo "round $round passed"
+done
+
+step "real conversations against a server that is killed three times"
+logs="${PARLOR_IRC_LOGS:-../shared/data/ubuntu-irc}"
+if compgen -G "$logs/*.log" >/dev/null; then
+    scripts/crash-replay.sh "$logs"/*.log
+else
+    echo "SKIPPED: no IRC logs in $logs; PARLOR_IRC_LOGS names another folder"
+fi

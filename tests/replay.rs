@@ -1,0 +1,67 @@
+//! `parlor replay` on an engine of its own: real conversations, whole.
+#![cfg(feature = "cli")]
+#![allow(clippy::unwrap_used, reason = "a test may panic")]
+
+use std::{
+    path::PathBuf,
+    process::{Command, Output},
+};
+
+fn replay(arguments: &[&str], files: &[PathBuf]) -> (Output, serde_json::Value) {
+    let output = Command::new(env!("CARGO_BIN_EXE_parlor")).arg("replay").args(arguments).args(files).output().unwrap();
+    let stdout = String::from_utf8(output.stdout.clone()).unwrap();
+    let last = stdout.lines().last().unwrap_or_default();
+    let report = serde_json::from_str(last).unwrap_or_else(|error| panic!("{error}: {output:?}"));
+    (output, report)
+}
+
+#[track_caller]
+fn check_whole(output: &Output, report: &serde_json::Value, messages: u64) {
+    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    for key in ["messages", "acked", "stored"] {
+        assert_eq!(report[key], messages, "{key} in {report}");
+    }
+    for key in ["duplicates", "gaps", "out_of_order", "lost", "mismatched"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    assert_eq!(report["delivered"], report["owed"], "{report}");
+}
+
+#[test]
+fn a_small_talk_is_replayed_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("talk.log");
+    let text = "\
+=== ann has joined #x
+[10:00] <ann> hello
+[10:00] <bob> speaks before he joins
+[10:01] <zcat[1] > a nick with a blank
+[10:01]  * ann waves
+=== ann is now known as ann_away
+[10:02] <ann_away> \u{1}odd\u{7f} \u{6dfb}\u{52a0}
+[10:02] <bob>
+=== bob has left #x [\"bye\"]
+[10:03] <bob> back again
+";
+    std::fs::write(&log, text).unwrap();
+    let (output, report) = replay(&["--room-per-file", "--readers", "2", "--verify", "--json"], &[log]);
+    check_whole(&output, &report, 6);
+    assert_eq!((&report["clients"], &report["skipped"]), (&4.into(), &1.into()), "{report}");
+    assert!(report["delivered"].as_u64().unwrap() >= 2 * 6, "two readers sat there from the beginning: {report}");
+}
+
+#[test]
+fn real_conversations_are_replayed_whole() {
+    let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ubuntu-irc");
+    let folder = std::env::var_os("PARLOR_IRC_LOGS").map_or(default, PathBuf::from);
+    let Ok(entries) = std::fs::read_dir(&folder) else {
+        eprintln!("SKIPPED: no IRC logs in {}; PARLOR_IRC_LOGS names another folder", folder.display());
+        return;
+    };
+    let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    files.sort();
+    let (output, report) = replay(&["--room-per-file", "--readers", "3", "--verify", "--json"], &files);
+    check_whole(&output, &report, 39_213);
+    assert_eq!(report["rooms"], files.len(), "{report}");
+}
