@@ -5,9 +5,11 @@
 
 mod common;
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use common::{Neighbour, Raw, beat, claim, engine, ext, frame, hello, join, publish, soon, until};
+use common::{
+    Neighbour, Raw, Served, beat, claim, config_file, engine, ext, frame, hello, join, loopback, publish, soon, until,
+};
 use parlor::{
     client::{Event, JoinFrom, Outgoing},
     config::EngineConfig,
@@ -399,7 +401,7 @@ fn a_room_that_may_not_be_made_is_unknown() {
     });
 }
 #[test]
-fn a_close_that_answers_a_hello_carries_its_number() {
+fn a_close_that_answers_a_hello_or_a_goodbye_carries_its_number() {
     let house = House::new(impatient);
     house.runtime.block_on(async {
         let mut raw = Raw::connect(house.address).await;
@@ -410,6 +412,10 @@ fn a_close_that_answers_a_hello_carries_its_number() {
         raw.send(&frame(1, 0, &[])).await;
         let close = raw.end().await.unwrap();
         assert_eq!((close.refusal(), close.header.request), (Some(Code::UnknownKind), 0));
+        let mut raw = Raw::welcomed(house.address, "a", "b").await;
+        raw.send(&to_bytes(815, &message::Goodbye { extensions: ext() })).await;
+        let close = raw.end().await.unwrap();
+        assert_eq!((close.refusal(), close.header.request), (Some(Code::Goodbye), 815));
     });
     house.close();
 }
@@ -608,4 +614,161 @@ fn a_reader_who_pauses_gets_everything_once_and_in_order() {
     });
     house.round();
     house.close();
+}
+
+/// Connections that go wrong, one of each kind in turn, as quickly as they can.
+async fn go_wrong(address: SocketAddr, number: u64) {
+    // Names that no other connection has: what is kept for each of them would show.
+    let user = format!("user {number}");
+    let mut raw = Raw::connect(address).await;
+    raw.may_be_cut = true;
+    let bytes = match number % 16 {
+        0 => noise(number, 3_000),
+        1 => b"GET / HTTP/1.1\r\nHost: a\r\n\r\n".to_vec(),
+        2 => claim(Kind::Hello, u32::MAX),
+        3 => bytes_of(&message::Hello { magic: *b"PRLX", ..hello(&user, "x") }),
+        4 => bytes_of(&message::Hello { version_min: 7, version_max: 9, ..hello(&user, "x") }),
+        5 => frame(0x10, 0, &[&b"PRLR"[..], &noise(number, 8_000)].concat()),
+        6 => bytes_of(&hello(&user, "x"))[..20].to_vec(),
+        // The others say hello; some go away with their welcome unread.
+        7 => return raw.try_send(&to_bytes(1, &hello(&user, "x"))).await,
+        kind => {
+            raw.try_send(&to_bytes(1, &hello(&user, "x"))).await;
+            let Some(welcome) = raw.next().await else { panic!("no welcome") };
+            assert_eq!(welcome.kind(), Kind::Welcome);
+            let room = if kind % 2 == 0 { raw.join("hall", JoinFrom::Newest(5)).await } else { RoomNumber(1) };
+            match kind {
+                8 => claim(Kind::Publish, u32::MAX),
+                9 => frame(0x7777, 0, b"?"),
+                10 => frame(Kind::Publish as u16, 0, &noise(number, 2_000)),
+                11 => [frame(0x8000, 0, &[7; 2_000]), claim(Kind::Heartbeat, 60_000), noise(number, 59_000)].concat(),
+                12 => bytes_of(&publish(room, 1, b"x"))[..17].to_vec(),
+                13 => frame(Kind::Heartbeat as u16, 0, &noise(number, 60_000)),
+                14 => [to_bytes(8, &publish(room, 1, &[7; 1_441])).to_vec(), frame(1, 0, &[])].concat(),
+                _ => bytes_of(&message::Goodbye { extensions: ext() }),
+            }
+        }
+    };
+    raw.try_send(&bytes).await;
+    match number % 16 {
+        // Gone without an end, or with one, within a frame.
+        6 | 12 if number % 3 == 0 => drop(raw),
+        6 | 11 | 12 => {
+            let _ = raw.stream.shutdown().await;
+            raw.end().await;
+        }
+        _ => drop(raw.end().await),
+    }
+}
+
+async fn many_go_wrong(address: SocketAddr, numbers: std::ops::Range<u64>) {
+    const AT_ONCE: u64 = 50;
+    let tasks: Vec<_> = (0..AT_ONCE)
+        .map(|lane| {
+            let own = numbers.clone().skip(usize::try_from(lane).unwrap()).step_by(50);
+            tokio::spawn(async move {
+                for number in own {
+                    go_wrong(address, number).await;
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[test]
+fn ten_thousand_bad_connections_leave_nothing_behind() {
+    let folder = TempDir::new().unwrap();
+    let file = config_file(folder.path(), "[net]\nhello_ms = 2_000\nframe_ms = 2_000\nlinger_ms = 500\n");
+    let served = Served::start(&folder.path().join("data"), Some(&file), loopback());
+    Runtime::new().unwrap().block_on(async {
+        let mut neighbour = Neighbour::move_in(served.address).await;
+        many_go_wrong(served.address, 0..2_000).await;
+        neighbour.round().await;
+        let before = served.resident_bytes();
+        many_go_wrong(served.address, 2_000..12_000).await;
+        neighbour.round().await;
+        match before.zip(served.resident_bytes()) {
+            Some((before, after)) => {
+                let grown = after.saturating_sub(before);
+                eprintln!("resident before {before}, after {after}, grown by {grown} bytes");
+                assert!(grown < 1 << 20, "the server grew by {grown} bytes");
+            }
+            None => eprintln!("SKIPPED: this system does not tell how much memory a process has"),
+        }
+        neighbour.move_out().await;
+        served.signal("TERM");
+        assert!(served.exit().await.success());
+    });
+}
+
+/// Writes `request` so many times without reading, or until the server takes no more.
+async fn pour(raw: &mut Raw, request: &[u8], times: usize) {
+    let all = request.repeat(times);
+    let mut poured = 0;
+    while poured < all.len() {
+        let written = tokio::time::timeout(Duration::from_secs(2), raw.stream.write(&all[poured..])).await;
+        let Ok(Ok(written)) = written else { break };
+        poured += written;
+    }
+    eprintln!("the server took {poured} bytes of requests");
+}
+
+/// The most that the server has within a while.
+async fn peak(served: &Served) -> Option<u64> {
+    let mut peak = served.resident_bytes()?;
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        peak = peak.max(served.resident_bytes()?);
+    }
+    Some(peak)
+}
+
+/// Asks without end and reads no answer.
+#[track_caller]
+fn check_poured(label: &str, times: usize, request: impl FnOnce(RoomNumber) -> Vec<u8>) {
+    let folder = TempDir::new().unwrap();
+    let file = config_file(folder.path(), "[limits]\npayload_bytes_max = 65536\n[rooms]\ndurability = \"memory\"\n");
+    let served = Served::start(&folder.path().join("data"), Some(&file), loopback());
+    let grown = Runtime::new().unwrap().block_on(async {
+        let neighbour = Neighbour::move_in(served.address).await;
+        let mut raw = Raw::connect_narrow(served.address).await;
+        raw.greet("greedy", "x").await;
+        let room = raw.join("hall", JoinFrom::Tail).await;
+        for nonce in 1..=16 {
+            raw.ask(8, &publish(room, nonce, &[7; 60_000])).await.read::<message::Ack<'_>>();
+        }
+        let before = served.resident_bytes();
+        pour(&mut raw, &request(room), times).await;
+        let after = peak(&served).await;
+        neighbour.move_out().await;
+        after.zip(before).map(|(after, before)| after.saturating_sub(before))
+    });
+    match grown {
+        Some(grown) => assert!(grown < 32 << 20, "{label}: the server grew by {} MiB", grown >> 20),
+        None => eprintln!("SKIPPED: this system does not tell how much memory a process has"),
+    }
+}
+
+#[test]
+#[ignore = "fails: answers wait without a limit for a client that does not read"]
+fn whoever_asks_for_pages_and_does_not_read_them_costs_bounded_memory() {
+    check_poured("fetches", 1_000, |room| {
+        let direction = Direction::Forward;
+        bytes_of(&message::Fetch { room, start: None, direction, limit: 200, extensions: ext() })
+    });
+}
+
+#[test]
+#[ignore = "fails: answers wait without a limit for a client that does not read"]
+fn whoever_beats_and_does_not_read_costs_bounded_memory() {
+    check_poured("beats", 4_000_000, |_| bytes_of(&beat()));
+}
+
+#[test]
+#[ignore = "fails: answers wait without a limit for a client that does not read"]
+fn whoever_is_refused_and_does_not_read_costs_bounded_memory() {
+    check_poured("refusals", 2_000_000, |_| bytes_of(&publish(RoomNumber(1 << 40), 1, b"")));
 }
