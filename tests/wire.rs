@@ -5,7 +5,7 @@
 
 mod common;
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use common::{
     Neighbour, Raw, Served, beat, claim, config_file, engine, ext, frame, hello, join, loopback, publish, soon, until,
@@ -16,7 +16,7 @@ use parlor::{
     engine::Engine,
 };
 use parlor_protocol::{
-    Body, Code, Extensions, Header, Kind, RoomNumber, Seq,
+    Body, Code, Extensions, Header, Kind, List, RoomNumber, Seq,
     message::{self, Direction, Durability},
     to_bytes,
 };
@@ -613,6 +613,64 @@ fn a_reader_who_pauses_gets_everything_once_and_in_order() {
         assert_eq!(raw.ask(5, &beat()).await.kind(), Kind::HeartbeatAck);
     });
     house.round();
+    house.close();
+}
+
+#[test]
+fn whoever_asks_much_and_reads_late_gets_every_answer() {
+    const ASKED: u32 = 200;
+    let mut house = House::new(fat);
+    let (address, room) = (house.address, house.room);
+    house.runtime.block_on(async {
+        let mut raw = Raw::connect_narrow(address).await;
+        raw.greet("late", "reader").await;
+        raw.join("hall", JoinFrom::Tail).await;
+        for nonce in 1..=16 {
+            raw.ask(8, &publish(room, nonce, &[7; 60_000])).await.read::<message::Ack<'_>>();
+        }
+        let direction = Direction::Backward;
+        let fetch = message::Fetch { room, start: None, direction, limit: 200, extensions: ext() };
+        let mut asked = BTreeSet::new();
+        for request in (1_000..).take(ASKED as usize) {
+            raw.send(&to_bytes(request, &fetch)).await;
+            raw.send(&to_bytes(request + ASKED, &beat())).await;
+            asked.extend([request, request + ASKED]);
+        }
+        while !asked.is_empty() {
+            let got = raw.next().await.expect("an answer");
+            if got.kind() == Kind::Page {
+                let page = got.read::<message::Page<'_>>();
+                assert_eq!((page.tail, page.records.len() > 200_000), (16, true));
+            }
+            assert!(matches!(got.kind(), Kind::Page | Kind::HeartbeatAck | Kind::Deliver), "{:?}", got.refusal());
+            assert!(got.header.request == 0 || asked.remove(&got.header.request), "each is answered once");
+        }
+    });
+    house.round();
+    house.close();
+}
+
+#[test]
+#[ignore = "fails: the positions of a heartbeat are not looked at"]
+fn a_position_that_cannot_be_is_answered_with_a_gap() {
+    let mut house = House::new(|_| {});
+    let mut raw = house.enter();
+    house.runtime.block_on(async {
+        let got = raw.ask(2, &join("hall", JoinFrom::Tail)).await;
+        let (room, epoch) = (house.room, got.read::<message::Joined<'_>>().epoch);
+        let positions = List(vec![message::Position { room, epoch, seq: 1_000 }]);
+        raw.send(&to_bytes(3, &message::Heartbeat { positions, ..beat() })).await;
+        raw.send(&to_bytes(4, &message::Goodbye { extensions: ext() })).await;
+        let mut told = false;
+        while let Some(got) = raw.next().await {
+            if got.kind() == Kind::Gap {
+                let gap = got.read::<message::Gap<'_>>();
+                assert_eq!((gap.from, gap.to, gap.why), (1, 0, message::GapReason::ABOVE_TAIL));
+                told = true;
+            }
+        }
+        assert!(told, "no gap came");
+    });
     house.close();
 }
 
