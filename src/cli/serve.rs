@@ -40,6 +40,12 @@ pub(crate) async fn run(args: Serve) -> anyhow::Result<ExitCode> {
     let listen = args.listen.or(file.listen).unwrap_or(LISTEN);
     let engine = Engine::start(config)?;
     let address = engine.listen(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "this server checks no credentials: whoever reaches {address} may come in as anybody; embed the engine to \
+             decide who comes in"
+        );
+    }
     tracing::info!(%address, data = %data.display(), "listening");
     println!("parlor listens on {address} and keeps its rooms in {}", data.display());
 
