@@ -160,6 +160,13 @@ impl Engine {
         self.fleet.shared().router.users_online()
     }
 
+    /// Why the store takes no more writes, if a write or a sync failed. Publishes are refused from then on, with a code
+    /// that says to try later; history can still be read. Only a new engine on the same data writes again.
+    #[must_use]
+    pub fn failure(&self) -> Option<Arc<str>> {
+        self.store.poisoned()
+    }
+
     /// Lets nobody in any more, stores and answers everything accepted, tells the clients to come back, and closes the
     /// store. Every later call does nothing.
     pub async fn shutdown(&self) {

@@ -1,6 +1,6 @@
 //! `parlor serve`.
 
-use std::{io::IsTerminal as _, net::SocketAddr, process::ExitCode};
+use std::{io::IsTerminal as _, net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Context as _;
 use parlor::{
@@ -14,6 +14,9 @@ use super::{args::Serve, descriptors};
 
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 7400);
 const DATA: &str = "parlor-data";
+
+/// How often the store is asked whether it still works.
+const HEALTH_EVERY: Duration = Duration::from_secs(1);
 
 /// Runs a server until it is told to stop.
 pub(crate) async fn run(args: Serve) -> anyhow::Result<ExitCode> {
@@ -37,15 +40,36 @@ pub(crate) async fn run(args: Serve) -> anyhow::Result<ExitCode> {
     let listen = args.listen.or(file.listen).unwrap_or(LISTEN);
     let engine = Engine::start(config)?;
     let address = engine.listen(listen).with_context(|| format!("cannot listen on {listen}"))?;
+    if !address.ip().is_loopback() {
+        tracing::warn!(
+            "this server checks no credentials: whoever reaches {address} may come in as anybody; embed the engine to \
+             decide who comes in"
+        );
+    }
     tracing::info!(%address, data = %data.display(), "listening");
     println!("parlor listens on {address} and keeps its rooms in {}", data.display());
 
     let why = tokio::select! {
         _ = interrupt.recv() => "interrupted",
         _ = terminate.recv() => "told to terminate",
+        failure = failure(&engine) => {
+            engine.shutdown().await;
+            anyhow::bail!("the store failed, and what is wrong with it has to be mended before the next start: {failure}");
+        }
     };
     tracing::info!(why, "shutting down: everything accepted is stored and answered first");
     engine.shutdown().await;
     tracing::info!("shut down");
     Ok(ExitCode::SUCCESS)
+}
+
+/// Waits until the store takes no more writes: a server that cannot store must not stay up as if it could.
+async fn failure(engine: &Engine) -> std::sync::Arc<str> {
+    let mut look = tokio::time::interval(HEALTH_EVERY);
+    loop {
+        look.tick().await;
+        if let Some(failure) = engine.failure() {
+            return failure;
+        }
+    }
 }

@@ -13,7 +13,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use parlor_protocol::{Body, Code, RoomNumber};
+use parlor_protocol::{Body, Code, RoomNumber, message::Position};
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
@@ -332,8 +332,8 @@ impl Local {
         self.with(|state| state.on_left(conn, request, room));
     }
 
-    pub(crate) fn beat(&self, conn: Conn) {
-        self.with(|state| state.on_beat(conn));
+    pub(crate) fn beat(&self, conn: Conn, positions: &[Position]) {
+        self.with(|state| state.on_beat(conn, positions));
     }
 
     pub(crate) fn close(&self, conn: Conn, code: Code, message: &'static str, goodbye: Option<u32>) {

@@ -10,6 +10,7 @@
 //! this one way.
 
 use std::{
+    cmp::Ordering,
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
@@ -17,7 +18,7 @@ use std::{
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Epoch, Extensions, Name, RoomNumber, Seq,
-    message::{Ack, Close, Durability, Error, Gap, Left},
+    message::{Ack, Close, Durability, Error, Gap, GapReason, Left, Position},
 };
 use slab::Slab;
 
@@ -525,8 +526,23 @@ impl State {
         }
     }
 
-    /// The session's client says that it is there: its lagging rooms are pulled.
-    pub fn on_beat(&mut self, conn: Conn) {
+    /// The session's client says that it is there, and how far it is: its lagging rooms are pulled.
+    ///
+    /// A position at or below the cursor acknowledges, and is never a reason to send again. One of an earlier epoch was
+    /// sent before the client read the gap that told it of the new one. Any other was not given by this room, and the
+    /// client is told where it stands.
+    pub fn on_beat(&mut self, conn: Conn, positions: &[Position]) {
+        for &Position { room, epoch: named, seq } in positions {
+            let Some(epoch) = self.rooms.get(&room).map(|entry| entry.epoch) else { continue };
+            let Some((subscriber, tail)) = self.subscriber_mut(conn, room) else { continue };
+            let why = match named.cmp(&epoch) {
+                Ordering::Equal if seq > tail => GapReason::ABOVE_TAIL,
+                Ordering::Greater => GapReason::NEW_EPOCH,
+                Ordering::Equal | Ordering::Less => continue,
+            };
+            let to = subscriber.cursor;
+            self.on_send(conn, 0, &Gap { room, epoch, from: to + 1, to, why, extensions: Extensions::default() });
+        }
         self.pull_lagging(conn);
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parlor_protocol::{
     Code, Extensions, Header, List, Name, RoomNumber,
     frame::HEADER_BYTES,
-    message::{Error, HeartbeatAck, Limits as WireLimits, Welcome},
+    message::{Error, HeartbeatAck, Limits as WireLimits, Position, Welcome},
 };
 
 use crate::{
@@ -134,7 +134,7 @@ impl Session {
                 Effect::Refuse { request, code, message } => self.local.refuse(conn, request, code, 100, message),
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
-                Effect::BeatAck { request, grant_ms } => self.answer_beat(request, grant_ms),
+                Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {
                     self.backlog.clear();
                     self.local.close(conn, code, message, goodbye);
@@ -143,10 +143,10 @@ impl Session {
         }
     }
 
-    fn answer_beat(&self, request: u32, grant_ms: u32) {
+    fn answer_beat(&self, request: u32, grant_ms: u32, positions: &[Position]) {
         let server_time = self.now().unix_ms;
         self.local.send(self.conn, request, &HeartbeatAck { server_time, grant_ms, extensions: Extensions::default() });
-        self.local.beat(self.conn);
+        self.local.beat(self.conn, positions);
     }
 
     fn welcome(&self) {

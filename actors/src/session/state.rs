@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use bytes::Bytes;
 use parlor_protocol::{
     Code, DecodeError, Kind, Name, RoomNumber,
-    message::{self, JoinFrom, PUBLISH_SILENT, RecordKind},
+    message::{self, JoinFrom, PUBLISH_SILENT, Position, RecordKind},
 };
 
 use super::heartbeat::Heartbeat;
@@ -109,6 +109,8 @@ pub enum Effect {
         request: u32,
         /// The grant.
         grant_ms: u32,
+        /// How far the client has received its rooms.
+        positions: Vec<Position>,
     },
     /// End the connection.
     Close {
@@ -317,7 +319,8 @@ impl State {
     fn on_heartbeat(&mut self, now: Now, request: u32, body: &Bytes) -> Result<(), DecodeError> {
         let beat: message::Heartbeat<'_> = parlor_protocol::decode(body)?;
         let grant_ms = self.heartbeat.on_beat(beat.network, now.mono_ms);
-        self.effects.push_back(Effect::BeatAck { request, grant_ms });
+        let positions = beat.positions.0;
+        self.effects.push_back(Effect::BeatAck { request, grant_ms, positions });
         Ok(())
     }
 
