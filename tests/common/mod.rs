@@ -89,7 +89,7 @@ pub(crate) fn hello<'a>(user: &'a str, device: &'a str) -> message::Hello<'a> {
 pub(crate) fn publish(room: RoomNumber, nonce: u64, payload: &[u8]) -> message::Publish<'_> {
     message::Publish {
         room,
-        nonce: nonce,
+        nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
         lifetime_ms: None,
