@@ -123,6 +123,7 @@ impl House {
 
     fn close(mut self) {
         self.runtime.block_on(async {
+            until("strangers are forgotten", async || self.engine.users_online() == 1).await;
             self.neighbour.take().unwrap().move_out().await;
             soon("the shutdown", self.engine.shutdown()).await;
         });
@@ -478,6 +479,7 @@ fn a_burst_beyond_the_unanswered_limit_is_answered_whole_and_in_order() {
         }
     });
     house.round();
+    drop(raw);
     house.close();
 }
 
@@ -506,13 +508,19 @@ fn too_many_connections_are_told_to_come_back() {
         .await;
     });
     house.round();
-    drop(refused);
+    drop((refused, second));
     house.close();
 }
 
 #[test]
 fn the_same_device_twice_replaces_the_older() {
-    let mut house = House::new(impatient);
+    for arbiters in [1, 2] {
+        check_replaced(arbiters);
+    }
+}
+
+fn check_replaced(arbiters: usize) {
+    let mut house = House::new(|config| config.arbiters = arbiters);
     let (address, room) = (house.address, house.room);
     house.runtime.block_on(async {
         let mut older = Raw::welcomed(address, "twin", "phone").await;
@@ -529,6 +537,35 @@ fn the_same_device_twice_replaces_the_older() {
         let mut other = Raw::welcomed(address, "twin", "tablet").await;
         assert_eq!(other.ask(6, &beat()).await.kind(), Kind::HeartbeatAck);
         assert_eq!(older.ask(6, &beat()).await.kind(), Kind::HeartbeatAck, "another device replaces nobody");
+    });
+    house.round();
+    house.close();
+}
+
+#[test]
+fn of_many_connections_of_one_device_one_remains() {
+    const TWINS: usize = 40;
+    let mut house = House::new(|config| config.arbiters = 2);
+    let address = house.address;
+    house.runtime.block_on(async {
+        let connects: Vec<_> = (0..TWINS).map(|_| tokio::spawn(Raw::welcomed(address, "twin", "phone"))).collect();
+        let mut lives = Vec::new();
+        for connect in connects {
+            let mut raw = connect.await.unwrap();
+            lives.push(tokio::spawn(async move {
+                raw.send(&to_bytes(2, &join("hall", JoinFrom::Tail))).await;
+                raw.end().await.and_then(|got| got.refusal())
+            }));
+        }
+        until("one is left", async || lives.iter().filter(|life| !life.is_finished()).count() == 1).await;
+        assert_eq!(house.engine.sessions("twin").len(), 1);
+        let (over, left): (Vec<_>, Vec<_>) = lives.into_iter().partition(tokio::task::JoinHandle::is_finished);
+        for life in over {
+            assert_eq!(life.await.unwrap(), Some(Code::Replaced));
+        }
+        for life in left {
+            life.abort();
+        }
     });
     house.round();
     house.close();
@@ -667,6 +704,7 @@ fn a_position_that_cannot_be_is_answered_with_a_gap() {
             }
         }
     });
+    drop(raw);
     house.close();
 }
 
