@@ -70,7 +70,8 @@ impl Ring {
         }
     }
 
-    /// Reads from `start` to `end`, both held here, in either direction; records that expired by `now` are gaps.
+    /// Reads from `start` towards `end`, in either direction; records that expired by `now` are gaps. Everything within
+    /// the limit is held here.
     #[must_use]
     pub fn read(&self, start: Seq, end: Seq, direction: Direction, limit: PageLimit, now: UnixMillis) -> Records {
         let (low, high) = match direction {
@@ -80,12 +81,15 @@ impl Ring {
         if low > high {
             return Records::default();
         }
-        debug_assert!(self.first <= low && high <= self.last(), "{low}..={high} is not in the ring");
+        debug_assert!(self.first <= start && high <= self.last(), "{low}..={high} is not in the ring");
         let (mut records, mut bytes) = (0, 0);
         let fits = |seq: &Seq| {
             records += 1;
+            if records > limit.records.max(1) as usize {
+                return false; // Unseen: it may be below the ring, where a backward page goes on.
+            }
             bytes += self.entry(*seq).frame.len();
-            records == 1 || (records <= limit.records as usize && bytes <= limit.bytes as usize)
+            records == 1 || bytes <= limit.bytes as usize
         };
         let (from, to, next) = match direction {
             Direction::Forward => {

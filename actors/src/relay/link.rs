@@ -10,7 +10,7 @@ use std::{
 use actix::{Actor, Addr};
 use bytes::Bytes;
 use parlor_protocol::{
-    Name, Token,
+    Code, Name, Token,
     message::{DeviceClass, Network},
 };
 
@@ -22,6 +22,9 @@ use crate::{
     router::Presence,
     session::{Session, ToSession},
 };
+
+/// When a client that came during a shutdown may come again.
+const COME_BACK_MS: u32 = 500;
 
 /// What a client said of itself in its hello, checked.
 #[derive(Clone, Debug)]
@@ -135,6 +138,10 @@ impl Local {
         let entry =
             LinkEntry { serial: conn.serial, wire: wire.clone(), signals: signals.clone(), session: session.clone() };
         self.set_link(conn, Some(entry));
+        if self.draining() {
+            // Whoever is still in the door when the engine shuts down is told so, and not left waiting.
+            self.with(|state| state.close(conn, 0, Code::GoingAway, "the server shuts down", COME_BACK_MS));
+        }
         Link { local: self.clone(), conn, wire, signals, session }
     }
 }
@@ -195,7 +202,7 @@ impl Link {
     }
 
     /// Ends the connection with a close frame.
-    pub fn close(&self, code: parlor_protocol::Code, message: &'static str) {
+    pub fn close(&self, code: Code, message: &'static str) {
         self.local.close(self.conn, code, message, None);
     }
 

@@ -306,6 +306,14 @@ impl Local {
         self.0.state.borrow().pending_of(conn)
     }
 
+    pub(crate) fn takes(&self, conn: Conn) -> bool {
+        self.0.state.borrow().takes(conn)
+    }
+
+    pub(crate) fn congested(&self, conn: Conn) -> bool {
+        self.0.state.borrow_mut().congested(conn)
+    }
+
     pub(crate) fn refuse(&self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
         self.with(|state| state.refuse(conn, request, code, retry_after_ms, message));
     }

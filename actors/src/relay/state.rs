@@ -33,6 +33,9 @@ use crate::{
 /// Pulls that one connection may have under way.
 const PULLS_PER_CONNECTION_MAX: usize = 4;
 
+/// Fetches that one connection may have under way.
+const FETCHES_PER_CONNECTION_MAX: usize = 4;
+
 /// What a relay wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -61,7 +64,7 @@ pub enum Effect {
         /// The room, or `None` if the join was refused.
         room: Option<(RoomNumber, Name)>,
     },
-    /// Tell the connection's session that fewer requests wait for an answer.
+    /// Tell the connection's session that fewer requests, or fewer answers, wait.
     Answered(Conn),
     /// The connection has had its last frame: end it once that is written.
     Finish(Conn),
@@ -106,6 +109,8 @@ struct Connection {
     lagging: VecDeque<RoomNumber>,
     pulls: usize,
     pending: VecDeque<Pending>,
+    /// More waits than may, so that the session takes no further requests.
+    congested: bool,
     closing: Closing,
 }
 
@@ -211,6 +216,23 @@ impl State {
         self.connection(conn).map_or(0, |connection| connection.pending.len())
     }
 
+    /// Whether requests of this connection are still taken: it has not had its last frame.
+    #[must_use]
+    pub fn takes(&self, conn: Conn) -> bool {
+        self.connection(conn).is_some_and(|connection| connection.closing != Closing::Closed)
+    }
+
+    /// Whether so much waits for this connection that it has to read before it may ask for more. Its session is told
+    /// by [`Effect::Answered`] when that is over.
+    pub fn congested(&mut self, conn: Conn) -> bool {
+        let max = self.limits.outbound_bytes_max;
+        let Some(connection) = self.connection_mut(conn) else { return false };
+        connection.congested |= connection.outbound.bytes() > max;
+        // Pages are large: few may be on their way at a time, so that what comes at once is bounded, too.
+        let fetches = connection.pending.iter().filter(|pending| pending.asks == Asks::Fetch).count();
+        connection.congested || fetches >= FETCHES_PER_CONNECTION_MAX
+    }
+
     /// A connection is there.
     #[expect(clippy::cast_possible_truncation, reason = "the number of connections is limited")]
     pub fn on_connect(&mut self, device: DeviceKey) -> Conn {
@@ -225,6 +247,7 @@ impl State {
             lagging: VecDeque::new(),
             pulls: 0,
             pending: VecDeque::new(),
+            congested: false,
             closing: Closing::Open,
         });
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
@@ -522,6 +545,9 @@ impl State {
             connection.blocked_since = Some(now_mono);
         }
         if connection.outbound.bytes() <= low {
+            if std::mem::take(&mut connection.congested) {
+                self.effects.push_back(Effect::Answered(conn));
+            }
             self.pull_lagging(conn);
         }
     }
