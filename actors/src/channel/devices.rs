@@ -130,8 +130,9 @@ impl<Waiting> Devices<Waiting> {
     }
 
     /// How many are remembered.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
         self.devices.len()
     }
 

@@ -74,6 +74,13 @@ impl Reads {
         self.start(Purpose::Fetch { conn, request }, read, max)
     }
 
+    /// How many reads are under way.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// A read came back: what it was for.
     pub fn done(&mut self, id: u64) -> Option<Purpose> {
         let purpose = self.waiting.remove(&id)?;

@@ -226,6 +226,30 @@ impl State {
         self.extent.epoch()
     }
 
+    /// The newest committed seq.
+    #[must_use]
+    pub fn tail(&self) -> Seq {
+        self.extent.tail
+    }
+
+    /// How many subscribers there are, over all arbiters.
+    #[must_use]
+    pub fn subscribers(&self) -> u32 {
+        self.subscribers.iter().sum()
+    }
+
+    /// How many devices are remembered.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// How many reads of the store are under way.
+    #[must_use]
+    pub fn reading(&self) -> usize {
+        self.reads.len()
+    }
+
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
@@ -612,3 +636,6 @@ fn content_hash(publish: &Publish) -> u64 {
     hash.update(&publish.payload);
     hash.digest()
 }
+
+#[cfg(test)]
+mod tests;

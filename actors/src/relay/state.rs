@@ -210,6 +210,12 @@ impl State {
         self.connection(conn).map_or(0, |connection| connection.pending.len())
     }
 
+    /// How many pulls are under way, over all connections.
+    #[must_use]
+    pub fn pulls(&self) -> usize {
+        self.connections.iter().map(|(_, connection)| connection.pulls).sum()
+    }
+
     /// A connection is there.
     #[expect(clippy::cast_possible_truncation, reason = "the number of connections is limited")]
     pub fn on_connect(&mut self, device: DeviceKey) -> Conn {
@@ -667,3 +673,6 @@ impl State {
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: connection.serial }
     }
 }
+
+#[cfg(test)]
+mod tests;
