@@ -169,7 +169,12 @@ fn source(
         }
     };
     if ring.first() <= lowest {
-        return Source::Hot(ring.read(start, end, direction, limit, now));
+        if direction == Direction::Forward {
+            return Source::Hot(ring.read(start, end, direction, limit, now));
+        }
+        // What lies below the page may not be in the ring, and must not be looked at there.
+        let Records { runs, next } = ring.read(start, lowest, direction, limit, now);
+        return Source::Hot(Records { runs, next: next.or((lowest > end).then(|| lowest - 1)) });
     }
     Source::Cold(Read { room, start, end, direction, records_max: limit.records, bytes_max: limit.bytes, now })
 }

@@ -462,6 +462,16 @@ fn a_fetch_reads_both_ways_out_of_the_ring_and_out_of_the_store() {
 }
 
 #[test]
+fn a_backward_page_that_ends_at_the_rings_edge_looks_no_further() {
+    let mut room = hot_and_cold();
+    let fetch = |start| {
+        Input::Fetch(Fetch { conn: conn(0), request: 1, start: Some(start), direction: Direction::Backward, limit: 1 })
+    };
+    room.check(fetch(5), &["0: #1 page 5, next Some(4), tail 8"]);
+    room.check(fetch(4), &["read 1: 4-2, 1 of them"]);
+}
+
+#[test]
 fn a_pull_of_what_is_trimmed_tells_the_gap_first() {
     let mut room = hot_and_cold();
     room.check(Input::Pull { conn: conn(0), after: 0 }, &["0: 1 pulled none after 0 to 1"]);
