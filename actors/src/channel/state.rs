@@ -574,11 +574,13 @@ impl State {
         let Fetch { conn, request, start, direction, limit } = fetch;
         let wanted = (start, direction, limit);
         match source_of_fetch(self.room, &self.extent, &self.ring, wanted, &self.limits, now.unix_ms) {
-            Source::Hot(records) => self.answer_fetch(conn, request, &records),
-            Source::Cold(read) => match self.reads.fetch(conn, request, read, self.limits.reads_per_room_max) {
-                Ok(read) => self.effects.push_back(Effect::Read(read)),
-                Err(_) => self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "too many reads of this room"),
-            },
+            Source::Hot(records) => self.answer_fetch(conn, request, self.extent.tail, &records),
+            Source::Cold(read) => {
+                match self.reads.fetch(conn, request, self.extent.tail, read, self.limits.reads_per_room_max) {
+                    Ok(read) => self.effects.push_back(Effect::Read(read)),
+                    Err(_) => self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "too many reads of this room"),
+                }
+            }
         }
     }
 
@@ -586,12 +588,12 @@ impl State {
         let Some(purpose) = self.reads.done(id) else { return };
         match (purpose, records) {
             (Purpose::Pull { after, conns }, Ok(records)) => self.answer_pull(conns, after, &records),
-            (Purpose::Fetch { conn, request }, Ok(records)) => self.answer_fetch(conn, request, &records),
+            (Purpose::Fetch { conn, request, tail }, Ok(records)) => self.answer_fetch(conn, request, tail, &records),
             (Purpose::Pull { after, conns }, Err(error)) => {
                 tracing::warn!(room = %self.name, %error, "a page for lagging subscribers could not be read");
                 self.relay_each(conns, |conns| FromChannel::Pulled { conns, after, page: None });
             }
-            (Purpose::Fetch { conn, request }, Err(error)) => {
+            (Purpose::Fetch { conn, request, .. }, Err(error)) => {
                 tracing::warn!(room = %self.name, %error, "a page could not be read");
                 self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the page could not be read now");
             }
@@ -604,8 +606,8 @@ impl State {
         self.relay_each(conns, |conns| FromChannel::Pulled { conns, after, page: page.clone() });
     }
 
-    fn answer_fetch(&mut self, conn: Conn, request: u32, records: &Records) {
-        let frame = to_page(self.room, &self.extent, records, request);
+    fn answer_fetch(&mut self, conn: Conn, request: u32, tail: Seq, records: &Records) {
+        let frame = to_page(self.room, self.extent.epoch(), tail, records, request);
         self.relay(conn.arbiter, FromChannel::Answer { conn, request, frame });
     }
 

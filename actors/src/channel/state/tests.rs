@@ -472,6 +472,18 @@ fn a_backward_page_that_ends_at_the_rings_edge_looks_no_further() {
 }
 
 #[test]
+fn a_page_out_of_the_store_tells_the_tail_that_it_was_read_to() {
+    let mut room = hot_and_cold();
+    let fetch = Fetch { conn: conn(0), request: 1, start: Some(4), direction: Direction::Forward, limit: 3 };
+    room.check(Input::Fetch(fetch), &["read 1: 4-8, 3 of them"]);
+    room.ann(2, 9, &["end turn"]);
+    room.commit();
+    // Had it told 9, a client that goes on behind the tail would never see it.
+    let records = Ok(records(4, 8));
+    room.check(Input::Read { id: 1, records }, &["0: #1 page 4 5 6 7 8, next None, tail 8"]);
+}
+
+#[test]
 fn a_pull_of_what_is_trimmed_tells_the_gap_first() {
     let mut room = hot_and_cold();
     room.check(Input::Pull { conn: conn(0), after: 0 }, &["0: 1 pulled none after 0 to 1"]);
