@@ -156,6 +156,20 @@ impl<Waiting> Devices<Waiting> {
     }
 }
 
+impl<Waiting> Device<Waiting> {
+    /// A send was refused for now: later ones are held back until it comes again, or until then.
+    pub fn hold(&mut self, nonce: Nonce, now: u64, until: u64) {
+        if self.held.is_none_or(|(held, until)| nonce <= held || until <= now) {
+            self.held = Some((nonce, until));
+        }
+    }
+
+    /// A send that was answered: if later ones were held back for it, they are no longer.
+    pub fn release(&mut self, nonce: Nonce) {
+        self.held.take_if(|(held, _)| *held == nonce);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use parlor_protocol::DeviceTag;

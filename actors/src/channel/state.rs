@@ -359,13 +359,18 @@ impl State {
             return self.refuse(conn, request, Code::NotJoined, 0, "the session has left this room");
         };
         let Some(window) = &device.window else {
-            // A rebuilt room, or the load failed before.
+            // A rebuilt room, or the load failed before. What comes when it is loaded must not overtake this one.
+            device.hold(nonce, now.mono_ms, hold_until);
             if self.devices.wants_load(&publish.device) {
                 self.effects.push_back(Effect::LoadAnswers(publish.device));
             }
             return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
         };
-        match window.look_up(nonce, hash) {
+        let known = window.look_up(nonce, hash);
+        if known != Known::New {
+            device.release(nonce);
+        }
+        match known {
             Known::New => {}
             Known::Repeat(Answer { seq, time, .. }) => {
                 let stored = Stored { conn, request, nonce, seq, time, duplicate: true };
@@ -407,7 +412,7 @@ impl State {
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,
                 None => {
-                    device.held = Some((nonce, hold_until));
+                    device.hold(nonce, now.mono_ms, hold_until);
                     return self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the store's queue is full");
                 }
             },

@@ -328,6 +328,26 @@ fn a_full_queue_refuses_and_what_comes_behind_is_held_back() {
 }
 
 #[test]
+fn a_publish_refused_while_answers_are_loaded_is_not_overtaken() {
+    let mut room = room(Durability::Synced, 1, 2);
+    let want = ["load ann", "0: adopted 1-2"];
+    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann"), key("ann")] }, &want);
+    room.ann(2, 6, &["0: #2 RoomUnavailable"]);
+    room.answers("ann", vec![answer(5, 2, "x")]);
+    room.ann(3, 7, &["0: #3 HeldBack"]);
+    room.ann(4, 6, &["end turn"]);
+    room.ann(5, 7, &[]);
+    // One that was stored before the rebuild releases what was held back for it, too.
+    let mut room = self::room(Durability::Synced, 1, 2);
+    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann")] }, &want);
+    room.ann(2, 5, &["0: #2 RoomUnavailable"]);
+    room.answers("ann", vec![answer(5, 2, "x")]);
+    room.ann(3, 6, &["0: #3 HeldBack"]);
+    room.ann(4, 5, &["0: #4 stored at 2 again"]);
+    room.ann(5, 6, &["end turn"]);
+}
+
+#[test]
 fn a_failed_store_leaves_the_outcome_unknown_and_takes_nothing_more() {
     let mut room = joined(0);
     room.ann(2, 1, &["end turn"]);
