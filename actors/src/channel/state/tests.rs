@@ -431,6 +431,28 @@ fn a_join_whose_answers_cannot_be_loaded_is_refused_and_leaves_nothing() {
 }
 
 #[test]
+fn an_answer_that_was_asked_for_before_a_device_left_is_not_taken_for_a_newer_one() {
+    let mut room = room(Durability::Synced, 1, 0);
+    // Adopted, gone and back: two loads would be under way, and the older might be answered last.
+    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann")] }, &["load ann", "0: adopted 1-0"]);
+    room.detach("ann", 0);
+    assert_eq!(room.join("ann", 0, JoinFrom::Tail), [""; 0], "one load at a time");
+    assert_eq!(room.answers("ann", vec![]), ["0: attach ann at 0 of 0"]);
+    room.ann(2, 1, &["end turn"]);
+    room.commit();
+    room.detach("ann", 0);
+    assert_eq!(room.join("ann", 0, JoinFrom::Tail), ["load ann"]);
+    assert_eq!(room.answers("ann", vec![answer(1, 1, "x")]), ["0: attach ann at 1 of 1, nonce 1"]);
+    room.ann(3, 1, &["0: #3 stored at 1 again"]);
+    // Gone while it is loaded: nothing is left behind.
+    room.detach("ann", 0);
+    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann")] }, &["load ann", "0: adopted 1-1"]);
+    room.detach("ann", 0);
+    room.answers("ann", vec![]);
+    assert_eq!(room.state.devices(), 0);
+}
+
+#[test]
 fn cold_pulls_of_one_page_share_a_read() {
     let mut room = room(Durability::Synced, 1, 9);
     room.check(Input::Pull { conn: conn(0), after: 2 }, &["read 1: 3-9, 3 of them"]);
