@@ -501,9 +501,10 @@ impl State {
             }
             let start = extent.resume(before, subscriber.cursor);
             subscriber.cursor = start.cursor;
-            let lagged = subscriber.standing == Standing::Lagging;
+            // In a new epoch even a subscriber that lagged may stand at the tail now.
+            connection.lagging.retain(|lagging| *lagging != room);
             subscriber.standing = if start.cursor == tail { Standing::Live } else { Standing::Lagging };
-            if subscriber.standing == Standing::Lagging && !lagged {
+            if subscriber.standing == Standing::Lagging {
                 connection.lagging.push_back(room);
             }
             let conn = Conn { arbiter: self.arbiter, slot: subscriber.slot, serial: connection.serial };

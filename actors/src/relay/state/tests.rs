@@ -344,6 +344,20 @@ fn a_pull_under_way_at_a_death_is_made_again() {
 }
 
 #[test]
+fn a_lagging_subscriber_that_is_adopted_at_the_tail_is_live() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 0);
+    relay.news(batch(1, 1, 300), &[]);
+    relay.news(batch(2, 2, 300), &[]);
+    relay.state.on_channel_down(ROOM);
+    // A `memory` room begins anew, and the subscriber stands at the tail of nothing.
+    relay.news(adopted(&[(4, 1)], 1, 0), &[]);
+    assert_eq!((relay.reads(ann), relay.effects()), ("1 gap 1-0 NewEpoch".into(), vec![]));
+    relay.news(batch(1, 1, 10), &[]);
+    assert_eq!((relay.reads(ann), relay.state.pulls()), ("1".into(), 0));
+}
+
+#[test]
 fn a_slow_reader_is_closed_and_then_killed() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);
