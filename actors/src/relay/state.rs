@@ -540,8 +540,10 @@ impl State {
     /// Time passed: tries failed pulls again and closes connections that do not read.
     pub fn on_tick(&mut self, now_mono: u64) {
         for (conn, room) in std::mem::take(&mut self.retries) {
-            if let Some(connection) = self.connection_mut(conn)
-                && connection.rooms.iter().any(|(attached, _)| *attached == room)
+            // Meanwhile it may have left and come back, or have been adopted.
+            if let Some((subscriber, _)) = self.subscriber_mut(conn, room)
+                && subscriber.standing == Standing::Lagging
+                && let Some(connection) = self.connection_mut(conn)
                 && !connection.lagging.contains(&room)
             {
                 connection.lagging.push_back(room);

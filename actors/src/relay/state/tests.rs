@@ -273,6 +273,22 @@ fn a_leave_answers_the_cursor_and_a_late_page_is_not_taken_for_the_next_membersh
 }
 
 #[test]
+fn a_retry_of_a_pull_does_not_outlive_its_membership() {
+    let mut relay = relay();
+    let ann = relay.connect("ann");
+    relay.attach(ann, "ann", 3, 5);
+    relay.news(FromChannel::Pulled { conns: vec![ann], after: 3, page: None }, &[]);
+    relay.state.on_leave(ann, ROOM);
+    assert_eq!(relay.attach(ann, "ann", 4, 5), ["detached ann", "answered 0", "join of 0 ends", "pull 0 after 4"]);
+    relay.tick(200, &[]);
+    relay.news(pulled(&[ann], 4, 5), &[]);
+    relay.news(FromChannel::Pulled { conns: vec![ann], after: 5, page: None }, &[]);
+    assert_eq!((relay.reads(ann), relay.state.pulls()), ("5".into(), 0));
+    relay.news(batch(6, 6, 10), &[]);
+    assert_eq!(relay.reads(ann), "6", "it is live");
+}
+
+#[test]
 fn whoever_leaves_the_others_keep_their_places() {
     let mut relay = relay();
     let mut conns: Vec<Conn> = (0..8).map(|n| relay.live(&format!("user {n}"), 0)).collect();
