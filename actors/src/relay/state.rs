@@ -122,6 +122,9 @@ struct Room {
     epoch: Epoch,
     /// The newest seq that the channel told.
     tail: Seq,
+    /// The channel that told it is gone, and its successor has not taken up the subscribers yet. What that one commits
+    /// meanwhile is behind its tail, of which they know nothing.
+    orphaned: bool,
     subscribers: Vec<Subscriber>,
 }
 
@@ -342,13 +345,19 @@ impl State {
 
     fn on_attach(&mut self, room: RoomNumber, attach: Attach) {
         let Attach { conn, request, device, name, epoch, tail, cursor, answer } = attach;
+        if self.rooms.get(&room).is_some_and(|entry| entry.orphaned) {
+            // It overtook the adoption of those before it, and was answered, unless a client uses a number twice.
+            self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt");
+            self.effects.push_back(Effect::Detached { room, device });
+            return;
+        }
         if self.end(conn, request).is_none() {
             // The connection is gone, and the channel has to hear of it.
             self.effects.push_back(Effect::Detached { room, device });
             return;
         }
         self.push(conn, answer);
-        let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, subscribers: Vec::new() });
+        let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, orphaned: false, subscribers: Vec::new() });
         // Batches and attachments come from one channel in order, so both know the same tail.
         (entry.epoch, entry.tail) = (epoch, tail);
         let standing = if cursor == tail { Standing::Live } else { Standing::Lagging };
@@ -411,7 +420,7 @@ impl State {
     }
 
     fn on_batch(&mut self, room: RoomNumber, batch: &Batch) {
-        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        let Some(entry) = self.rooms.get_mut(&room).filter(|entry| !entry.orphaned) else { return };
         entry.tail = batch.last;
         for subscriber in &mut entry.subscribers {
             if subscriber.standing != Standing::Live {
@@ -465,6 +474,9 @@ impl State {
 
     /// The room's channel died: what waited for it is answered, and pulls will not come back.
     pub fn on_channel_down(&mut self, room: RoomNumber) {
+        if let Some(entry) = self.rooms.get_mut(&room) {
+            entry.orphaned = true;
+        }
         let mut ended = Vec::new();
         for (slot, connection) in &self.connections {
             let conn = self.conn(slot, connection);
@@ -492,7 +504,7 @@ impl State {
         let Some(entry) = self.rooms.get_mut(&room) else { return };
         let extent = Extent { epochs, first, tail };
         let (before, epoch) = (entry.epoch, extent.epoch());
-        (entry.epoch, entry.tail) = (epoch, tail);
+        (entry.epoch, entry.tail, entry.orphaned) = (epoch, tail, false);
         let mut behind = Vec::new();
         for subscriber in &mut entry.subscribers {
             let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };

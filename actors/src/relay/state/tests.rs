@@ -374,6 +374,24 @@ fn a_lagging_subscriber_that_is_adopted_at_the_tail_is_live() {
 }
 
 #[test]
+fn a_successors_batch_that_comes_before_the_adoption_leaves_no_hole() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 4);
+    relay.state.on_channel_down(ROOM);
+    // Somebody else's join has overtaken the adoption. The dead channel had stored 5, and told nobody.
+    relay.news(batch(6, 6, 10), &[]);
+    relay.news(adopted(&[(3, 1)], 1, 6), &["pull 0 after 4"]);
+    relay.news(batch(7, 7, 10), &[]);
+    relay.news(pulled(&[ann], 4, 7), &[]);
+    assert_eq!(relay.reads(ann), "5 6 7");
+    // Such a join is answered already; should its number have been used again, it is answered once more.
+    relay.state.on_channel_down(ROOM);
+    let bob = relay.connect("bob");
+    assert_eq!(relay.attach(bob, "bob", 9, 9), ["answered 1", "join of 1 fails", "detached bob"]);
+    assert_eq!((relay.reads(bob), relay.state.pending()), ("#1 RoomUnavailable".into(), 0));
+}
+
+#[test]
 fn a_slow_reader_is_closed_and_then_killed() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);
