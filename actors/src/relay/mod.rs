@@ -321,6 +321,9 @@ impl Local {
     }
 
     pub(crate) fn to_channel(&self, conn: Conn, request: u32, room: RoomNumber, input: channel::state::Input) {
+        if !self.0.state.borrow_mut().may_pass(conn, request) {
+            return self.refuse(conn, request, Code::HeldBack, 100, "an earlier send was refused: send again in order");
+        }
         let channel = self.0.channels.borrow().get(&room).filter(|channel| channel.connected()).cloned();
         match channel {
             Some(channel) => channel.do_send(input),

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Code, Epoch, Extensions, Name, RoomNumber, Seq,
+    Advice, Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq,
     message::{Ack, Close, Durability, Error, Gap, Left},
 };
 use slab::Slab;
@@ -84,8 +84,8 @@ pub struct Pending {
 pub enum Asks {
     /// To join.
     Join,
-    /// To publish.
-    Publish,
+    /// To publish, under this nonce.
+    Publish(Nonce),
     /// To read.
     Fetch,
 }
@@ -105,7 +105,18 @@ struct Connection {
     lagging: VecDeque<RoomNumber>,
     pulls: usize,
     pending: VecDeque<Pending>,
+    /// Publishes that were refused for now: later ones of the room are held back.
+    held: Vec<Held>,
     closing: Closing,
+}
+
+/// A publish that was refused for now, the lowest of its room.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    room: RoomNumber,
+    nonce: Nonce,
+    /// On the monotonic clock; set by the next tick.
+    until: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -233,6 +244,7 @@ impl State {
             lagging: VecDeque::new(),
             pulls: 0,
             pending: VecDeque::new(),
+            held: Vec::new(),
             closing: Closing::Open,
         });
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
@@ -263,6 +275,21 @@ impl State {
         if let Some(pending) = connection.pending.iter_mut().find(|pending| pending.request == request) {
             pending.room = Some(room);
         }
+    }
+
+    /// Whether a pending publish may go to its channel: not before one that was refused for now has come again. Only the
+    /// relay sees all refusals, those of a dead channel's successor and those for want of a channel too. Nothing passes
+    /// from a connection that is gone, since what was held back for it is forgotten.
+    pub fn may_pass(&mut self, conn: Conn, request: u32) -> bool {
+        let Some(connection) = self.connection_mut(conn) else { return false };
+        let newest = connection.pending.iter().rev().find(|pending| pending.request == request);
+        let Some(Pending { room: Some(room), asks: Asks::Publish(nonce), .. }) = newest.copied() else { return true };
+        let Some(at) = connection.held.iter().position(|held| held.room == room) else { return true };
+        if nonce == connection.held[at].nonce {
+            connection.held.swap_remove(at);
+            return true;
+        }
+        nonce < connection.held[at].nonce
     }
 
     /// A frame for one connection that no pending request waits for.
@@ -339,6 +366,9 @@ impl State {
         if ended.asks == Asks::Join {
             self.effects.push_back(Effect::JoinEnded { conn, request, room: None });
         }
+        if let (Asks::Publish(nonce), Some(room), Advice::RetryLater) = (ended.asks, ended.room, code.advice()) {
+            self.hold(conn, room, nonce);
+        }
         self.on_send(conn, request, &Error { code, retry_after_ms, message, extensions: Extensions::default() });
         self.close_if_answered(conn);
     }
@@ -381,6 +411,7 @@ impl State {
         let at = connection.rooms.iter().position(|(attached, _)| *attached == room)?;
         let (_, index) = connection.rooms.swap_remove(at);
         connection.lagging.retain(|lagging| *lagging != room);
+        connection.held.retain(|held| held.room != room);
         let device = connection.device.clone();
         let entry = self.rooms.get_mut(&room)?;
         let left = entry.subscribers.swap_remove(index as usize);
@@ -485,7 +516,7 @@ impl State {
         }
         for (conn, Pending { request, asks, .. }) in ended {
             let (code, message) = match asks {
-                Asks::Publish => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
+                Asks::Publish(_) => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
                 Asks::Join | Asks::Fetch => (Code::RoomUnavailable, "the room is being rebuilt"),
             };
             self.refuse(conn, request, code, 100, message);
@@ -561,6 +592,10 @@ impl State {
                 connection.lagging.push_back(room);
             }
             self.pull_lagging(conn);
+        }
+        let hold_until = now_mono + self.limits.hold_back_ms;
+        for (_, connection) in &mut self.connections {
+            connection.held.retain_mut(|held| *held.until.get_or_insert(hold_until) > now_mono);
         }
         let overdue = |connection: &Connection| {
             let patience = match connection.closing {
@@ -646,6 +681,19 @@ impl State {
         self.pending -= 1;
         self.effects.push_back(Effect::Answered(conn));
         ended
+    }
+
+    fn hold(&mut self, conn: Conn, room: RoomNumber, nonce: Nonce) {
+        let Some(connection) = self.connection_mut(conn) else { return };
+        // Its membership may have ended meanwhile, and its nonces' order with that.
+        if !connection.rooms.iter().any(|(attached, _)| *attached == room) {
+            return;
+        }
+        match connection.held.iter_mut().find(|held| held.room == room) {
+            Some(held) if held.nonce < nonce => {}
+            Some(held) => *held = Held { room, nonce, until: None },
+            None => connection.held.push(Held { room, nonce, until: None }),
+        }
     }
 
     fn push(&mut self, conn: Conn, frames: Bytes) {

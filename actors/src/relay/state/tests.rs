@@ -316,7 +316,7 @@ fn whoever_leaves_the_others_keep_their_places() {
 fn a_dead_channels_requests_are_answered() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);
-    relay.begin(ann, 2, Asks::Publish);
+    relay.begin(ann, 2, Asks::Publish(1));
     relay.begin(ann, 3, Asks::Fetch);
     relay.begin(ann, 4, Asks::Join);
     relay.state.begin(ann, Pending { request: 5, room: None, asks: Asks::Join });
@@ -327,6 +327,37 @@ fn a_dead_channels_requests_are_answered() {
     assert_eq!((relay.state.pending(), relay.state.pending_of(ann)), (2, 2));
     relay.state.on_disconnect(ann);
     assert_eq!(relay.state.pending(), 0);
+}
+
+#[test]
+fn a_publish_refused_for_now_holds_back_the_later_ones_of_its_room() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 0);
+    let passes = |relay: &mut Relay, request, nonce| {
+        relay.begin(ann, request, Asks::Publish(nonce));
+        relay.state.may_pass(ann, request)
+    };
+    assert!(passes(&mut relay, 2, 5) && passes(&mut relay, 3, 6));
+    // The channel dies with both, and the client, which does not know yet, sends one more.
+    relay.state.on_channel_down(ROOM);
+    assert!(!passes(&mut relay, 4, 7));
+    relay.news(refused(ann, 4, Code::HeldBack), &["answered 0", "answered 0", "answered 0"]);
+    assert!(passes(&mut relay, 5, 5) && passes(&mut relay, 6, 6) && passes(&mut relay, 7, 7));
+    // What is refused for good holds back nothing; what is given up, not for ever.
+    relay.news(refused(ann, 5, Code::NonceConflict), &["answered 0"]);
+    assert!(passes(&mut relay, 8, 8));
+    relay.news(refused(ann, 8, Code::Busy), &["answered 0"]);
+    relay.tick(200, &[]);
+    assert!(!passes(&mut relay, 9, 9));
+    relay.tick(100, &[]);
+    assert!(passes(&mut relay, 10, 9));
+    // It ends with the membership, and nothing passes for a connection that is gone.
+    relay.news(refused(ann, 10, Code::Busy), &["answered 0"]);
+    relay.state.on_leave(ann, ROOM);
+    relay.attach(ann, "ann", 0, 0);
+    assert!(passes(&mut relay, 11, 12));
+    relay.state.on_disconnect(ann);
+    assert!(!passes(&mut relay, 12, 13));
 }
 
 #[test]
@@ -418,8 +449,8 @@ fn a_slow_reader_is_closed_and_then_killed() {
 fn a_goodbye_waits_for_the_answers() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);
-    relay.begin(ann, 2, Asks::Publish);
-    relay.begin(ann, 3, Asks::Publish);
+    relay.begin(ann, 2, Asks::Publish(1));
+    relay.begin(ann, 3, Asks::Publish(2));
     relay.state.on_close(ann, Code::Goodbye, "", true);
     relay.news(stored(ann, 2), &["answered 0"]);
     relay.news(refused(ann, 3, Code::Busy), &["answered 0", "finish 0"]);
