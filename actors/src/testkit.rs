@@ -433,6 +433,9 @@ impl Inside {
         if fenced && room.writer != Some(generation) {
             return Err(StoreError::Superseded(generation));
         }
+        if !fenced && first <= room.tail() {
+            room.records.truncate(index(first));
+        }
         if first != room.tail() + 1 || room.epoch() != epoch {
             room.writer = None;
             assert!(!fenced, "an append begins with seq {first} of {epoch}, the tail is {}", room.tail());

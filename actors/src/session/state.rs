@@ -332,3 +332,6 @@ impl State {
         self.effects.push_back(Effect::Close { code, message, when_answered });
     }
 }
+
+#[cfg(test)]
+mod tests;
