@@ -302,8 +302,8 @@ impl Local {
         self.0.state.borrow_mut().begin(conn, pending);
     }
 
-    pub(crate) fn pending_of(&self, conn: Conn) -> usize {
-        self.0.state.borrow().pending_of(conn)
+    pub(crate) fn may_ask(&self, conn: Conn) -> bool {
+        self.0.state.borrow_mut().may_ask(conn)
     }
 
     pub(crate) fn refuse(&self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {

@@ -60,7 +60,7 @@ pub enum Effect {
         /// The room, or `None` if the join was refused.
         room: Option<(RoomNumber, Name)>,
     },
-    /// Tell the connection's session that fewer requests wait for an answer.
+    /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),
     /// The connection has had its last frame: end it once that is written.
     Finish(Conn),
@@ -107,6 +107,8 @@ struct Connection {
     pending: VecDeque<Pending>,
     /// Publishes that were refused for now: later ones of the room are held back.
     held: Vec<Held>,
+    /// Its session waits for the socket before it handles more.
+    unheard: bool,
     closing: Closing,
 }
 
@@ -245,6 +247,7 @@ impl State {
             pulls: 0,
             pending: VecDeque::new(),
             held: Vec::new(),
+            unheard: false,
             closing: Closing::Open,
         });
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
@@ -275,6 +278,15 @@ impl State {
         if let Some(pending) = connection.pending.iter_mut().find(|pending| pending.request == request) {
             pending.room = Some(room);
         }
+    }
+
+    /// Whether a session may handle its client's next request: not while too many wait for an answer, nor while the client
+    /// does not read those that it was given. [`Effect::Answered`] says when to ask again.
+    pub fn may_ask(&mut self, conn: Conn) -> bool {
+        let (pending_max, bytes_max) = (self.limits.unanswered_requests_max, self.limits.outbound_bytes_max);
+        let Some(connection) = self.connection_mut(conn) else { return true };
+        connection.unheard = connection.outbound.bytes() > bytes_max;
+        !connection.unheard && connection.pending.len() < pending_max as usize
     }
 
     /// Whether a pending publish may go to its channel: not before one that was refused for now has come again. Only the
@@ -571,6 +583,9 @@ impl State {
             connection.blocked_since = Some(now_mono);
         }
         if connection.outbound.bytes() <= low {
+            if std::mem::take(&mut connection.unheard) {
+                self.effects.push_back(Effect::Answered(conn));
+            }
             self.pull_lagging(conn);
         }
     }

@@ -461,7 +461,7 @@ impl House {
             let pending = self.arbiters[usize::from(conn.arbiter)].state.pending_of(conn);
             assert!(pending <= limits.unanswered_requests_max as usize, "unanswered requests: {pending}");
             // Beyond what is pushed: answers to what was asked, and pages that were pulled.
-            let page = limits.page_bytes_max as usize + 300;
+            let page = limits.page_bytes_max as usize + 100;
             let max = limits.outbound_bytes_max + (limits.unanswered_requests_max as usize + 4) * page;
             let waits = self.outbound_bytes(conn);
             assert!(waits <= max, "{waits} bytes wait for a connection, {max} may");
@@ -773,12 +773,11 @@ impl House {
     }
 
     fn work(&mut self, conn: Conn) {
-        let max = self.limits.unanswered_requests_max as usize;
         loop {
-            let pending = self.arbiters[usize::from(conn.arbiter)].state.pending_of(conn);
+            let may_ask = self.arbiters[usize::from(conn.arbiter)].state.may_ask(conn);
             let Some(line) = self.line_of(conn) else { return };
             let Some(frames) = line.backlog.front_mut() else { break };
-            if pending >= max {
+            if !may_ask {
                 (line.held, line.busy) = (true, true);
                 return;
             }

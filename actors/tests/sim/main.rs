@@ -92,7 +92,11 @@ impl World {
             }
             840..880 => client.push(house, room, false),
             880..890 => client.push(house, room, true),
-            890..910 => client.fetch(house, room),
+            890..909 => client.fetch(house, room),
+            909..910 => {
+                house.count("many fetches");
+                (0..150).for_each(|_| client.fetch(house, room));
+            }
             910..915 => client.beat(house),
             915..945 => {
                 if client.conn.is_none() {
@@ -409,6 +413,7 @@ const MUST_HAPPEN: &[&str] = &[
     "gap: trimmed while joined",
     "hang up",
     "long silence",
+    "many fetches",
     "loss of power",
     "records lost",
     "refused: busy",

@@ -446,6 +446,27 @@ fn a_slow_reader_is_closed_and_then_killed() {
 }
 
 #[test]
+fn a_client_that_asks_and_does_not_read_is_not_heard() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 0);
+    // Each answer makes room for the next request, but not in the client.
+    for request in 2..6 {
+        assert!(relay.state.may_ask(ann), "{request}");
+        relay.begin(ann, request, Asks::Fetch);
+        relay.news(FromChannel::Answer { conn: ann, request, frame: deliver(1, 100) }, &["answered 0"]);
+        relay.write(ann, false);
+    }
+    assert!(!relay.state.may_ask(ann));
+    assert_eq!(relay.effects(), [""; 0]);
+    assert_eq!(relay.reads(ann), "1 1 1 1");
+    assert_eq!(relay.effects(), ["answered 0"]);
+    assert!(relay.state.may_ask(ann));
+    // Nor while too many wait for an answer.
+    (0..64).for_each(|request| relay.begin(ann, request, Asks::Fetch));
+    assert!(!relay.state.may_ask(ann));
+}
+
+#[test]
 fn a_goodbye_waits_for_the_answers() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);
