@@ -24,4 +24,5 @@ pub mod restart;
 pub mod router;
 pub mod session;
 pub mod supervisor;
+pub mod testkit;
 mod turns;

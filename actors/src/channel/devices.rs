@@ -89,14 +89,18 @@ impl<Waiting> Devices<Waiting> {
         if device.window.is_none() {
             device.window = Some(Window::from_slots(answers));
         }
-        std::mem::take(&mut device.waiting)
+        let waiting = std::mem::take(&mut device.waiting);
+        self.forget_if_idle(key);
+        waiting
     }
 
     /// A load failed: returns what waited for it.
     pub fn not_loaded(&mut self, key: &DeviceKey) -> Vec<Waiting> {
         let Some(device) = self.devices.get_mut(key) else { return Vec::new() };
         device.loading = false;
-        std::mem::take(&mut device.waiting)
+        let waiting = std::mem::take(&mut device.waiting);
+        self.forget_if_idle(key);
+        waiting
     }
 
     /// A record of this device was given its seq: the slot that its answer takes. `None` if the device is not ready.
@@ -130,13 +134,16 @@ impl<Waiting> Devices<Waiting> {
     }
 
     /// How many are remembered.
-    #[cfg(test)]
-    fn len(&self) -> usize {
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
         self.devices.len()
     }
 
     fn forget_if_idle(&mut self, key: &DeviceKey) {
-        if self.devices.get(key).is_none_or(|device| device.attached > 0 || device.pending > 0) {
+        // While its window is loaded it stays, so that no second load begins: the first might be answered last, when the
+        // store has long had more.
+        if self.devices.get(key).is_none_or(|device| device.attached > 0 || device.pending > 0 || device.loading) {
             return;
         }
         let Some(absent_max) = self.absent_max else {
@@ -152,6 +159,20 @@ impl<Waiting> Devices<Waiting> {
                 self.devices.remove(&oldest);
             }
         }
+    }
+}
+
+impl<Waiting> Device<Waiting> {
+    /// A send was refused for now: later ones are held back until it comes again, or until then.
+    pub fn hold(&mut self, nonce: Nonce, now: u64, until: u64) {
+        if self.held.is_none_or(|(held, until)| nonce <= held || until <= now) {
+            self.held = Some((nonce, until));
+        }
+    }
+
+    /// A send that was answered: if later ones were held back for it, they are no longer.
+    pub fn release(&mut self, nonce: Nonce) {
+        self.held.take_if(|(held, _)| *held == nonce);
     }
 }
 

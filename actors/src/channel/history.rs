@@ -4,7 +4,7 @@ use std::collections::{HashMap, hash_map::Entry};
 
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
-    Extensions, List, RoomNumber, Seq, UnixMillis,
+    Epoch, Extensions, List, RoomNumber, Seq, UnixMillis,
     message::{Direction, GAPS_PER_PAGE_MAX, Gap, GapReason, Page, PageGap},
 };
 
@@ -43,6 +43,8 @@ pub enum Purpose {
         conn: Conn,
         /// Which one.
         request: u32,
+        /// The tail when it was asked, where the read ends.
+        tail: Seq,
     },
 }
 
@@ -70,8 +72,22 @@ impl Reads {
     }
 
     /// Registers a fetch. `Err` if too many reads are under way.
-    pub fn fetch(&mut self, conn: Conn, request: u32, read: Read, max: usize) -> Result<NewRead, StoreError> {
-        self.start(Purpose::Fetch { conn, request }, read, max)
+    pub fn fetch(
+        &mut self,
+        conn: Conn,
+        request: u32,
+        tail: Seq,
+        read: Read,
+        max: usize,
+    ) -> Result<NewRead, StoreError> {
+        self.start(Purpose::Fetch { conn, request, tail }, read, max)
+    }
+
+    /// How many reads are under way.
+    #[must_use]
+    #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
+    pub fn len(&self) -> usize {
+        self.waiting.len()
     }
 
     /// A read came back: what it was for.
@@ -162,7 +178,12 @@ fn source(
         }
     };
     if ring.first() <= lowest {
-        return Source::Hot(ring.read(start, end, direction, limit, now));
+        if direction == Direction::Forward {
+            return Source::Hot(ring.read(start, end, direction, limit, now));
+        }
+        // What lies below the page may not be in the ring, and must not be looked at there.
+        let Records { runs, next } = ring.read(start, lowest, direction, limit, now);
+        return Source::Hot(Records { runs, next: next.or((lowest > end).then(|| lowest - 1)) });
     }
     Source::Cold(Read { room, start, end, direction, records_max: limit.records, bytes_max: limit.bytes, now })
 }
@@ -191,9 +212,9 @@ pub fn to_stream(room: RoomNumber, extent: &Extent, records: &Records) -> Option
     covered.map(|last| (last, stream.freeze()))
 }
 
-/// The runs as the answer to a fetch.
+/// The runs as the answer to a fetch of when the room's tail was `tail`.
 #[must_use]
-pub fn to_page(room: RoomNumber, extent: &Extent, records: &Records, request: u32) -> Bytes {
+pub fn to_page(room: RoomNumber, epoch: Epoch, tail: Seq, records: &Records, request: u32) -> Bytes {
     let mut gaps = List::default();
     let mut frames = Vec::new();
     for run in &records.runs {
@@ -211,14 +232,7 @@ pub fn to_page(room: RoomNumber, extent: &Extent, records: &Records, request: u3
             &joined
         }
     };
-    let page = Page {
-        room,
-        epoch: extent.epoch(),
-        tail: extent.tail,
-        next: records.next,
-        gaps,
-        records: records_bytes,
-        extensions: Extensions::default(),
-    };
+    let page =
+        Page { room, epoch, tail, next: records.next, gaps, records: records_bytes, extensions: Extensions::default() };
     parlor_protocol::to_bytes(request, &page)
 }

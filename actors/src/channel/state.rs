@@ -226,6 +226,30 @@ impl State {
         self.extent.epoch()
     }
 
+    /// The newest committed seq.
+    #[must_use]
+    pub fn tail(&self) -> Seq {
+        self.extent.tail
+    }
+
+    /// How many subscribers there are, over all arbiters.
+    #[must_use]
+    pub fn subscribers(&self) -> u32 {
+        self.subscribers.iter().sum()
+    }
+
+    /// How many devices are remembered.
+    #[must_use]
+    pub fn devices(&self) -> usize {
+        self.devices.len()
+    }
+
+    /// How many reads of the store are under way.
+    #[must_use]
+    pub fn reading(&self) -> usize {
+        self.reads.len()
+    }
+
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
@@ -335,13 +359,18 @@ impl State {
             return self.refuse(conn, request, Code::NotJoined, 0, "the session has left this room");
         };
         let Some(window) = &device.window else {
-            // A rebuilt room, or the load failed before.
+            // A rebuilt room, or the load failed before. What comes when it is loaded must not overtake this one.
+            device.hold(nonce, now.mono_ms, hold_until);
             if self.devices.wants_load(&publish.device) {
                 self.effects.push_back(Effect::LoadAnswers(publish.device));
             }
             return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
         };
-        match window.look_up(nonce, hash) {
+        let known = window.look_up(nonce, hash);
+        if known != Known::New {
+            device.release(nonce);
+        }
+        match known {
             Known::New => {}
             Known::Repeat(Answer { seq, time, .. }) => {
                 let stored = Stored { conn, request, nonce, seq, time, duplicate: true };
@@ -383,7 +412,7 @@ impl State {
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,
                 None => {
-                    device.held = Some((nonce, hold_until));
+                    device.hold(nonce, now.mono_ms, hold_until);
                     return self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the store's queue is full");
                 }
             },
@@ -550,11 +579,13 @@ impl State {
         let Fetch { conn, request, start, direction, limit } = fetch;
         let wanted = (start, direction, limit);
         match source_of_fetch(self.room, &self.extent, &self.ring, wanted, &self.limits, now.unix_ms) {
-            Source::Hot(records) => self.answer_fetch(conn, request, &records),
-            Source::Cold(read) => match self.reads.fetch(conn, request, read, self.limits.reads_per_room_max) {
-                Ok(read) => self.effects.push_back(Effect::Read(read)),
-                Err(_) => self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "too many reads of this room"),
-            },
+            Source::Hot(records) => self.answer_fetch(conn, request, self.extent.tail, &records),
+            Source::Cold(read) => {
+                match self.reads.fetch(conn, request, self.extent.tail, read, self.limits.reads_per_room_max) {
+                    Ok(read) => self.effects.push_back(Effect::Read(read)),
+                    Err(_) => self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "too many reads of this room"),
+                }
+            }
         }
     }
 
@@ -562,12 +593,12 @@ impl State {
         let Some(purpose) = self.reads.done(id) else { return };
         match (purpose, records) {
             (Purpose::Pull { after, conns }, Ok(records)) => self.answer_pull(conns, after, &records),
-            (Purpose::Fetch { conn, request }, Ok(records)) => self.answer_fetch(conn, request, &records),
+            (Purpose::Fetch { conn, request, tail }, Ok(records)) => self.answer_fetch(conn, request, tail, &records),
             (Purpose::Pull { after, conns }, Err(error)) => {
                 tracing::warn!(room = %self.name, %error, "a page for lagging subscribers could not be read");
                 self.relay_each(conns, |conns| FromChannel::Pulled { conns, after, page: None });
             }
-            (Purpose::Fetch { conn, request }, Err(error)) => {
+            (Purpose::Fetch { conn, request, .. }, Err(error)) => {
                 tracing::warn!(room = %self.name, %error, "a page could not be read");
                 self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the page could not be read now");
             }
@@ -580,8 +611,8 @@ impl State {
         self.relay_each(conns, |conns| FromChannel::Pulled { conns, after, page: page.clone() });
     }
 
-    fn answer_fetch(&mut self, conn: Conn, request: u32, records: &Records) {
-        let frame = to_page(self.room, &self.extent, records, request);
+    fn answer_fetch(&mut self, conn: Conn, request: u32, tail: Seq, records: &Records) {
+        let frame = to_page(self.room, self.extent.epoch(), tail, records, request);
         self.relay(conn.arbiter, FromChannel::Answer { conn, request, frame });
     }
 
@@ -617,3 +648,6 @@ fn content_hash(publish: &Publish) -> u64 {
     hash.update(&publish.payload);
     hash.digest()
 }
+
+#[cfg(test)]
+mod tests;

@@ -302,16 +302,16 @@ impl Local {
         self.0.state.borrow_mut().begin(conn, pending);
     }
 
+    pub(crate) fn may_ask(&self, conn: Conn) -> bool {
+        self.0.state.borrow_mut().may_ask(conn)
+    }
+
     pub(crate) fn pending_of(&self, conn: Conn) -> usize {
         self.0.state.borrow().pending_of(conn)
     }
 
     pub(crate) fn takes(&self, conn: Conn) -> bool {
         self.0.state.borrow().takes(conn)
-    }
-
-    pub(crate) fn congested(&self, conn: Conn) -> bool {
-        self.0.state.borrow_mut().congested(conn)
     }
 
     pub(crate) fn refuse(&self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
@@ -329,6 +329,9 @@ impl Local {
     }
 
     pub(crate) fn to_channel(&self, conn: Conn, request: u32, room: RoomNumber, input: channel::state::Input) {
+        if !self.0.state.borrow_mut().may_pass(conn, request) {
+            return self.refuse(conn, request, Code::HeldBack, 100, "an earlier send was refused: send again in order");
+        }
         let channel = self.0.channels.borrow().get(&room).filter(|channel| channel.connected()).cloned();
         match channel {
             Some(channel) => channel.do_send(input),

@@ -17,7 +17,7 @@ use std::{
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Code, Epoch, Extensions, Name, RoomNumber, Seq,
+    Advice, Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq,
     message::{Ack, Close, Durability, Error, Gap, GapReason, Left, Position},
 };
 use slab::Slab;
@@ -64,7 +64,7 @@ pub enum Effect {
         /// The room, or `None` if the join was refused.
         room: Option<(RoomNumber, Name)>,
     },
-    /// Tell the connection's session that fewer requests, or fewer answers, wait.
+    /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),
     /// The connection has had its last frame: end it once that is written.
     Finish(Conn),
@@ -88,8 +88,8 @@ pub struct Pending {
 pub enum Asks {
     /// To join.
     Join,
-    /// To publish.
-    Publish,
+    /// To publish, under this nonce.
+    Publish(Nonce),
     /// To read.
     Fetch,
 }
@@ -109,9 +109,20 @@ struct Connection {
     lagging: VecDeque<RoomNumber>,
     pulls: usize,
     pending: VecDeque<Pending>,
-    /// More waits than may, so that the session takes no further requests.
-    congested: bool,
+    /// Publishes that were refused for now: later ones of the room are held back.
+    held: Vec<Held>,
+    /// Its session waits for the socket before it handles more.
+    unheard: bool,
     closing: Closing,
+}
+
+/// A publish that was refused for now, the lowest of its room.
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    room: RoomNumber,
+    nonce: Nonce,
+    /// On the monotonic clock; set by the next tick.
+    until: Option<u64>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,6 +139,9 @@ struct Room {
     epoch: Epoch,
     /// The newest seq that the channel told.
     tail: Seq,
+    /// The channel that told it is gone, and its successor has not taken up the subscribers yet. What that one commits
+    /// meanwhile is behind its tail, of which they know nothing.
+    orphaned: bool,
     subscribers: Vec<Subscriber>,
 }
 
@@ -222,15 +236,10 @@ impl State {
         self.connection(conn).is_some_and(|connection| connection.closing != Closing::Closed)
     }
 
-    /// Whether so much waits for this connection that it has to read before it may ask for more. Its session is told
-    /// by [`Effect::Answered`] when that is over.
-    pub fn congested(&mut self, conn: Conn) -> bool {
-        let max = self.limits.outbound_bytes_max;
-        let Some(connection) = self.connection_mut(conn) else { return false };
-        connection.congested |= connection.outbound.bytes() > max;
-        // Pages are large: few may be on their way at a time, so that what comes at once is bounded, too.
-        let fetches = connection.pending.iter().filter(|pending| pending.asks == Asks::Fetch).count();
-        connection.congested || fetches >= FETCHES_PER_CONNECTION_MAX
+    /// How many pulls are under way, over all connections.
+    #[must_use]
+    pub fn pulls(&self) -> usize {
+        self.connections.iter().map(|(_, connection)| connection.pulls).sum()
     }
 
     /// A connection is there.
@@ -247,7 +256,8 @@ impl State {
             lagging: VecDeque::new(),
             pulls: 0,
             pending: VecDeque::new(),
-            congested: false,
+            held: Vec::new(),
+            unheard: false,
             closing: Closing::Open,
         });
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
@@ -278,6 +288,32 @@ impl State {
         if let Some(pending) = connection.pending.iter_mut().find(|pending| pending.request == request) {
             pending.room = Some(room);
         }
+    }
+
+    /// Whether a session may handle its client's next request: not while too many wait for an answer, nor while the client
+    /// does not read those that it was given. [`Effect::Answered`] says when to ask again.
+    pub fn may_ask(&mut self, conn: Conn) -> bool {
+        let (pending_max, bytes_max) = (self.limits.unanswered_requests_max, self.limits.outbound_bytes_max);
+        let Some(connection) = self.connection_mut(conn) else { return true };
+        connection.unheard = connection.outbound.bytes() > bytes_max;
+        // Pages are large: few may be on their way at a time, so that what comes at once is bounded, too.
+        let fetches = connection.pending.iter().filter(|pending| pending.asks == Asks::Fetch).count();
+        !connection.unheard && connection.pending.len() < pending_max as usize && fetches < FETCHES_PER_CONNECTION_MAX
+    }
+
+    /// Whether a pending publish may go to its channel: not before one that was refused for now has come again. Only the
+    /// relay sees all refusals, those of a dead channel's successor and those for want of a channel too. Nothing passes
+    /// from a connection that is gone, since what was held back for it is forgotten.
+    pub fn may_pass(&mut self, conn: Conn, request: u32) -> bool {
+        let Some(connection) = self.connection_mut(conn) else { return false };
+        let newest = connection.pending.iter().rev().find(|pending| pending.request == request);
+        let Some(Pending { room: Some(room), asks: Asks::Publish(nonce), .. }) = newest.copied() else { return true };
+        let Some(at) = connection.held.iter().position(|held| held.room == room) else { return true };
+        if nonce == connection.held[at].nonce {
+            connection.held.swap_remove(at);
+            return true;
+        }
+        nonce < connection.held[at].nonce
     }
 
     /// A frame for one connection that no pending request waits for.
@@ -354,19 +390,28 @@ impl State {
         if ended.asks == Asks::Join {
             self.effects.push_back(Effect::JoinEnded { conn, request, room: None });
         }
+        if let (Asks::Publish(nonce), Some(room), Advice::RetryLater) = (ended.asks, ended.room, code.advice()) {
+            self.hold(conn, room, nonce);
+        }
         self.on_send(conn, request, &Error { code, retry_after_ms, message, extensions: Extensions::default() });
         self.close_if_answered(conn);
     }
 
     fn on_attach(&mut self, room: RoomNumber, attach: Attach) {
         let Attach { conn, request, device, name, epoch, tail, cursor, answer } = attach;
+        if self.rooms.get(&room).is_some_and(|entry| entry.orphaned) {
+            // It overtook the adoption of those before it, and was answered, unless a client uses a number twice.
+            self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt");
+            self.effects.push_back(Effect::Detached { room, device });
+            return;
+        }
         if self.end(conn, request).is_none() {
             // The connection is gone, and the channel has to hear of it.
             self.effects.push_back(Effect::Detached { room, device });
             return;
         }
         self.push(conn, answer);
-        let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, subscribers: Vec::new() });
+        let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, orphaned: false, subscribers: Vec::new() });
         // Batches and attachments come from one channel in order, so both know the same tail.
         (entry.epoch, entry.tail) = (epoch, tail);
         let standing = if cursor == tail { Standing::Live } else { Standing::Lagging };
@@ -390,6 +435,7 @@ impl State {
         let at = connection.rooms.iter().position(|(attached, _)| *attached == room)?;
         let (_, index) = connection.rooms.swap_remove(at);
         connection.lagging.retain(|lagging| *lagging != room);
+        connection.held.retain(|held| held.room != room);
         let device = connection.device.clone();
         let entry = self.rooms.get_mut(&room)?;
         let left = entry.subscribers.swap_remove(index as usize);
@@ -429,7 +475,7 @@ impl State {
     }
 
     fn on_batch(&mut self, room: RoomNumber, batch: &Batch) {
-        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        let Some(entry) = self.rooms.get_mut(&room).filter(|entry| !entry.orphaned) else { return };
         entry.tail = batch.last;
         for subscriber in &mut entry.subscribers {
             if subscriber.standing != Standing::Live {
@@ -483,6 +529,9 @@ impl State {
 
     /// The room's channel died: what waited for it is answered, and pulls will not come back.
     pub fn on_channel_down(&mut self, room: RoomNumber) {
+        if let Some(entry) = self.rooms.get_mut(&room) {
+            entry.orphaned = true;
+        }
         let mut ended = Vec::new();
         for (slot, connection) in &self.connections {
             let conn = self.conn(slot, connection);
@@ -491,7 +540,7 @@ impl State {
         }
         for (conn, Pending { request, asks, .. }) in ended {
             let (code, message) = match asks {
-                Asks::Publish => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
+                Asks::Publish(_) => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
                 Asks::Join | Asks::Fetch => (Code::RoomUnavailable, "the room is being rebuilt"),
             };
             self.refuse(conn, request, code, 100, message);
@@ -510,7 +559,7 @@ impl State {
         let Some(entry) = self.rooms.get_mut(&room) else { return };
         let extent = Extent { epochs, first, tail };
         let (before, epoch) = (entry.epoch, extent.epoch());
-        (entry.epoch, entry.tail) = (epoch, tail);
+        (entry.epoch, entry.tail, entry.orphaned) = (epoch, tail, false);
         let mut behind = Vec::new();
         for subscriber in &mut entry.subscribers {
             let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
@@ -519,9 +568,10 @@ impl State {
             }
             let start = extent.resume(before, subscriber.cursor);
             subscriber.cursor = start.cursor;
-            let lagged = subscriber.standing == Standing::Lagging;
+            // In a new epoch even a subscriber that lagged may stand at the tail now.
+            connection.lagging.retain(|lagging| *lagging != room);
             subscriber.standing = if start.cursor == tail { Standing::Live } else { Standing::Lagging };
-            if subscriber.standing == Standing::Lagging && !lagged {
+            if subscriber.standing == Standing::Lagging {
                 connection.lagging.push_back(room);
             }
             let conn = Conn { arbiter: self.arbiter, slot: subscriber.slot, serial: connection.serial };
@@ -545,7 +595,7 @@ impl State {
             connection.blocked_since = Some(now_mono);
         }
         if connection.outbound.bytes() <= low {
-            if std::mem::take(&mut connection.congested) {
+            if std::mem::take(&mut connection.unheard) {
                 self.effects.push_back(Effect::Answered(conn));
             }
             self.pull_lagging(conn);
@@ -575,13 +625,19 @@ impl State {
     /// Time passed: tries failed pulls again and closes connections that do not read.
     pub fn on_tick(&mut self, now_mono: u64) {
         for (conn, room) in std::mem::take(&mut self.retries) {
-            if let Some(connection) = self.connection_mut(conn)
-                && connection.rooms.iter().any(|(attached, _)| *attached == room)
+            // Meanwhile it may have left and come back, or have been adopted.
+            if let Some((subscriber, _)) = self.subscriber_mut(conn, room)
+                && subscriber.standing == Standing::Lagging
+                && let Some(connection) = self.connection_mut(conn)
                 && !connection.lagging.contains(&room)
             {
                 connection.lagging.push_back(room);
             }
             self.pull_lagging(conn);
+        }
+        let hold_until = now_mono + self.limits.hold_back_ms;
+        for (_, connection) in &mut self.connections {
+            connection.held.retain_mut(|held| *held.until.get_or_insert(hold_until) > now_mono);
         }
         let overdue = |connection: &Connection| {
             let patience = match connection.closing {
@@ -669,6 +725,19 @@ impl State {
         ended
     }
 
+    fn hold(&mut self, conn: Conn, room: RoomNumber, nonce: Nonce) {
+        let Some(connection) = self.connection_mut(conn) else { return };
+        // Its membership may have ended meanwhile, and its nonces' order with that.
+        if !connection.rooms.iter().any(|(attached, _)| *attached == room) {
+            return;
+        }
+        match connection.held.iter_mut().find(|held| held.room == room) {
+            Some(held) if held.nonce < nonce => {}
+            Some(held) => *held = Held { room, nonce, until: None },
+            None => connection.held.push(Held { room, nonce, until: None }),
+        }
+    }
+
     fn push(&mut self, conn: Conn, frames: Bytes) {
         if let Some(connection) = self.open_mut(conn) {
             connection.outbound.push(frames);
@@ -709,3 +778,6 @@ impl State {
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: connection.serial }
     }
 }
+
+#[cfg(test)]
+mod tests;

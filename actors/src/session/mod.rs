@@ -92,14 +92,13 @@ impl Session {
         self.run(ctx);
     }
 
-    /// Handles frames until they end, too many wait for answers, or too many answers wait to be read.
+    /// Handles frames until they end, or too many wait for answers or too many answers for the client.
     fn work(&mut self, ctx: &mut Context<Self>) {
-        let max = self.local.shared().limits.unanswered_requests_max as usize;
         while let Some(frames) = self.backlog.front_mut() {
             if !self.local.takes(self.conn) {
                 break; // Closed meanwhile: what is carried out now could not be answered.
             }
-            if self.local.pending_of(self.conn) >= max || self.local.congested(self.conn) {
+            if !self.local.may_ask(self.conn) {
                 return self.signals.turn_ends(true);
             }
             let Some(header) = frames.first_chunk() else {

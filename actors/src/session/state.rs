@@ -297,7 +297,11 @@ impl State {
                 content_type: publish.content_type.0,
                 payload: body.slice_ref(publish.payload),
             };
-            self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Publish }));
+            self.effects.push_back(Effect::Begin(Pending {
+                request,
+                room: Some(room),
+                asks: Asks::Publish(publish.nonce),
+            }));
             self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Publish(message) });
         }
         Ok(())
@@ -336,3 +340,6 @@ impl State {
         self.effects.push_back(Effect::Close { code, message, goodbye });
     }
 }
+
+#[cfg(test)]
+mod tests;

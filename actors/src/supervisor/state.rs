@@ -287,3 +287,6 @@ impl<H: Clone, S, W> State<H, S, W> {
         self.effects.push_back(Effect::Resolved { waiter, room: Err(refusal) });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,180 @@
+//! Frames in, effects out, each written as a line of text.
+
+use parlor_protocol::{
+    Body, DeviceTag, Extensions, List, Nonce,
+    frame::HEADER_BYTES,
+    message::{ContentType, Direction, Goodbye, Leave, Network},
+};
+
+use super::*;
+use crate::session::heartbeat::BeatIntervals;
+
+struct Session {
+    state: State,
+    now: Now,
+}
+
+fn session() -> Session {
+    let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
+    let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
+    let beats = BeatIntervals { wifi_ms: 1_000, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
+    let heartbeat = Heartbeat::new(beats, Network::Wifi, 0);
+    let limits = Limits { payload_bytes_max: 5, rooms_per_session_max: 2, ..Limits::default() };
+    Session { state: State::new(conn, device, heartbeat, &limits, Now::default()), now: Now::default() }
+}
+
+impl Session {
+    #[track_caller]
+    fn check(&mut self, input: Input, want: &[&str]) {
+        let what = format!("{input:?}");
+        self.state.handle(self.now, input);
+        let mut lines = Vec::new();
+        while let Some(effect) = self.state.poll() {
+            lines.push(match effect {
+                Effect::Error { request, code, .. } => format!("#{request} {}", code.name().unwrap()),
+                Effect::Begin(Pending { request, asks, .. }) => format!("#{request} begins to {asks:?}"),
+                Effect::Resolve { request, name } => format!("#{request} resolve {name}"),
+                Effect::Join(room, join) => format!("#{} join {room} {:?}", join.request, join.from),
+                Effect::Refuse { request, code, .. } => format!("#{request} refuse {}", code.name().unwrap()),
+                Effect::Channel { request, room, input } => match input {
+                    channel::state::Input::Publish(publish) => {
+                        let Publish { nonce, silent, payload, .. } = publish;
+                        let silent = if silent { " silently" } else { "" };
+                        format!("#{request} to {room}: {nonce} {:?}{silent}", payload)
+                    }
+                    channel::state::Input::Fetch(fetch) => format!("#{request} to {room}: fetch {}", fetch.limit),
+                    input => format!("{input:?}"),
+                },
+                Effect::Leave { request, room } => format!("#{request} leave {room}"),
+                Effect::BeatAck { request, grant_ms, .. } => format!("#{request} grant {grant_ms}"),
+                Effect::Close { code, goodbye, .. } => {
+                    format!("close {}{}", code.name().unwrap(), if goodbye.is_some() { " when answered" } else { "" })
+                }
+            });
+        }
+        assert_eq!(lines, want, "{what:.100}");
+    }
+
+    #[track_caller]
+    fn frame<'a, B: Body<'a>>(&mut self, request: u32, body: &B, want: &[&str]) {
+        let body = parlor_protocol::to_bytes(request, body).slice(HEADER_BYTES..);
+        self.check(Input::Frame { kind: B::KIND as u16, request, body }, want);
+    }
+
+    #[track_caller]
+    fn join(&mut self, request: u32, room: &str, want: &[&str]) {
+        let join = message::Join { room, from: JoinFrom::Tail, extensions: Extensions::default() };
+        self.frame(request, &join, want);
+    }
+
+    /// Joins room 7.
+    fn joined(mut self) -> Self {
+        self.join(1, "room", &["#1 begins to Join", "#1 resolve room"]);
+        self.check(Input::Resolved { request: 1, room: Ok(RoomNumber(7)) }, &["#1 join 7 Tail"]);
+        self.check(Input::JoinEnded { request: 1, room: Some((RoomNumber(7), "room".parse().unwrap())) }, &[]);
+        self
+    }
+
+    #[track_caller]
+    fn leave(&mut self, request: u32, want: &[&str]) {
+        self.frame(request, &Leave { room: RoomNumber(7), extensions: Extensions::default() }, want);
+    }
+}
+
+fn publish(nonce: Nonce, payload: &[u8]) -> message::Publish<'_> {
+    message::Publish {
+        room: RoomNumber(7),
+        nonce,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        lifetime_ms: None,
+        flags: 0,
+        content_type: ContentType(1),
+        payload,
+        extensions: Extensions::default(),
+    }
+}
+
+fn fetch() -> message::Fetch<'static> {
+    let (room, extensions) = (RoomNumber(7), Extensions::default());
+    message::Fetch { room, start: None, direction: Direction::Forward, limit: 9, extensions }
+}
+
+#[test]
+fn a_join_asks_for_the_room_and_a_name_is_joined_once() {
+    let mut session = session();
+    session.join(1, "room", &["#1 begins to Join", "#1 resolve room"]);
+    session.join(2, "room", &["#2 AlreadyJoined"]);
+    session.join(3, "", &["#3 InvalidName"]);
+    session.check(Input::Resolved { request: 9, room: Ok(RoomNumber(7)) }, &[]);
+    let refusal = Err((Code::UnknownRoom, ""));
+    session.check(Input::Resolved { request: 1, room: refusal }, &["#1 refuse UnknownRoom"]);
+    session.check(Input::JoinEnded { request: 1, room: None }, &[]);
+    let mut session = session.joined();
+    session.join(2, "room", &["#2 AlreadyJoined"]);
+    session.join(3, "other", &["#3 begins to Join", "#3 resolve other"]);
+    session.join(4, "third", &["#4 TooManyRooms"]);
+    session.leave(5, &["#5 leave 7"]);
+    session.join(6, "third", &["#6 begins to Join", "#6 resolve third"]);
+}
+
+#[test]
+fn only_a_member_speaks_reads_and_leaves() {
+    let mut session = session();
+    session.frame(2, &publish(1, b"x"), &["#2 NotJoined"]);
+    session.frame(3, &fetch(), &["#3 NotJoined"]);
+    session.leave(4, &["#4 NotJoined"]);
+    let mut session = session.joined();
+    session.frame(2, &publish(1, b"x"), &["#2 begins to Publish(1)", "#2 to 7: 1 b\"x\""]);
+    session.frame(3, &fetch(), &["#3 begins to Fetch", "#3 to 7: fetch 9"]);
+    session.leave(4, &["#4 leave 7"]);
+    session.leave(5, &["#5 NotJoined"]);
+    session.frame(6, &publish(1, b"x"), &["#6 NotJoined"]);
+}
+
+#[test]
+fn a_publish_offers_what_version_1_takes() {
+    let mut session = session().joined();
+    let silent = message::Publish { flags: PUBLISH_SILENT, ..publish(1, b"") };
+    session.frame(1, &silent, &["#1 begins to Publish(1)", "#1 to 7: 1 b\"\" silently"]);
+    session.frame(2, &publish(2, b"12345"), &["#2 begins to Publish(2)", "#2 to 7: 2 b\"12345\""]);
+    session.frame(3, &publish(3, b"123456"), &["#3 TooLarge"]);
+    session.frame(4, &message::Publish { kind: RecordKind(1), ..publish(3, b"") }, &["#4 Unsupported"]);
+    session.frame(5, &message::Publish { refers_to: 1, ..publish(3, b"") }, &["#5 Unsupported"]);
+    session.frame(6, &message::Publish { lifetime_ms: Some(1), ..publish(3, b"") }, &["#6 Unsupported"]);
+    session.frame(7, &message::Publish { flags: 2, ..publish(3, b"") }, &["#7 Unsupported"]);
+}
+
+#[test]
+fn what_is_not_a_request_ends_the_session() {
+    let frame = |kind: Kind, body: &'static [u8]| Input::Frame { kind: kind as u16, request: 1, body: body.into() };
+    session().check(frame(Kind::Join, b""), &["close MalformedFrame"]);
+    session().check(frame(Kind::Publish, b"\xff\xff\xff"), &["close MalformedFrame"]);
+    session().check(frame(Kind::Hello, b""), &["close HelloExpected"]);
+    // A module's kind that no module here takes is skipped.
+    session().check(Input::Frame { kind: 0x8001, request: 1, body: Bytes::new() }, &[]);
+    session().frame(1, &Goodbye { extensions: Extensions::default() }, &["close Goodbye when answered"]);
+    session().check(Input::Replaced, &["close Replaced"]);
+}
+
+#[test]
+fn any_frame_proves_life_but_only_beats_adapt() {
+    let mut session = session();
+    let beat = message::Heartbeat { network: None, positions: List::default(), extensions: Extensions::default() };
+    // Three grants of 1,000 ms, each with 100 ms of grace.
+    assert_eq!(session.state.deadline(), 3_300);
+    session.now.mono_ms = 3_299;
+    session.check(Input::Timer { owes: false }, &[]);
+    session.leave(1, &["#1 NotJoined"]);
+    assert_eq!((session.state.deadline(), session.state.grant_ms()), (6_599, 1_000));
+    session.now.mono_ms = 3_300;
+    session.check(Input::Timer { owes: false }, &[]);
+    // The silence before it was two grants and more.
+    session.frame(2, &beat, &["#2 grant 250"]);
+    assert_eq!(session.state.deadline(), 3_300 + 3 * 275);
+    session.now.mono_ms = session.state.deadline();
+    // Whoever waits for the server is not silent.
+    session.check(Input::Timer { owes: true }, &[]);
+    session.now.mono_ms = session.state.deadline();
+    session.check(Input::Timer { owes: false }, &["close LeaseExpired"]);
+}

@@ -1,0 +1,171 @@
+//! Inputs in, effects out, each written as a line of text. Handles, sessions and waiters are words and numbers.
+
+use parlor_protocol::{DeviceTag, Epoch, message::Durability};
+
+use super::*;
+use crate::port::EpochStart;
+
+struct Office {
+    state: State<&'static str, &'static str, u32>,
+    now: Now,
+}
+
+fn office() -> Office {
+    let limits = Limits {
+        rooms_loaded_max: 2,
+        waiters_per_room_max: 2,
+        restarts_max: 2,
+        restart_window_ms: 1_000,
+        room_rest_ms: 500,
+        ..Limits::default()
+    };
+    Office { state: State::new(Arc::new(limits)), now: Now::default() }
+}
+
+fn loaded(name: &str, generation: u64) -> Loaded {
+    Loaded {
+        room: RoomNumber(name.len() as u64),
+        name: name.parse().unwrap(),
+        durability: Durability::Synced,
+        generation: Generation(generation),
+        epochs: vec![EpochStart { epoch: Epoch(1), first: 1 }],
+        first: 1,
+        tail: 0,
+        count: 0,
+        time: 0,
+    }
+}
+
+impl Office {
+    #[track_caller]
+    fn check(&mut self, input: Input<&'static str, &'static str, u32>, want: &[&str]) {
+        let what = format!("{input:?}");
+        self.state.handle(self.now, input);
+        let mut lines = Vec::new();
+        while let Some(effect) = self.state.poll() {
+            lines.push(match effect {
+                Effect::Load { name, create } => {
+                    format!("load {name}{}", if create.is_some() { " or create it" } else { "" })
+                }
+                Effect::Build(loaded) => format!("build {} of generation {}", loaded.name, loaded.generation.0),
+                Effect::Resolved { waiter, room: Ok((room, handle)) } => format!("{waiter} gets {room} by {handle}"),
+                Effect::Resolved { waiter, room: Err((code, _)) } => format!("{waiter} {}", code.name().unwrap()),
+                Effect::Down(room) => format!("{room} down"),
+                Effect::Up(room, handle) => format!("{room} up by {handle}"),
+                Effect::Replace(session) => format!("replace {session}"),
+            });
+        }
+        assert_eq!(lines, want, "{what:.100}");
+    }
+
+    #[track_caller]
+    fn resolve(&mut self, name: &str, waiter: u32, want: &[&str]) {
+        let create = Some(RoomOptions::default());
+        self.check(Input::Resolve { name: name.parse().unwrap(), create, waiter }, want);
+    }
+
+    #[track_caller]
+    fn loaded(&mut self, name: &str, loaded: Result<Loaded, StoreError>, want: &[&str]) {
+        self.check(Input::Loaded { name: name.parse().unwrap(), loaded }, want);
+    }
+
+    #[track_caller]
+    fn built(&mut self, name: &str, generation: u64, handle: &'static str, want: &[&str]) {
+        let (room, generation) = (RoomNumber(name.len() as u64), Generation(generation));
+        self.check(Input::Built { name: name.parse().unwrap(), room, generation, handle }, want);
+    }
+
+    #[track_caller]
+    fn died(&mut self, generation: u64, want: &[&str]) {
+        self.check(Input::Died { room: RoomNumber(1), generation: Generation(generation) }, want);
+    }
+
+    /// Room `a`, number 1, run by "first" in generation 1.
+    fn running(mut self) -> Self {
+        self.resolve("a", 1, &["load a or create it"]);
+        self.loaded("a", Ok(loaded("a", 1)), &["build a of generation 1"]);
+        self.built("a", 1, "first", &["1 gets 1 by first"]);
+        self
+    }
+}
+
+#[test]
+fn a_room_is_loaded_once_for_all_who_wait() {
+    let mut office = office();
+    office.resolve("a", 1, &["load a or create it"]);
+    office.resolve("a", 2, &[]);
+    office.resolve("a", 3, &["3 Busy"]);
+    office.loaded("a", Ok(loaded("a", 1)), &["build a of generation 1"]);
+    office.built("a", 1, "first", &["1 gets 1 by first", "2 gets 1 by first"]);
+    office.resolve("a", 4, &["4 gets 1 by first"]);
+    office.resolve("bb", 5, &["load bb or create it"]);
+    office.resolve("ccc", 6, &["6 Busy"]);
+}
+
+#[test]
+fn a_refused_load_leaves_nothing() {
+    #[track_caller]
+    fn check(error: StoreError, want: &str) {
+        let mut office = office();
+        office.resolve("a", 1, &["load a or create it"]);
+        office.resolve("a", 2, &[]);
+        office.loaded("a", Err(error), &[&format!("1 {want}"), &format!("2 {want}")]);
+        assert_eq!(office.state.rooms(), 0);
+        office.resolve("a", 3, &["load a or create it"]);
+    }
+    check(StoreError::Busy, "Busy");
+    check(StoreError::UnknownRoom, "UnknownRoom");
+    check(StoreError::Poisoned("a test".into()), "StoreUnavailable");
+    check(StoreError::Damaged("a test".into()), "StoreUnavailable");
+}
+
+#[test]
+fn a_dead_channel_is_rebuilt_and_those_who_come_meanwhile_wait() {
+    let mut office = office().running();
+    office.died(1, &["1 down", "load a"]);
+    office.resolve("a", 2, &[]);
+    office.loaded("a", Ok(loaded("a", 2)), &["build a of generation 2"]);
+    office.built("a", 2, "second", &["1 up by second", "2 gets 1 by second"]);
+    office.died(1, &[]);
+    office.resolve("a", 3, &["3 gets 1 by second"]);
+    office.check(Input::Died { room: RoomNumber(9), generation: Generation(1) }, &[]);
+    assert_eq!(office.state.deaths, 1);
+}
+
+#[test]
+fn a_room_that_keeps_failing_rests() {
+    let mut office = office().running();
+    for generation in 1..3 {
+        office.died(generation, &["1 down", "load a"]);
+        office.loaded("a", Ok(loaded("a", generation + 1)), &[&format!("build a of generation {}", generation + 1)]);
+        office.built("a", generation + 1, "next", &["1 up by next"]);
+    }
+    office.died(3, &["1 down"]);
+    office.resolve("a", 2, &["2 RoomUnavailable"]);
+    office.now.mono_ms = 499;
+    office.check(Input::Tick, &[]);
+    office.now.mono_ms = 500;
+    office.check(Input::Tick, &["load a"]);
+    office.check(Input::Tick, &[]);
+    office.resolve("a", 3, &[]);
+    // A load that fails now is tried again: its subscribers are still there.
+    office.loaded("a", Err(StoreError::Busy), &["3 Busy"]);
+    office.now.mono_ms = 1_000;
+    office.check(Input::Tick, &["load a"]);
+    office.loaded("a", Ok(loaded("a", 4)), &["build a of generation 4"]);
+    office.built("a", 4, "next", &["1 up by next"]);
+    office.died(4, &["1 down", "load a"]);
+}
+
+#[test]
+fn the_newer_session_of_a_device_replaces_the_older() {
+    let mut office = office();
+    let device = || DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
+    let conn = |serial| Conn { arbiter: 0, slot: 0, serial };
+    office.check(Input::Opened { device: device(), conn: conn(1), session: "first" }, &[]);
+    office.check(Input::Opened { device: device(), conn: conn(2), session: "second" }, &["replace first"]);
+    office.check(Input::Closed { device: device(), conn: conn(1) }, &[]);
+    office.check(Input::Opened { device: device(), conn: conn(3), session: "third" }, &["replace second"]);
+    office.check(Input::Closed { device: device(), conn: conn(3) }, &[]);
+    office.check(Input::Opened { device: device(), conn: conn(4), session: "fourth" }, &[]);
+}

@@ -1,0 +1,638 @@
+//! What tests need instead of the world: a store in memory that can be broken, a clock that can be set, a source of
+//! chance that can be repeated.
+//!
+//! A [`MemStore`] keeps the promises of [`Store`] and none beyond them. Left alone it does nothing: a test decides when
+//! the writer commits ([`step`](MemStore::step)) and when reads are done and told ([`step_reader`](MemStore::step_reader)),
+//! and breaks it by [`crash`](MemStore::crash) and [`Faults`]. For tests of actors, [`serve`](MemStore::serve) runs it on
+//! a thread.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    thread::JoinHandle,
+};
+
+use bytes::{Bytes, BytesMut};
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use parlor_protocol::{
+    Epoch, Name, RoomNumber, Seq,
+    frame::HEADER_BYTES,
+    message::{Deliver, Direction, Durability, GapReason},
+};
+
+use crate::port::{
+    Answer, Append, AppendRecord, Budget, Clock, CommitNumber, Commits, DeviceKey, EpochStart, Generation, Load,
+    Loaded, Now, Read, Records, Reply, Run, Store, StoreError,
+};
+
+/// Chance that a seed repeats: splitmix64.
+#[derive(Clone, Debug)]
+pub struct Chance(u64);
+
+impl Chance {
+    /// The same seed gives the same numbers.
+    #[must_use]
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Any number.
+    pub fn any(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `n`, which is not 0.
+    #[expect(clippy::cast_possible_truncation, reason = "any bits do")]
+    pub fn below(&mut self, n: usize) -> usize {
+        (self.any() % n as u64) as usize
+    }
+
+    /// True once in `n` times; never if `n` is 0.
+    pub fn one_in(&mut self, n: usize) -> bool {
+        n > 0 && self.below(n) == 0
+    }
+
+    /// One of `items`, which are not none.
+    pub fn pick<T: Copy>(&mut self, items: &[T]) -> T {
+        items[self.below(items.len())]
+    }
+}
+
+/// A clock that stands still until it is set.
+#[derive(Debug, Default)]
+pub struct TestClock {
+    unix_ms: AtomicU64,
+    mono_ms: AtomicU64,
+}
+
+impl TestClock {
+    /// A clock that stands at this wall time, its other hand at 0.
+    #[must_use]
+    pub fn at(unix_ms: u64) -> Arc<Self> {
+        Arc::new(Self { unix_ms: AtomicU64::new(unix_ms), mono_ms: AtomicU64::new(0) })
+    }
+
+    /// Time passes.
+    pub fn advance(&self, ms: u64) {
+        self.mono_ms.fetch_add(ms, SeqCst);
+        self.unix_ms.fetch_add(ms, SeqCst);
+    }
+
+    /// Somebody sets the wall clock.
+    pub fn set_wall(&self, unix_ms: u64) {
+        self.unix_ms.store(unix_ms, SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Now {
+        Now { unix_ms: self.unix_ms.load(SeqCst), mono_ms: self.mono_ms.load(SeqCst) }
+    }
+}
+
+/// What may go wrong in a store.
+#[derive(Clone, Debug, Default)]
+pub struct Faults {
+    /// One in so many reads is answered [`StoreError::Busy`]; 0 for none.
+    pub busy_read_one_in: usize,
+    /// The writer's next turn fails: the store is poisoned, and what became of the turn is left to chance.
+    pub fail_next_turn: bool,
+    /// The next append panics, within whoever calls it.
+    pub panic_next_append: bool,
+    /// A planted bug: a load does not wait for the appends before it, and nobody is fenced.
+    pub unfenced: bool,
+    /// A planted bug: commits are told when the append is queued, before anything is stored.
+    pub tells_early: bool,
+}
+
+/// How an engine ends without saying goodbye.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// The process dies. What was written is there.
+    Process,
+    /// The machine loses power. What was synced is there, and of the rest as much as chance leaves.
+    Power,
+}
+
+/// A store in memory. See the [module](self).
+pub struct MemStore {
+    inside: Mutex<Inside>,
+    budget: Arc<Budget>,
+    work: Condvar,
+}
+
+struct Inside {
+    chance: Chance,
+    faults: Faults,
+    rooms: BTreeMap<Name, Room>,
+    names: BTreeMap<RoomNumber, Name>,
+    next_epoch: u64,
+    losses: u64,
+    generation: u64,
+    commit: u64,
+    queue: VecDeque<Entry>,
+    reads: VecDeque<Job>,
+    poisoned: bool,
+}
+
+struct Room {
+    number: RoomNumber,
+    durability: Durability,
+    epochs: Vec<EpochStart>,
+    losses: u64,
+    /// The oldest seq kept.
+    first: Seq,
+    /// From seq 1 on; trimmed ones stay for tests to compare with.
+    records: Vec<Kept>,
+    /// How many of them survive the loss of power.
+    synced: usize,
+    /// Who may append; nobody after a refused append.
+    writer: Option<Generation>,
+}
+
+struct Kept {
+    frame: Bytes,
+    expires: u64,
+    device: DeviceKey,
+    slot: u8,
+    answer: Answer,
+}
+
+enum Entry {
+    Append(Append),
+    Load(Load, Reply<Loaded>),
+}
+
+/// A read: asked, then done, then told.
+enum Job {
+    Read(Read, Reply<Records>),
+    Answers(RoomNumber, DeviceKey, Reply<Vec<Answer>>),
+    Done(Box<dyn FnOnce() + Send>),
+}
+
+/// What has to be told when nothing is locked any more.
+type Tell = Box<dyn FnOnce() + Send>;
+
+impl MemStore {
+    /// An empty store, whose writer's queue holds so many records.
+    #[must_use]
+    pub fn new(seed: u64, queue_records_max: usize) -> Arc<Self> {
+        let inside = Inside {
+            chance: Chance::new(seed),
+            faults: Faults::default(),
+            rooms: BTreeMap::new(),
+            names: BTreeMap::new(),
+            next_epoch: 1,
+            losses: 0,
+            generation: 0,
+            commit: 0,
+            queue: VecDeque::new(),
+            reads: VecDeque::new(),
+            poisoned: false,
+        };
+        let budget = Budget::new(queue_records_max, 1 << 30);
+        Arc::new(Self { inside: Mutex::new(inside), budget, work: Condvar::new() })
+    }
+
+    /// What goes wrong from now on.
+    pub fn faults(&self, change: impl FnOnce(&mut Faults)) {
+        change(&mut self.lock().faults);
+    }
+
+    /// Entries that wait for the writer.
+    #[must_use]
+    pub fn queued(&self) -> usize {
+        self.lock().queue.len()
+    }
+
+    /// Reads that are not told.
+    #[must_use]
+    pub fn reading(&self) -> usize {
+        self.lock().reads.len()
+    }
+
+    /// The writer takes at most `entries_max` entries and commits them together. False if there were none.
+    pub fn step(&self, entries_max: usize) -> bool {
+        let tells = {
+            let mut inside = self.lock();
+            let entries = inside.queue.len().min(entries_max);
+            let batch: Vec<Entry> = inside.queue.drain(..entries).collect();
+            if batch.is_empty() {
+                return false;
+            }
+            inside.turn(batch)
+        };
+        tells.into_iter().for_each(|tell| tell());
+        true
+    }
+
+    /// Does a read, or tells one that is done, whichever chance takes. False if there were none.
+    pub fn step_reader(&self) -> bool {
+        let tell = {
+            let mut inside = self.lock();
+            if inside.reads.is_empty() {
+                return false;
+            }
+            let reads = inside.reads.len();
+            let at = inside.chance.below(reads);
+            let Some(job) = inside.reads.remove(at) else { return false };
+            let done = inside.job(job);
+            if inside.chance.one_in(2) {
+                inside.reads.push_back(Job::Done(done));
+                return true;
+            }
+            done
+        };
+        tell();
+        true
+    }
+
+    /// Does and tells everything, until nothing is left.
+    pub fn run(&self) {
+        while self.step(usize::MAX) || self.step_reader() {}
+    }
+
+    /// The engine ends here; the store can be used by the next one. Nobody hears of what was queued, and chance decides
+    /// how much of it is stored all the same.
+    pub fn crash(&self, crash: Crash) {
+        let dropped = {
+            let mut inside = self.lock();
+            inside.crash(crash);
+            (std::mem::take(&mut inside.queue), std::mem::take(&mut inside.reads))
+        };
+        drop(dropped);
+    }
+
+    /// Forgets a room's records below `first`, as a sweep would. A channel hears of it when it is rebuilt.
+    pub fn trim(&self, name: &Name, first: Seq) {
+        if let Some(room) = self.lock().rooms.get_mut(name) {
+            room.first = room.first.max(first.min(room.tail() + 1));
+        }
+    }
+
+    /// The oldest and the newest seq of a room.
+    #[must_use]
+    pub fn extent(&self, name: &Name) -> Option<(Seq, Seq)> {
+        self.lock().rooms.get(name).map(|room| (room.first, room.tail()))
+    }
+
+    /// The frame that is stored under a seq, trimmed or not.
+    #[must_use]
+    pub fn frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {
+        let inside = self.lock();
+        let room = inside.rooms.get(inside.names.get(&room)?)?;
+        Some(room.records.get(index(seq))?.frame.clone())
+    }
+
+    /// All frames of a room, from seq 1 on, trimmed or not.
+    #[must_use]
+    pub fn frames(&self, name: &Name) -> Vec<Bytes> {
+        self.lock()
+            .rooms
+            .get(name)
+            .map_or(Vec::new(), |room| room.records.iter().map(|kept| kept.frame.clone()).collect())
+    }
+
+    /// Runs the store on a thread of its own until the answer is dropped.
+    #[must_use]
+    pub fn serve(self: &Arc<Self>) -> Served {
+        let (store, stop) = (self.clone(), Arc::new(AtomicBool::new(false)));
+        let stopped = stop.clone();
+        let thread = std::thread::spawn(move || {
+            while !stopped.load(SeqCst) {
+                store.run();
+                let mut inside = store.lock();
+                if inside.queue.is_empty() && inside.reads.is_empty() {
+                    store.work.wait_for(&mut inside, std::time::Duration::from_millis(5));
+                }
+            }
+        });
+        Served { stop, thread: Some(thread) }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock()
+    }
+}
+
+/// A store's thread; ends when dropped.
+pub struct Served {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Served {
+    fn drop(&mut self) {
+        self.stop.store(true, SeqCst);
+        if let Some(thread) = self.thread.take() {
+            // It fails with whoever was told and panicked, who has said so.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Store for MemStore {
+    fn load(&self, load: Load, reply: Reply<Loaded>) {
+        let mut inside = self.lock();
+        let entry = Entry::Load(load, reply);
+        if inside.faults.unfenced {
+            inside.queue.push_front(entry)
+        } else {
+            inside.queue.push_back(entry)
+        }
+        self.work.notify_one();
+    }
+
+    fn budget(&self) -> &Arc<Budget> {
+        &self.budget
+    }
+
+    #[expect(clippy::panic, reason = "asked for")]
+    fn append(&self, append: Append) {
+        let early = {
+            let mut inside = self.lock();
+            if std::mem::take(&mut inside.faults.panic_next_append) {
+                drop(inside);
+                panic!("a planted panic");
+            }
+            let early = inside.faults.tells_early.then(|| (append.commits.clone(), last(&append)));
+            inside.queue.push_back(Entry::Append(append));
+            early
+        };
+        if let Some((commits, upto)) = early {
+            commits.committed(CommitNumber(0), upto);
+        }
+        self.work.notify_one();
+    }
+
+    fn read(&self, read: Read, reply: Reply<Records>) {
+        self.lock().reads.push_back(Job::Read(read, reply));
+        self.work.notify_one();
+    }
+
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {
+        self.lock().reads.push_back(Job::Answers(room, device, reply));
+        self.work.notify_one();
+    }
+}
+
+impl Inside {
+    fn turn(&mut self, batch: Vec<Entry>) -> Vec<Tell> {
+        self.commit += 1;
+        let commit = CommitNumber(self.commit);
+        // A turn that fails may have been written all the same.
+        let fails = std::mem::take(&mut self.faults.fail_next_turn);
+        let written = !self.poisoned && (!fails || self.chance.one_in(2));
+        self.poisoned |= fails;
+        let poison = self.poisoned.then(|| StoreError::Poisoned("a planted failure".into()));
+        let (mut buffered, mut synced, mut refused, mut loads) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for entry in batch {
+            match entry {
+                Entry::Append(append) => {
+                    let (upto, commits, durability) = (last(&append), append.commits.clone(), append.durability);
+                    let outcome = if written { self.append(append) } else { Ok(()) };
+                    let tell = match poison.clone().map_or(outcome, Err) {
+                        Ok(()) => tell_commit(commits, commit, upto),
+                        Err(error) => {
+                            refused.push(Box::new(move || commits.failed(error)) as Tell);
+                            continue;
+                        }
+                    };
+                    if durability == Durability::Buffered { buffered.push(tell) } else { synced.push(tell) }
+                }
+                Entry::Load(load, reply) => {
+                    let loaded = match poison.clone() {
+                        Some(poison) => Err(poison),
+                        None => self.load(load),
+                    };
+                    loads.push(Box::new(move || reply(loaded)) as Tell);
+                }
+            }
+        }
+        if !synced.is_empty() || !loads.is_empty() {
+            self.rooms.values_mut().for_each(|room| room.synced = room.records.len());
+        }
+        buffered.into_iter().chain(synced).chain(refused).chain(loads).collect()
+    }
+
+    /// Writes an append, or says why not.
+    fn append(&mut self, append: Append) -> Result<(), StoreError> {
+        let Append { room, generation, epoch, durability, first, frames, records, .. } = append;
+        assert_ne!(durability, Durability::Memory, "memory rooms are not stored");
+        let fenced = !self.faults.unfenced;
+        let Some(room) = self.names.get(&room).and_then(|name| self.rooms.get_mut(name)) else {
+            return Err(StoreError::Damaged("an append to no room".into()));
+        };
+        if fenced && room.writer != Some(generation) {
+            return Err(StoreError::Superseded(generation));
+        }
+        if !fenced && first <= room.tail() {
+            room.records.truncate(index(first));
+        }
+        if first != room.tail() + 1 || room.epoch() != epoch {
+            room.writer = None;
+            assert!(!fenced, "an append begins with seq {first} of {epoch}, the tail is {}", room.tail());
+            return Err(StoreError::Damaged("not the next append".into()));
+        }
+        let mut start = 0;
+        for (record, seq) in records.into_iter().zip(first..) {
+            let AppendRecord { end, expires, device, slot, answer } = record;
+            let frame = frames.slice(start..end as usize);
+            start = end as usize;
+            with_deliver(&frame, |deliver| assert_eq!(deliver.seq, seq, "a frame is that of its record"));
+            room.records.push(Kept { frame, expires, device, slot, answer });
+        }
+        assert_eq!(start, frames.len(), "the records make up the frames");
+        Ok(())
+    }
+
+    fn load(&mut self, load: Load) -> Result<Loaded, StoreError> {
+        let Load { name, create } = load;
+        let losses = self.losses;
+        if !self.rooms.contains_key(&name) {
+            let durability = create.ok_or(StoreError::UnknownRoom)?.durability;
+            let number = RoomNumber(self.rooms.len() as u64 + 1);
+            self.names.insert(number, name.clone());
+            let (epochs, records) = (Vec::new(), Vec::new());
+            let room = Room { number, durability, epochs, losses, first: 1, records, synced: 0, writer: None };
+            self.rooms.insert(name.clone(), room);
+        }
+        let Some(room) = self.rooms.get_mut(&name) else { return Err(StoreError::UnknownRoom) };
+        let lost = match room.durability {
+            Durability::Memory => {
+                room.epochs.clear();
+                true
+            }
+            Durability::Buffered => room.losses != losses,
+            Durability::Synced => false,
+        };
+        if lost || room.epochs.is_empty() {
+            room.losses = losses;
+            room.epochs.push(EpochStart { epoch: Epoch(self.next_epoch), first: room.tail() + 1 });
+            self.next_epoch += 1;
+        }
+        self.generation += 1;
+        room.writer = Some(Generation(self.generation));
+        let (count, time) = match room.records.last() {
+            Some(newest) => with_deliver(&newest.frame, |deliver| (deliver.count, deliver.time)),
+            None => (0, 0),
+        };
+        Ok(Loaded {
+            room: room.number,
+            name,
+            durability: room.durability,
+            generation: Generation(self.generation),
+            epochs: room.epochs.clone(),
+            first: room.first,
+            tail: room.tail(),
+            count,
+            time,
+        })
+    }
+
+    /// Does a read; what comes back tells it.
+    fn job(&mut self, job: Job) -> Tell {
+        let busy = self.faults.busy_read_one_in;
+        match job {
+            Job::Done(tell) => tell,
+            Job::Read(read, reply) => {
+                let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.read(read)) };
+                Box::new(move || reply(found))
+            }
+            Job::Answers(room, device, reply) => {
+                let found =
+                    if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.answers(room, &device)) };
+                Box::new(move || reply(found))
+            }
+        }
+    }
+
+    fn read(&self, read: Read) -> Records {
+        let Read { room, start, end, direction, records_max, bytes_max, now } = read;
+        let Some(room) = self.names.get(&room).and_then(|name| self.rooms.get(name)) else {
+            return Records::default();
+        };
+        let (low, high) = if direction == Direction::Forward { (start, end) } else { (end, start) };
+        assert!(high <= room.tail(), "a read passes the newest record, {}", room.tail());
+        let (mut records, mut bytes) = (0, 0);
+        let mut fits = |seq: Seq| {
+            records += 1;
+            bytes += room.records[index(seq)].frame.len();
+            records == 1 || (records <= records_max && bytes <= bytes_max as usize)
+        };
+        let mut taken: Vec<Seq> = match direction {
+            Direction::Forward => (low..=high).take_while(|seq| fits(*seq)).collect(),
+            Direction::Backward => (low..=high).rev().take_while(|seq| fits(*seq)).collect(),
+        };
+        let next = match (direction, taken.last()) {
+            (Direction::Forward, Some(last)) => (*last < high).then_some(last + 1),
+            (Direction::Backward, Some(last)) => (*last > low).then(|| last - 1),
+            (_, None) => None,
+        };
+        taken.sort_unstable();
+        let mut runs = Vec::new();
+        for seq in taken {
+            room.add(&mut runs, seq, now);
+        }
+        Records { runs, next }
+    }
+
+    fn answers(&self, room: RoomNumber, device: &DeviceKey) -> Vec<Answer> {
+        let room = self.names.get(&room).and_then(|name| self.rooms.get(name));
+        let mut slots = BTreeMap::new();
+        for kept in room.iter().flat_map(|room| &room.records).filter(|kept| kept.device == *device) {
+            slots.insert(kept.slot, kept.answer);
+        }
+        slots.into_values().collect()
+    }
+
+    fn crash(&mut self, crash: Crash) {
+        let queued = self.queue.len();
+        let stored = self.chance.below(queued + 1);
+        for entry in self.queue.drain(..stored).collect::<Vec<_>>() {
+            if let Entry::Append(append) = entry
+                && !self.poisoned
+            {
+                // A refusal concerns nobody any more.
+                let _ = self.append(append);
+            }
+        }
+        if crash == Crash::Power {
+            self.losses += 1;
+            for room in self.rooms.values_mut() {
+                let kept = room.synced + self.chance.below(room.records.len() - room.synced + 1);
+                room.records.truncate(kept);
+            }
+        }
+        for room in self.rooms.values_mut() {
+            // Opening syncs what is found.
+            room.synced = room.records.len();
+            room.first = room.first.min(room.tail() + 1);
+            room.writer = None;
+        }
+        self.poisoned = false;
+        self.faults = Faults::default();
+    }
+}
+
+impl Room {
+    fn tail(&self) -> Seq {
+        self.records.len() as u64
+    }
+
+    fn epoch(&self) -> Epoch {
+        self.epochs.last().map(|start| start.epoch).unwrap_or_default()
+    }
+
+    /// Adds a seq to the last run, or begins another.
+    fn add(&self, runs: &mut Vec<Run>, seq: Seq, now: u64) {
+        let Kept { frame, expires, .. } = &self.records[index(seq)];
+        let gap = if seq < self.first {
+            Some(GapReason::TRIMMED)
+        } else {
+            (*expires != 0 && *expires <= now).then_some(GapReason::EXPIRED)
+        };
+        match (runs.last_mut(), gap) {
+            (Some(Run::Frames { last, frames, .. }), None) => {
+                let mut joined = BytesMut::from(&frames[..]);
+                joined.extend_from_slice(frame);
+                (*last, *frames) = (seq, joined.freeze());
+            }
+            (Some(Run::Gap { to, why, .. }), Some(gap)) if *why == gap => *to = seq,
+            (_, None) => runs.push(Run::Frames { first: seq, last: seq, frames: frame.clone() }),
+            (_, Some(why)) => runs.push(Run::Gap { from: seq, to: seq, why }),
+        }
+    }
+}
+
+fn tell_commit(commits: Arc<dyn Commits>, commit: CommitNumber, upto: Seq) -> Tell {
+    Box::new(move || commits.committed(commit, upto))
+}
+
+fn last(append: &Append) -> Seq {
+    append.first + append.records.len() as u64 - 1
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "an index of a list in memory")]
+fn index(seq: Seq) -> usize {
+    seq as usize - 1
+}
+
+/// Reads a `Deliver` frame.
+///
+/// # Panics
+/// If it is none.
+#[expect(clippy::expect_used, reason = "for tests")]
+pub fn with_deliver<T>(frame: &[u8], look: impl FnOnce(&Deliver<'_>) -> T) -> T {
+    look(&parlor_protocol::decode(&frame[HEADER_BYTES..]).expect("a frame of a room is a Deliver"))
+}
+
+#[cfg(test)]
+mod tests;
