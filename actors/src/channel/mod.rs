@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use parlor_protocol::{RoomNumber, Seq};
 
 use crate::{
@@ -50,6 +50,7 @@ impl Channel {
             match effect {
                 Effect::Relay { arbiter, news } => self.tell_relay(arbiter, news, ctx),
                 Effect::Append(turn) => self.append(turn, ctx),
+                Effect::Stop => ctx.stop(),
                 Effect::EndTurn => ctx.address().do_send(Input::EndOfTurn),
                 Effect::Read(new) => {
                     let channel = ctx.address();

@@ -10,24 +10,19 @@
 //! this one way.
 
 use std::{
-    cmp::Ordering,
     collections::{HashMap, VecDeque},
     sync::Arc,
 };
 
 use bytes::Bytes;
-use parlor_protocol::{
-    Advice, Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq,
-    message::{Ack, Close, Durability, Error, Gap, GapReason, Left, Position},
-};
+use parlor_protocol::{Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq, message::Close};
 use slab::Slab;
 
 use crate::{
-    channel::position::Extent,
     limits::Limits,
-    message::{Attach, Batch, Conn, FromChannel, Stored},
+    message::{Conn, FromChannel},
     outbound::Outbound,
-    port::{DeviceKey, EpochStart},
+    port::DeviceKey,
 };
 
 /// Pulls that one connection may have under way.
@@ -206,12 +201,6 @@ impl State {
         self.arbiter
     }
 
-    /// Whether the room has subscribers here.
-    #[must_use]
-    pub fn knows(&self, room: RoomNumber) -> bool {
-        self.rooms.contains_key(&room)
-    }
-
     /// How many connections there are.
     #[must_use]
     pub fn connections(&self) -> usize {
@@ -272,48 +261,6 @@ impl State {
         }
         let connection = self.connections.remove(conn.slot as usize);
         self.pending -= connection.pending.len();
-    }
-
-    /// A request is on its way to a channel or the supervisor.
-    pub fn begin(&mut self, conn: Conn, pending: Pending) {
-        if let Some(connection) = self.connection_mut(conn) {
-            connection.pending.push_back(pending);
-            self.pending += 1;
-        }
-    }
-
-    /// A join's room is known now.
-    pub fn on_resolved(&mut self, conn: Conn, request: u32, room: RoomNumber) {
-        let Some(connection) = self.connection_mut(conn) else { return };
-        if let Some(pending) = connection.pending.iter_mut().find(|pending| pending.request == request) {
-            pending.room = Some(room);
-        }
-    }
-
-    /// Whether a session may handle its client's next request: not while too many wait for an answer, nor while the client
-    /// does not read those that it was given. [`Effect::Answered`] says when to ask again.
-    pub fn may_ask(&mut self, conn: Conn) -> bool {
-        let (pending_max, bytes_max) = (self.limits.unanswered_requests_max, self.limits.outbound_bytes_max);
-        let Some(connection) = self.connection_mut(conn) else { return true };
-        connection.unheard = connection.outbound.bytes() > bytes_max;
-        // Pages are large: few may be on their way at a time, so that what comes at once is bounded, too.
-        let fetches = connection.pending.iter().filter(|pending| pending.asks == Asks::Fetch).count();
-        !connection.unheard && connection.pending.len() < pending_max as usize && fetches < FETCHES_PER_CONNECTION_MAX
-    }
-
-    /// Whether a pending publish may go to its channel: not before one that was refused for now has come again. Only the
-    /// relay sees all refusals, those of a dead channel's successor and those for want of a channel too. Nothing passes
-    /// from a connection that is gone, since what was held back for it is forgotten.
-    pub fn may_pass(&mut self, conn: Conn, request: u32) -> bool {
-        let Some(connection) = self.connection_mut(conn) else { return false };
-        let newest = connection.pending.iter().rev().find(|pending| pending.request == request);
-        let Some(Pending { room: Some(room), asks: Asks::Publish(nonce), .. }) = newest.copied() else { return true };
-        let Some(at) = connection.held.iter().position(|held| held.room == room) else { return true };
-        if nonce == connection.held[at].nonce {
-            connection.held.swap_remove(at);
-            return true;
-        }
-        nonce < connection.held[at].nonce
     }
 
     /// A frame for one connection that no pending request waits for.
@@ -384,207 +331,6 @@ impl State {
         }
     }
 
-    /// Refuses a pending request.
-    pub fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
-        let Some(ended) = self.end(conn, request) else { return };
-        if ended.asks == Asks::Join {
-            self.effects.push_back(Effect::JoinEnded { conn, request, room: None });
-        }
-        if let (Asks::Publish(nonce), Some(room), Advice::RetryLater) = (ended.asks, ended.room, code.advice()) {
-            self.hold(conn, room, nonce);
-        }
-        self.on_send(conn, request, &Error { code, retry_after_ms, message, extensions: Extensions::default() });
-        self.close_if_answered(conn);
-    }
-
-    fn on_attach(&mut self, room: RoomNumber, attach: Attach) {
-        let Attach { conn, request, device, name, epoch, tail, cursor, answer } = attach;
-        if self.rooms.get(&room).is_some_and(|entry| entry.orphaned) {
-            // It overtook the adoption of those before it, and was answered, unless a client uses a number twice.
-            self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt");
-            self.effects.push_back(Effect::Detached { room, device });
-            return;
-        }
-        if self.end(conn, request).is_none() {
-            // The connection is gone, and the channel has to hear of it.
-            self.effects.push_back(Effect::Detached { room, device });
-            return;
-        }
-        self.push(conn, answer);
-        let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, orphaned: false, subscribers: Vec::new() });
-        // Batches and attachments come from one channel in order, so both know the same tail.
-        (entry.epoch, entry.tail) = (epoch, tail);
-        let standing = if cursor == tail { Standing::Live } else { Standing::Lagging };
-        #[expect(clippy::cast_possible_truncation, reason = "the number of connections is limited")]
-        let index = entry.subscribers.len() as u32;
-        entry.subscribers.push(Subscriber { slot: conn.slot, standing, cursor });
-        if let Some(connection) = self.connection_mut(conn) {
-            connection.rooms.push((room, index));
-            if standing == Standing::Lagging {
-                connection.lagging.push_back(room);
-            }
-        }
-        self.effects.push_back(Effect::JoinEnded { conn, request, room: Some((room, name)) });
-        self.pull_lagging(conn);
-        self.close_if_answered(conn);
-    }
-
-    /// Detaches a connection from a room; its cursor there, if it was attached.
-    pub fn on_leave(&mut self, conn: Conn, room: RoomNumber) -> Option<Seq> {
-        let connection = self.connection_mut(conn)?;
-        let at = connection.rooms.iter().position(|(attached, _)| *attached == room)?;
-        let (_, index) = connection.rooms.swap_remove(at);
-        connection.lagging.retain(|lagging| *lagging != room);
-        connection.held.retain(|held| held.room != room);
-        let device = connection.device.clone();
-        let entry = self.rooms.get_mut(&room)?;
-        let left = entry.subscribers.swap_remove(index as usize);
-        debug_assert_eq!(left.slot, conn.slot, "a connection knows its places");
-        if let Some(moved) = entry.subscribers.get(index as usize)
-            && let Some(mover) = self.connections.get_mut(moved.slot as usize)
-            && let Some(place) = mover.rooms.iter_mut().find(|(attached, _)| *attached == room)
-        {
-            place.1 = index;
-        }
-        if entry.subscribers.is_empty() {
-            self.rooms.remove(&room);
-        }
-        if left.standing == Standing::Pulling
-            && let Some(connection) = self.connection_mut(conn)
-        {
-            connection.pulls -= 1;
-        }
-        self.effects.push_back(Effect::Detached { room, device });
-        Some(left.cursor)
-    }
-
-    /// Answers a leave.
-    pub fn on_left(&mut self, conn: Conn, request: u32, room: RoomNumber) {
-        if let Some(cursor) = self.on_leave(conn, room) {
-            self.on_send(conn, request, &Left { room, cursor, extensions: Extensions::default() });
-        }
-    }
-
-    fn on_stored(&mut self, room: RoomNumber, durability: Durability, stored: Stored) {
-        let Stored { conn, request, nonce, seq, time, duplicate } = stored;
-        if self.end(conn, request).is_some() {
-            let extensions = Extensions::default();
-            self.on_send(conn, request, &Ack { room, nonce, seq, time, durability, duplicate, extensions });
-            self.close_if_answered(conn);
-        }
-    }
-
-    fn on_batch(&mut self, room: RoomNumber, batch: &Batch) {
-        let Some(entry) = self.rooms.get_mut(&room).filter(|entry| !entry.orphaned) else { return };
-        entry.tail = batch.last;
-        for subscriber in &mut entry.subscribers {
-            if subscriber.standing != Standing::Live {
-                continue;
-            }
-            debug_assert_eq!(subscriber.cursor + 1, batch.first, "a live cursor is at the tail");
-            let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
-            if connection.outbound.bytes() + batch.frames.len() > self.limits.outbound_bytes_max {
-                subscriber.standing = Standing::Lagging;
-                connection.lagging.push_back(room);
-                continue;
-            }
-            subscriber.cursor = batch.last;
-            if connection.closing != Closing::Closed {
-                connection.outbound.push(batch.frames.clone());
-                if !connection.dirty {
-                    connection.dirty = true;
-                    self.dirty.push_back(subscriber.slot);
-                }
-            }
-        }
-    }
-
-    fn on_pulled(&mut self, conn: Conn, room: RoomNumber, after: Seq, page: Option<(Seq, Bytes)>) {
-        let Some((subscriber, tail)) = self.subscriber_mut(conn, room) else { return };
-        if subscriber.standing != Standing::Pulling || subscriber.cursor != after {
-            // It left and came back since, and this answer is not for it.
-            return;
-        }
-        let frames = match page {
-            Some((last, frames)) => {
-                subscriber.cursor = last;
-                frames
-            }
-            None => Bytes::new(),
-        };
-        subscriber.standing = if subscriber.cursor == tail { Standing::Live } else { Standing::Lagging };
-        let (lags, failed) = (subscriber.standing == Standing::Lagging, subscriber.cursor == after);
-        if let Some(connection) = self.connection_mut(conn) {
-            connection.pulls -= 1;
-            if lags && !failed {
-                connection.lagging.push_back(room);
-            }
-        }
-        if lags && failed {
-            self.retries.push((conn, room));
-        }
-        self.push(conn, frames);
-        self.pull_lagging(conn);
-    }
-
-    /// The room's channel died: what waited for it is answered, and pulls will not come back.
-    pub fn on_channel_down(&mut self, room: RoomNumber) {
-        if let Some(entry) = self.rooms.get_mut(&room) {
-            entry.orphaned = true;
-        }
-        let mut ended = Vec::new();
-        for (slot, connection) in &self.connections {
-            let conn = self.conn(slot, connection);
-            let here = connection.pending.iter().filter(|pending| pending.room == Some(room));
-            ended.extend(here.map(|pending| (conn, *pending)));
-        }
-        for (conn, Pending { request, asks, .. }) in ended {
-            let (code, message) = match asks {
-                Asks::Publish(_) => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
-                Asks::Join | Asks::Fetch => (Code::RoomUnavailable, "the room is being rebuilt"),
-            };
-            self.refuse(conn, request, code, 100, message);
-        }
-    }
-
-    /// The devices of the room's subscribers here, for its new channel. Empty if there are none.
-    #[must_use]
-    pub fn devices_in(&self, room: RoomNumber) -> Vec<DeviceKey> {
-        let subscribers = self.rooms.get(&room).map_or(&[][..], |entry| &entry.subscribers);
-        let device = |subscriber: &Subscriber| Some(self.connections.get(subscriber.slot as usize)?.device.clone());
-        subscribers.iter().filter_map(device).collect()
-    }
-
-    fn on_adopted(&mut self, room: RoomNumber, epochs: Vec<EpochStart>, first: Seq, tail: Seq) {
-        let Some(entry) = self.rooms.get_mut(&room) else { return };
-        let extent = Extent { epochs, first, tail };
-        let (before, epoch) = (entry.epoch, extent.epoch());
-        (entry.epoch, entry.tail, entry.orphaned) = (epoch, tail, false);
-        let mut behind = Vec::new();
-        for subscriber in &mut entry.subscribers {
-            let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
-            if subscriber.standing == Standing::Pulling {
-                connection.pulls -= 1;
-            }
-            let start = extent.resume(before, subscriber.cursor);
-            subscriber.cursor = start.cursor;
-            // In a new epoch even a subscriber that lagged may stand at the tail now.
-            connection.lagging.retain(|lagging| *lagging != room);
-            subscriber.standing = if start.cursor == tail { Standing::Live } else { Standing::Lagging };
-            if subscriber.standing == Standing::Lagging {
-                connection.lagging.push_back(room);
-            }
-            let conn = Conn { arbiter: self.arbiter, slot: subscriber.slot, serial: connection.serial };
-            behind.push((conn, start.gap));
-        }
-        for (conn, gap) in behind {
-            if let Some((from, to, why)) = gap {
-                self.on_send(conn, 0, &Gap { room, epoch, from, to, why, extensions: Extensions::default() });
-            }
-            self.pull_lagging(conn);
-        }
-    }
-
     /// The socket took what it could; `progressed` if that was anything.
     pub fn on_written(&mut self, conn: Conn, progressed: bool, now_mono: u64) {
         let low = self.limits.outbound_low_bytes;
@@ -600,26 +346,6 @@ impl State {
             }
             self.pull_lagging(conn);
         }
-    }
-
-    /// The session's client says that it is there, and how far it is: its lagging rooms are pulled.
-    ///
-    /// A position at or below the cursor acknowledges, and is never a reason to send again. One of an earlier epoch was
-    /// sent before the client read the gap that told it of the new one. Any other was not given by this room, and the
-    /// client is told where it stands.
-    pub fn on_beat(&mut self, conn: Conn, positions: &[Position]) {
-        for &Position { room, epoch: named, seq } in positions {
-            let Some(epoch) = self.rooms.get(&room).map(|entry| entry.epoch) else { continue };
-            let Some((subscriber, tail)) = self.subscriber_mut(conn, room) else { continue };
-            let why = match named.cmp(&epoch) {
-                Ordering::Equal if seq > tail => GapReason::ABOVE_TAIL,
-                Ordering::Greater => GapReason::NEW_EPOCH,
-                Ordering::Equal | Ordering::Less => continue,
-            };
-            let to = subscriber.cursor;
-            self.on_send(conn, 0, &Gap { room, epoch, from: to + 1, to, why, extensions: Extensions::default() });
-        }
-        self.pull_lagging(conn);
     }
 
     /// Time passed: tries failed pulls again and closes connections that do not read.
@@ -686,58 +412,6 @@ impl State {
         self.connection_mut(conn).map(|connection| &mut connection.outbound)
     }
 
-    fn pull_lagging(&mut self, conn: Conn) {
-        let low = self.limits.outbound_low_bytes;
-        loop {
-            let Some(connection) = self.open_mut(conn) else { return };
-            if connection.outbound.bytes() > low || connection.pulls >= PULLS_PER_CONNECTION_MAX {
-                return;
-            }
-            let Some(room) = connection.lagging.pop_front() else { return };
-            connection.pulls += 1;
-            let Some((subscriber, _)) = self.subscriber_mut(conn, room) else {
-                debug_assert!(false, "a room lags only for its subscribers");
-                return;
-            };
-            debug_assert_eq!(subscriber.standing, Standing::Lagging);
-            subscriber.standing = Standing::Pulling;
-            let after = subscriber.cursor;
-            self.effects.push_back(Effect::Pull { room, conn, after });
-        }
-    }
-
-    fn close_if_answered(&mut self, conn: Conn) {
-        if let Some(connection) = self.connection(conn)
-            && let Closing::WhenAnswered(request, code, message) = connection.closing
-            && connection.pending.is_empty()
-        {
-            self.close(conn, request, code, message, 0);
-        }
-    }
-
-    /// Takes a request off the pending ones.
-    fn end(&mut self, conn: Conn, request: u32) -> Option<Pending> {
-        let connection = self.connection_mut(conn)?;
-        let at = connection.pending.iter().position(|pending| pending.request == request)?;
-        let ended = connection.pending.remove(at);
-        self.pending -= 1;
-        self.effects.push_back(Effect::Answered(conn));
-        ended
-    }
-
-    fn hold(&mut self, conn: Conn, room: RoomNumber, nonce: Nonce) {
-        let Some(connection) = self.connection_mut(conn) else { return };
-        // Its membership may have ended meanwhile, and its nonces' order with that.
-        if !connection.rooms.iter().any(|(attached, _)| *attached == room) {
-            return;
-        }
-        match connection.held.iter_mut().find(|held| held.room == room) {
-            Some(held) if held.nonce < nonce => {}
-            Some(held) => *held = Held { room, nonce, until: None },
-            None => connection.held.push(Held { room, nonce, until: None }),
-        }
-    }
-
     fn push(&mut self, conn: Conn, frames: Bytes) {
         if let Some(connection) = self.open_mut(conn) {
             connection.outbound.push(frames);
@@ -752,13 +426,6 @@ impl State {
             connection.dirty = true;
             self.dirty.push_back(slot);
         }
-    }
-
-    fn subscriber_mut(&mut self, conn: Conn, room: RoomNumber) -> Option<(&mut Subscriber, Seq)> {
-        let index = self.connection(conn)?.rooms.iter().find(|(attached, _)| *attached == room)?.1;
-        let entry = self.rooms.get_mut(&room)?;
-        let tail = entry.tail;
-        Some((entry.subscribers.get_mut(index as usize)?, tail))
     }
 
     fn connection(&self, conn: Conn) -> Option<&Connection> {
@@ -779,5 +446,7 @@ impl State {
     }
 }
 
+mod answering;
+mod delivering;
 #[cfg(test)]
 mod tests;

@@ -563,6 +563,7 @@ impl House {
 
     fn run_channel(&mut self, id: ChannelId) {
         use channel::state::{Effect, Input};
+        let mut stops = false;
         while let Some(room) = self.rooms.get_mut(&id)
             && let Some(effect) = room.state.poll()
         {
@@ -585,6 +586,7 @@ impl House {
                     };
                     self.store.append(append);
                 }
+                Effect::Stop => stops = true,
                 Effect::EndTurn => room.mailbox.push_back(Input::EndOfTurn),
                 Effect::Read(new) => {
                     let reply = move |records| {
@@ -600,6 +602,9 @@ impl House {
                     self.store.answers(number, key, Box::new(reply));
                 }
             }
+        }
+        if stops {
+            self.kill_channel(id);
         }
         self.listen();
     }

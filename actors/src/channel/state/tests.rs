@@ -4,11 +4,12 @@ use bytes::Buf;
 use parlor_protocol::{
     Body, DeviceTag, Epoch, Header, Kind, Nonce,
     frame::HEADER_BYTES,
-    message::{Direction, JoinFrom, Page},
+    message::{ContentType, Deliver, Direction, JoinFrom, Page, RecordKind},
 };
 
-use super::*;
+use super::{publishing::content_hash, *};
 use crate::{
+    message::Batch,
     port::{EpochStart, Run},
     testkit::with_deliver,
 };
@@ -108,6 +109,7 @@ impl Room {
                 }
                 Effect::LoadAnswers(device) => format!("load {}", device.user),
                 Effect::EndTurn => "end turn".into(),
+                Effect::Stop => "stop".into(),
             });
         }
         lines
@@ -367,6 +369,15 @@ fn a_failed_store_leaves_the_outcome_unknown_and_takes_nothing_more() {
     // What is stored can still be read.
     assert_eq!(room.join("cem", 1, JoinFrom::Tail), ["load cem"]);
     assert_eq!(room.answers("cem", vec![]), ["1: attach cem at 0 of 0"]);
+}
+
+#[test]
+fn a_channel_that_the_store_refuses_makes_way_for_another() {
+    let mut room = joined(0);
+    room.ann(2, 1, &["end turn"]);
+    room.check(Input::EndOfTurn, &["append 1-1"]);
+    let error = StoreError::Damaged("a test".into());
+    room.check(Input::Failed(error), &["0: #2 OutcomeUnknown", "stop"]);
 }
 
 #[test]

@@ -6,11 +6,16 @@ use bytes::BytesMut;
 use parlor_protocol::{
     Body, DeviceTag, Header, Kind, UnixMillis,
     frame::HEADER_BYTES,
-    message::{ContentType, Deliver, Left, RecordKind},
+    message::{ContentType, Deliver, Durability, Error, Gap, Left, RecordKind},
 };
 
 use super::*;
-use crate::{outbound::Wire, testkit::with_deliver};
+use crate::{
+    message::{Attach, Batch, Stored},
+    outbound::Wire,
+    port::EpochStart,
+    testkit::with_deliver,
+};
 
 const ROOM: RoomNumber = RoomNumber(1);
 

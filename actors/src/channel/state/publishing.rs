@@ -1,0 +1,253 @@
+//! From a publish to its ack: accepted, appended, committed.
+
+use bytes::{Bytes, BytesMut};
+use parlor_protocol::{
+    Code, Extensions, Seq,
+    message::{ContentType, Deliver, Durability, RecordKind},
+};
+use xxhash_rust::xxh3::Xxh3;
+
+use super::{BUSY_RETRY_MS, Chunk, Effect, RECORD_OVERHEAD_BYTES, State, Turn, Waiting};
+use crate::{
+    channel::window::Known,
+    message::{Batch, FromChannel, Publish, Stored},
+    port::{Answer, AppendRecord, Now, Place, StoreError},
+};
+
+impl State {
+    pub(super) fn on_publish(&mut self, now: Now, publish: Publish) {
+        let (conn, request, nonce) = (publish.conn, publish.request, publish.nonce);
+        let hold_until = now.mono_ms + self.limits.hold_back_ms;
+        let hash = content_hash(&publish);
+        let Some(device) = self.devices.device(&publish.device) else {
+            // Its session left meanwhile.
+            return self.refuse(conn, request, Code::NotJoined, 0, "the session has left this room");
+        };
+        let Some(window) = &device.window else {
+            // A rebuilt room, or the load failed before. What comes when it is loaded must not overtake this one.
+            device.hold(nonce, now.mono_ms, hold_until);
+            if self.devices.wants_load(&publish.device) {
+                self.effects.push_back(Effect::LoadAnswers(publish.device));
+            }
+            return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
+        };
+        let known = window.look_up(nonce, hash);
+        if known != Known::New {
+            device.release(nonce);
+        }
+        match known {
+            Known::New => {}
+            Known::Repeat(Answer { seq, time, .. }) => {
+                let stored = Stored { conn, request, nonce, seq, time, duplicate: true };
+                return self.repeat(stored);
+            }
+            Known::Conflict => {
+                return self.refuse(conn, request, Code::NonceConflict, 0, "this nonce was used for other content");
+            }
+            Known::TooOld => {
+                return self.refuse(
+                    conn,
+                    request,
+                    Code::NonceTooOld,
+                    0,
+                    "a nonce must be above all that were used before",
+                );
+            }
+        }
+        // An earlier send was refused for now: this one must not overtake it.
+        if let Some((held, until)) = device.held
+            && held < nonce
+            && now.mono_ms < until
+        {
+            return self.refuse(
+                conn,
+                request,
+                Code::HeldBack,
+                BUSY_RETRY_MS,
+                "an earlier send was refused: send again in order",
+            );
+        }
+        device.held = None;
+        if self.failed.is_some() {
+            return self.refuse(conn, request, Code::StoreUnavailable, 1_000, "the store takes no more writes");
+        }
+        let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES;
+        let place = match self.durability {
+            Durability::Memory => self.budget.none(),
+            Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
+                Some(place) => place,
+                None => {
+                    device.hold(nonce, now.mono_ms, hold_until);
+                    return self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the store's queue is full");
+                }
+            },
+        };
+        self.accept(now, publish, hash, place);
+    }
+
+    /// Gives the message its seq. From here on only the store's failure can undo it.
+    pub(super) fn accept(&mut self, now: Now, publish: Publish, content_hash: u64, place: Place) {
+        let Publish { conn, request, device, nonce, .. } = publish;
+        let (seq, time) = (self.given + 1, self.time.max(now.unix_ms));
+        let answer = Answer { nonce, seq, time, content_hash };
+        let Some(slot) = self.devices.accept(&device, answer, self.limits.answers_per_device_max) else {
+            debug_assert!(false, "on_publish found the device with its window");
+            return;
+        };
+        (self.given, self.time) = (seq, time);
+        self.given_count += u64::from(!publish.silent);
+        let deliver = Deliver {
+            room: self.room,
+            seq,
+            time,
+            sender: &device.user,
+            device_tag: device.tag,
+            nonce,
+            kind: RecordKind::MESSAGE,
+            refers_to: 0,
+            expires: 0,
+            count: self.given_count,
+            content_type: ContentType(publish.content_type),
+            payload: &publish.payload,
+            extensions: Extensions::default(),
+        };
+        parlor_protocol::encode(0, &deliver, &mut self.turn);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a turn is bounded by the writer's budget, far below 4 GiB"
+        )]
+        let end = self.turn.len() as u32;
+        self.turn_records.push(AppendRecord { end, expires: 0, device: device.clone(), slot, answer });
+        self.turn_place.merge(place);
+        self.waiting
+            .push_back(Waiting { stored: Stored { conn, request, nonce, seq, time, duplicate: false }, device });
+        if !self.turn_ending {
+            self.turn_ending = true;
+            self.effects.push_back(Effect::EndTurn);
+        }
+    }
+
+    pub(super) fn repeat(&mut self, stored: Stored) {
+        if stored.seq <= self.extent.tail {
+            let (arbiter, durability) = (stored.conn.arbiter, self.durability);
+            self.relay(arbiter, FromChannel::Committed { batch: None, durability, stored: vec![stored] });
+        } else if self.failed.is_some() {
+            self.refuse(
+                stored.conn,
+                stored.request,
+                Code::OutcomeUnknown,
+                1_000,
+                "the store failed: it may be stored or not",
+            );
+        } else {
+            self.repeats.push(stored);
+        }
+    }
+
+    pub(super) fn on_end_of_turn(&mut self) {
+        self.turn_ending = false;
+        if self.turn_records.is_empty() {
+            return;
+        }
+        let first = self.given + 1 - self.turn_records.len() as u64;
+        let frames = self.turn.split().freeze();
+        self.turn = BytesMut::new();
+        let records = std::mem::take(&mut self.turn_records);
+        let place = std::mem::replace(&mut self.turn_place, self.budget.none());
+        let ends = records.iter().map(|record| (record.end, record.expires)).collect();
+        self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count: self.given_count, records: ends });
+        if self.durability == Durability::Memory {
+            self.on_committed(self.given);
+        } else if let Some(error) = self.failed.clone() {
+            // The store failed between the publish and the end of its turn.
+            self.on_failed(error);
+        } else {
+            self.effects.push_back(Effect::Append(Turn { first, frames, records, place }));
+        }
+    }
+
+    pub(super) fn on_committed(&mut self, upto: Seq) {
+        if self.failed.is_some() || upto <= self.extent.tail {
+            return;
+        }
+        assert!(upto <= self.given, "the store committed seq {upto} of room {}, which was not given", self.room);
+        let first = self.extent.tail + 1;
+        let mut parts = Vec::new();
+        while self.uncommitted.front().is_some_and(|chunk| chunk.first <= upto)
+            && let Some(chunk) = self.uncommitted.pop_front()
+        {
+            let mut start = 0;
+            for (end, expires) in &chunk.records {
+                self.ring.push(*expires, chunk.frames.slice(start..*end as usize));
+                start = *end as usize;
+            }
+            self.committed_count = chunk.count;
+            parts.push(chunk.frames);
+        }
+        debug_assert_eq!(self.ring.last(), upto, "a turn is committed as a whole");
+        self.extent.tail = upto;
+        if self.durability == Durability::Memory {
+            // What falls off the ring is nowhere else.
+            self.extent.first = self.ring.first();
+        }
+        let frames = if let [one] = &parts[..] { one.clone() } else { Bytes::from(parts.concat()) };
+        self.tell_committed(&Batch { first, last: upto, frames });
+    }
+
+    pub(super) fn tell_committed(&mut self, batch: &Batch) {
+        let mut stored: Vec<Vec<Stored>> = vec![Vec::new(); self.subscribers.len()];
+        while self.waiting.front().is_some_and(|waiting| waiting.stored.seq <= batch.last)
+            && let Some(Waiting { stored: answer, device }) = self.waiting.pop_front()
+        {
+            self.devices.committed(&device);
+            stored[usize::from(answer.conn.arbiter)].push(answer);
+        }
+        for repeat in self.repeats.extract_if(.., |repeat| repeat.seq <= batch.last) {
+            stored[usize::from(repeat.conn.arbiter)].push(repeat);
+        }
+        for (arbiter, stored) in (0..).zip(stored) {
+            let subscribed = self.subscribers[usize::from(arbiter)] > 0;
+            if subscribed || !stored.is_empty() {
+                let (batch, durability) = (subscribed.then(|| batch.clone()), self.durability);
+                self.relay(arbiter, FromChannel::Committed { batch, durability, stored });
+            }
+        }
+    }
+
+    pub(super) fn on_failed(&mut self, error: StoreError) {
+        tracing::error!(room = %self.name, %error, "the room's records can no longer be stored");
+        // A store that takes no more writes still serves the past. Anything else is this channel's alone: one that is
+        // loaded anew goes on from what is truly there.
+        let stops = !matches!(error, StoreError::Poisoned(_));
+        self.failed = Some(error);
+        self.uncommitted.clear();
+        let waiting = std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.stored);
+        for stored in waiting.chain(std::mem::take(&mut self.repeats)) {
+            self.refuse(
+                stored.conn,
+                stored.request,
+                Code::OutcomeUnknown,
+                1_000,
+                "the store failed: it may be stored or not",
+            );
+        }
+        if stops {
+            self.effects.push_back(Effect::Stop);
+        }
+    }
+}
+
+/// Tells a repeat of a publish from a conflict: all that a publish says besides room and nonce, decoded. Stored, so it
+/// must not change.
+pub(super) fn content_hash(publish: &Publish) -> u64 {
+    const REFERS_TO: Seq = 0;
+    const LIFETIME_MS: u64 = 0;
+    let mut hash = Xxh3::new();
+    hash.update(&RecordKind::MESSAGE.0.to_le_bytes());
+    hash.update(&REFERS_TO.to_le_bytes());
+    hash.update(&LIFETIME_MS.to_le_bytes());
+    hash.update(&[u8::from(publish.silent)]);
+    hash.update(&publish.content_type.to_le_bytes());
+    hash.update(&publish.payload);
+    hash.digest()
+}

@@ -1,0 +1,127 @@
+//! Requests that wait for an answer: taken, held back, answered, refused.
+
+use parlor_protocol::{
+    Advice, Code, Extensions, Nonce, RoomNumber,
+    message::{Ack, Durability, Error},
+};
+
+use super::{Asks, Closing, Effect, FETCHES_PER_CONNECTION_MAX, Held, Pending, State};
+use crate::message::{Conn, Stored};
+
+impl State {
+    /// A request is on its way to a channel or the supervisor.
+    pub fn begin(&mut self, conn: Conn, pending: Pending) {
+        if let Some(connection) = self.connection_mut(conn) {
+            connection.pending.push_back(pending);
+            self.pending += 1;
+        }
+    }
+
+    /// A join's room is known now.
+    pub fn on_resolved(&mut self, conn: Conn, request: u32, room: RoomNumber) {
+        let Some(connection) = self.connection_mut(conn) else { return };
+        if let Some(pending) = connection.pending.iter_mut().find(|pending| pending.request == request) {
+            pending.room = Some(room);
+        }
+    }
+
+    /// Whether a session may handle its client's next request: not while too many wait for an answer, nor while the client
+    /// does not read those that it was given. [`Effect::Answered`] says when to ask again.
+    pub fn may_ask(&mut self, conn: Conn) -> bool {
+        let (pending_max, bytes_max) = (self.limits.unanswered_requests_max, self.limits.outbound_bytes_max);
+        let Some(connection) = self.connection_mut(conn) else { return true };
+        connection.unheard = connection.outbound.bytes() > bytes_max;
+        // Pages are large: few may be on their way at a time, so that what comes at once is bounded, too.
+        let fetches = connection.pending.iter().filter(|pending| pending.asks == Asks::Fetch).count();
+        !connection.unheard && connection.pending.len() < pending_max as usize && fetches < FETCHES_PER_CONNECTION_MAX
+    }
+
+    /// Whether a pending publish may go to its channel: not before one that was refused for now has come again. Only the
+    /// relay sees all refusals, those of a dead channel's successor and those for want of a channel too. Nothing passes
+    /// from a connection that is gone, since what was held back for it is forgotten.
+    pub fn may_pass(&mut self, conn: Conn, request: u32) -> bool {
+        let Some(connection) = self.connection_mut(conn) else { return false };
+        let newest = connection.pending.iter().rev().find(|pending| pending.request == request);
+        let Some(Pending { room: Some(room), asks: Asks::Publish(nonce), .. }) = newest.copied() else { return true };
+        let Some(at) = connection.held.iter().position(|held| held.room == room) else { return true };
+        if nonce == connection.held[at].nonce {
+            connection.held.swap_remove(at);
+            return true;
+        }
+        nonce < connection.held[at].nonce
+    }
+
+    /// Refuses a pending request.
+    pub fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
+        let Some(ended) = self.end(conn, request) else { return };
+        if ended.asks == Asks::Join {
+            self.effects.push_back(Effect::JoinEnded { conn, request, room: None });
+        }
+        if let (Asks::Publish(nonce), Some(room), Advice::RetryLater) = (ended.asks, ended.room, code.advice()) {
+            self.hold(conn, room, nonce);
+        }
+        self.on_send(conn, request, &Error { code, retry_after_ms, message, extensions: Extensions::default() });
+        self.close_if_answered(conn);
+    }
+
+    pub(super) fn on_stored(&mut self, room: RoomNumber, durability: Durability, stored: Stored) {
+        let Stored { conn, request, nonce, seq, time, duplicate } = stored;
+        if self.end(conn, request).is_some() {
+            let extensions = Extensions::default();
+            self.on_send(conn, request, &Ack { room, nonce, seq, time, durability, duplicate, extensions });
+            self.close_if_answered(conn);
+        }
+    }
+
+    /// The room's channel died: what waited for it is answered, and pulls will not come back.
+    pub fn on_channel_down(&mut self, room: RoomNumber) {
+        if let Some(entry) = self.rooms.get_mut(&room) {
+            entry.orphaned = true;
+        }
+        let mut ended = Vec::new();
+        for (slot, connection) in &self.connections {
+            let conn = self.conn(slot, connection);
+            let here = connection.pending.iter().filter(|pending| pending.room == Some(room));
+            ended.extend(here.map(|pending| (conn, *pending)));
+        }
+        for (conn, Pending { request, asks, .. }) in ended {
+            let (code, message) = match asks {
+                Asks::Publish(_) => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
+                Asks::Join | Asks::Fetch => (Code::RoomUnavailable, "the room is being rebuilt"),
+            };
+            self.refuse(conn, request, code, 100, message);
+        }
+    }
+
+    pub(super) fn close_if_answered(&mut self, conn: Conn) {
+        if let Some(connection) = self.connection(conn)
+            && let Closing::WhenAnswered(request, code, message) = connection.closing
+            && connection.pending.is_empty()
+        {
+            self.close(conn, request, code, message, 0);
+        }
+    }
+
+    /// Takes a request off the pending ones.
+    pub(super) fn end(&mut self, conn: Conn, request: u32) -> Option<Pending> {
+        let connection = self.connection_mut(conn)?;
+        let at = connection.pending.iter().position(|pending| pending.request == request)?;
+        let ended = connection.pending.remove(at);
+        self.pending -= 1;
+        self.effects.push_back(Effect::Answered(conn));
+        ended
+    }
+
+    pub(super) fn hold(&mut self, conn: Conn, room: RoomNumber, nonce: Nonce) {
+        let Some(connection) = self.connection_mut(conn) else { return };
+        // Its membership may have ended meanwhile, and its nonces' order with that.
+        if !connection.rooms.iter().any(|(attached, _)| *attached == room) {
+            return;
+        }
+        match connection.held.iter_mut().find(|held| held.room == room) {
+            Some(held) if held.nonce < nonce => {}
+            Some(held) => *held = Held { room, nonce, until: None },
+            None => connection.held.push(Held { room, nonce, until: None }),
+        }
+    }
+}

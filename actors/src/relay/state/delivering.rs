@@ -1,0 +1,230 @@
+//! Subscribers and their cursors: the one delivery rule.
+
+use std::cmp::Ordering;
+
+use bytes::Bytes;
+use parlor_protocol::{
+    Code, Extensions, RoomNumber, Seq,
+    message::{Gap, GapReason, Left, Position},
+};
+
+use super::{Closing, Effect, PULLS_PER_CONNECTION_MAX, Room, Standing, State, Subscriber};
+use crate::{
+    channel::position::Extent,
+    message::{Attach, Batch, Conn},
+    port::{DeviceKey, EpochStart},
+};
+
+impl State {
+    /// Whether the room has subscribers here.
+    #[must_use]
+    pub fn knows(&self, room: RoomNumber) -> bool {
+        self.rooms.contains_key(&room)
+    }
+
+    pub(super) fn on_attach(&mut self, room: RoomNumber, attach: Attach) {
+        let Attach { conn, request, device, name, epoch, tail, cursor, answer } = attach;
+        if self.rooms.get(&room).is_some_and(|entry| entry.orphaned) {
+            // It overtook the adoption of those before it, and was answered, unless a client uses a number twice.
+            self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt");
+            self.effects.push_back(Effect::Detached { room, device });
+            return;
+        }
+        if self.end(conn, request).is_none() {
+            // The connection is gone, and the channel has to hear of it.
+            self.effects.push_back(Effect::Detached { room, device });
+            return;
+        }
+        self.push(conn, answer);
+        let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, orphaned: false, subscribers: Vec::new() });
+        // Batches and attachments come from one channel in order, so both know the same tail.
+        (entry.epoch, entry.tail) = (epoch, tail);
+        let standing = if cursor == tail { Standing::Live } else { Standing::Lagging };
+        #[expect(clippy::cast_possible_truncation, reason = "the number of connections is limited")]
+        let index = entry.subscribers.len() as u32;
+        entry.subscribers.push(Subscriber { slot: conn.slot, standing, cursor });
+        if let Some(connection) = self.connection_mut(conn) {
+            connection.rooms.push((room, index));
+            if standing == Standing::Lagging {
+                connection.lagging.push_back(room);
+            }
+        }
+        self.effects.push_back(Effect::JoinEnded { conn, request, room: Some((room, name)) });
+        self.pull_lagging(conn);
+        self.close_if_answered(conn);
+    }
+
+    /// Detaches a connection from a room; its cursor there, if it was attached.
+    pub fn on_leave(&mut self, conn: Conn, room: RoomNumber) -> Option<Seq> {
+        let connection = self.connection_mut(conn)?;
+        let at = connection.rooms.iter().position(|(attached, _)| *attached == room)?;
+        let (_, index) = connection.rooms.swap_remove(at);
+        connection.lagging.retain(|lagging| *lagging != room);
+        connection.held.retain(|held| held.room != room);
+        let device = connection.device.clone();
+        let entry = self.rooms.get_mut(&room)?;
+        let left = entry.subscribers.swap_remove(index as usize);
+        debug_assert_eq!(left.slot, conn.slot, "a connection knows its places");
+        if let Some(moved) = entry.subscribers.get(index as usize)
+            && let Some(mover) = self.connections.get_mut(moved.slot as usize)
+            && let Some(place) = mover.rooms.iter_mut().find(|(attached, _)| *attached == room)
+        {
+            place.1 = index;
+        }
+        if entry.subscribers.is_empty() {
+            self.rooms.remove(&room);
+        }
+        if left.standing == Standing::Pulling
+            && let Some(connection) = self.connection_mut(conn)
+        {
+            connection.pulls -= 1;
+        }
+        self.effects.push_back(Effect::Detached { room, device });
+        Some(left.cursor)
+    }
+
+    /// Answers a leave.
+    pub fn on_left(&mut self, conn: Conn, request: u32, room: RoomNumber) {
+        if let Some(cursor) = self.on_leave(conn, room) {
+            self.on_send(conn, request, &Left { room, cursor, extensions: Extensions::default() });
+        }
+    }
+
+    pub(super) fn on_batch(&mut self, room: RoomNumber, batch: &Batch) {
+        let Some(entry) = self.rooms.get_mut(&room).filter(|entry| !entry.orphaned) else { return };
+        entry.tail = batch.last;
+        for subscriber in &mut entry.subscribers {
+            if subscriber.standing != Standing::Live {
+                continue;
+            }
+            debug_assert_eq!(subscriber.cursor + 1, batch.first, "a live cursor is at the tail");
+            let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
+            if connection.outbound.bytes() + batch.frames.len() > self.limits.outbound_bytes_max {
+                subscriber.standing = Standing::Lagging;
+                connection.lagging.push_back(room);
+                continue;
+            }
+            subscriber.cursor = batch.last;
+            if connection.closing != Closing::Closed {
+                connection.outbound.push(batch.frames.clone());
+                if !connection.dirty {
+                    connection.dirty = true;
+                    self.dirty.push_back(subscriber.slot);
+                }
+            }
+        }
+    }
+
+    pub(super) fn on_pulled(&mut self, conn: Conn, room: RoomNumber, after: Seq, page: Option<(Seq, Bytes)>) {
+        let Some((subscriber, tail)) = self.subscriber_mut(conn, room) else { return };
+        if subscriber.standing != Standing::Pulling || subscriber.cursor != after {
+            // It left and came back since, and this answer is not for it.
+            return;
+        }
+        let frames = match page {
+            Some((last, frames)) => {
+                subscriber.cursor = last;
+                frames
+            }
+            None => Bytes::new(),
+        };
+        subscriber.standing = if subscriber.cursor == tail { Standing::Live } else { Standing::Lagging };
+        let (lags, failed) = (subscriber.standing == Standing::Lagging, subscriber.cursor == after);
+        if let Some(connection) = self.connection_mut(conn) {
+            connection.pulls -= 1;
+            if lags && !failed {
+                connection.lagging.push_back(room);
+            }
+        }
+        if lags && failed {
+            self.retries.push((conn, room));
+        }
+        self.push(conn, frames);
+        self.pull_lagging(conn);
+    }
+
+    /// The devices of the room's subscribers here, for its new channel. Empty if there are none.
+    #[must_use]
+    pub fn devices_in(&self, room: RoomNumber) -> Vec<DeviceKey> {
+        let subscribers = self.rooms.get(&room).map_or(&[][..], |entry| &entry.subscribers);
+        let device = |subscriber: &Subscriber| Some(self.connections.get(subscriber.slot as usize)?.device.clone());
+        subscribers.iter().filter_map(device).collect()
+    }
+
+    pub(super) fn on_adopted(&mut self, room: RoomNumber, epochs: Vec<EpochStart>, first: Seq, tail: Seq) {
+        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        let extent = Extent { epochs, first, tail };
+        let (before, epoch) = (entry.epoch, extent.epoch());
+        (entry.epoch, entry.tail, entry.orphaned) = (epoch, tail, false);
+        let mut behind = Vec::new();
+        for subscriber in &mut entry.subscribers {
+            let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
+            if subscriber.standing == Standing::Pulling {
+                connection.pulls -= 1;
+            }
+            let start = extent.resume(before, subscriber.cursor);
+            subscriber.cursor = start.cursor;
+            // In a new epoch even a subscriber that lagged may stand at the tail now.
+            connection.lagging.retain(|lagging| *lagging != room);
+            subscriber.standing = if start.cursor == tail { Standing::Live } else { Standing::Lagging };
+            if subscriber.standing == Standing::Lagging {
+                connection.lagging.push_back(room);
+            }
+            let conn = Conn { arbiter: self.arbiter, slot: subscriber.slot, serial: connection.serial };
+            behind.push((conn, start.gap));
+        }
+        for (conn, gap) in behind {
+            if let Some((from, to, why)) = gap {
+                self.on_send(conn, 0, &Gap { room, epoch, from, to, why, extensions: Extensions::default() });
+            }
+            self.pull_lagging(conn);
+        }
+    }
+
+    /// The session's client says that it is there, and how far it is: its lagging rooms are pulled.
+    ///
+    /// A position at or below the cursor acknowledges, and is never a reason to send again. One of an earlier epoch was
+    /// sent before the client read the gap that told it of the new one. Any other was not given by this room, and the
+    /// client is told where it stands.
+    pub fn on_beat(&mut self, conn: Conn, positions: &[Position]) {
+        for &Position { room, epoch: named, seq } in positions {
+            let Some(epoch) = self.rooms.get(&room).map(|entry| entry.epoch) else { continue };
+            let Some((subscriber, tail)) = self.subscriber_mut(conn, room) else { continue };
+            let why = match named.cmp(&epoch) {
+                Ordering::Equal if seq > tail => GapReason::ABOVE_TAIL,
+                Ordering::Greater => GapReason::NEW_EPOCH,
+                Ordering::Equal | Ordering::Less => continue,
+            };
+            let to = subscriber.cursor;
+            self.on_send(conn, 0, &Gap { room, epoch, from: to + 1, to, why, extensions: Extensions::default() });
+        }
+        self.pull_lagging(conn);
+    }
+
+    pub(super) fn pull_lagging(&mut self, conn: Conn) {
+        let low = self.limits.outbound_low_bytes;
+        loop {
+            let Some(connection) = self.open_mut(conn) else { return };
+            if connection.outbound.bytes() > low || connection.pulls >= PULLS_PER_CONNECTION_MAX {
+                return;
+            }
+            let Some(room) = connection.lagging.pop_front() else { return };
+            connection.pulls += 1;
+            let Some((subscriber, _)) = self.subscriber_mut(conn, room) else {
+                debug_assert!(false, "a room lags only for its subscribers");
+                return;
+            };
+            debug_assert_eq!(subscriber.standing, Standing::Lagging);
+            subscriber.standing = Standing::Pulling;
+            let after = subscriber.cursor;
+            self.effects.push_back(Effect::Pull { room, conn, after });
+        }
+    }
+
+    pub(super) fn subscriber_mut(&mut self, conn: Conn, room: RoomNumber) -> Option<(&mut Subscriber, Seq)> {
+        let index = self.connection(conn)?.rooms.iter().find(|(attached, _)| *attached == room)?.1;
+        let entry = self.rooms.get_mut(&room)?;
+        let tail = entry.tail;
+        Some((entry.subscribers.get_mut(index as usize)?, tail))
+    }
+}
