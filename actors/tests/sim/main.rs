@@ -381,7 +381,9 @@ fn seeded_talks_keep_the_contract() {
                 let log = Arc::new(Mutex::new(Vec::new()));
                 let again = run(seed, None, Some(log.clone())).err();
                 let log = log.lock();
-                for line in &log[log.len().saturating_sub(number("PARLOR_SIM_LOG").unwrap_or(80) as usize)..] {
+                for line in
+                    &log[log.len().saturating_sub(usize::try_from(number("PARLOR_SIM_LOG").unwrap_or(80)).unwrap())..]
+                {
                     println!("{line:.400}");
                 }
                 assert_eq!(again.as_ref(), Some(&why), "a seed repeats itself");
