@@ -61,6 +61,10 @@ impl Signals {
         self.blocked.get()
     }
 
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
     pub(super) fn block(&self) {
         self.blocked.set(true);
         self.wake();
