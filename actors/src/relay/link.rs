@@ -64,6 +64,10 @@ impl Signals {
         self.blocked.get()
     }
 
+    pub(super) fn is_busy(&self) -> bool {
+        self.busy.get()
+    }
+
     pub(super) fn block(&self) {
         self.blocked.set(true);
         self.wake();
@@ -152,6 +156,11 @@ pub(crate) struct SessionSignals {
 }
 
 impl SessionSignals {
+    /// The session handles nothing more: its connection has to end.
+    pub(crate) fn died(&self) {
+        self.signals.kill();
+    }
+
     /// The session has handled what it was given; `held` if not all of it.
     pub(crate) fn turn_ends(&self, held: bool) {
         self.signals.held.set(held);

@@ -169,6 +169,12 @@ impl Local {
         self.0.state.borrow().connections()
     }
 
+    /// Whether all that was read is answered: what waits for an answer, and what a session has not even asked yet.
+    fn is_idle(&self) -> bool {
+        let links = self.0.links.borrow();
+        self.0.state.borrow().pending() == 0 && !links.iter().flatten().any(|entry| entry.signals.is_busy())
+    }
+
     /// Changes the state and does what it wants done.
     fn with<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let result = change(&mut self.0.state.borrow_mut());
@@ -381,15 +387,15 @@ async fn flush_turns(local: Local) {
 
 async fn drain(local: Local, patience: Duration, retry_after_ms: u32, done: oneshot::Sender<()>) {
     local.0.draining.set(true);
-    let wait_for = async |idle: fn(&State) -> bool| {
+    let wait_for = async |idle: fn(&Local) -> bool| {
         let waiting = async {
-            while !idle(&local.0.state.borrow()) {
+            while !idle(&local) {
                 tokio::time::sleep(DRAIN_POLL).await;
             }
         };
         tokio::time::timeout(patience, waiting).await
     };
-    if wait_for(|state| state.pending() == 0).await.is_err() {
+    if wait_for(Local::is_idle).await.is_err() {
         tracing::warn!("the shutdown did not wait for all answers");
     }
     local.with(|state| {
@@ -397,7 +403,7 @@ async fn drain(local: Local, patience: Duration, retry_after_ms: u32, done: ones
             state.close(conn, 0, Code::GoingAway, "the server shuts down", retry_after_ms);
         }
     });
-    if wait_for(|state| state.connections() == 0).await.is_err() {
+    if wait_for(|local| local.connections() == 0).await.is_err() {
         tracing::warn!("the shutdown did not wait for all connections to read their last frames");
     }
     // The receiver is gone if the engine did not wait; then nobody is to be told.

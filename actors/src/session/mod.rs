@@ -214,20 +214,22 @@ impl Handler<ToSession> for Session {
                 self.local.arm(self.conn, self.state.deadline().max(at_once));
             }
             ToSession::Replaced => self.input(Input::Replaced, ctx),
-            ToSession::Disconnected => {
-                let (device, conn) = (self.device.clone(), self.conn);
-                self.local.supervisor().do_send(ToSupervisor::Closed { device, conn });
-                ctx.stop();
-            }
+            ToSession::Disconnected => ctx.stop(),
         }
     }
 }
 
 impl Drop for Session {
+    /// Whatever the session ends of. Runs while unwinding: must not panic.
     fn drop(&mut self) {
+        if self.presence.is_none() {
+            let (device, conn) = (self.device.clone(), self.conn);
+            self.local.supervisor().do_send(ToSupervisor::Closed { device, conn });
+        }
         if std::thread::panicking() {
-            // Its link notices that the session is gone; the client may come back at once.
             tracing::error!(user = %self.device.user, code = %Code::Internal, "a session's actor failed");
+            // Its client may come back at once.
+            self.signals.died();
         }
     }
 }

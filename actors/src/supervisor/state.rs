@@ -20,6 +20,8 @@ use crate::{
 /// Why somebody does not get a room.
 pub type Refusal = (Code, &'static str);
 
+const UNKNOWN: Refusal = (Code::UnknownRoom, "there is no such room, and joining does not create it here");
+
 /// What a supervisor is told.
 #[derive(Debug)]
 pub enum Input<H, S, W> {
@@ -114,9 +116,17 @@ struct Room<H, W> {
 
 #[derive(Debug)]
 enum Status<H, W> {
-    Loading { waiting: Vec<W> },
-    Running { generation: Generation, handle: H },
-    Resting { until: u64 },
+    /// Each with how it would create the room.
+    Loading {
+        waiting: Vec<(W, Option<RoomOptions>)>,
+    },
+    Running {
+        generation: Generation,
+        handle: H,
+    },
+    Resting {
+        until: u64,
+    },
 }
 
 /// All rooms that are loaded and all sessions.
@@ -188,7 +198,9 @@ impl<H: Clone, S, W> State<H, S, W> {
                     let room = room.ok_or((Code::RoomUnavailable, "the room is being loaded"));
                     self.effects.push_back(Effect::Resolved { waiter, room });
                 }
-                Status::Loading { waiting } if waiting.len() < self.limits.waiters_per_room_max => waiting.push(waiter),
+                Status::Loading { waiting } if waiting.len() < self.limits.waiters_per_room_max => {
+                    waiting.push((waiter, create));
+                }
                 Status::Loading { .. } => self.refuse(waiter, (Code::Busy, "too many wait for this room")),
                 Status::Resting { .. } => {
                     self.refuse(waiter, (Code::RoomUnavailable, "the room keeps failing and rests"))
@@ -199,7 +211,7 @@ impl<H: Clone, S, W> State<H, S, W> {
         if self.rooms.len() >= self.limits.rooms_loaded_max {
             return self.refuse(waiter, (Code::Busy, "too many rooms are loaded"));
         }
-        let status = Status::Loading { waiting: vec![waiter] };
+        let status = Status::Loading { waiting: vec![(waiter, create)] };
         self.rooms.insert(name.clone(), Room { status, number: None, restarts: Intensity::default() });
         self.effects.push_back(Effect::Load { name, create });
     }
@@ -210,10 +222,24 @@ impl<H: Clone, S, W> State<H, S, W> {
             Err(error) => error,
         };
         let Some(room) = self.rooms.get_mut(&name) else { return };
-        let waiting = match &mut room.status {
+        let mut waiting = match &mut room.status {
             Status::Loading { waiting } => std::mem::take(waiting),
             Status::Running { .. } | Status::Resting { .. } => Vec::new(),
         };
+        // The load was made for the first, who did not want the room created; others behind him may.
+        if error == StoreError::UnknownRoom
+            && matches!(waiting.first(), Some((_, None)))
+            && let Some((_, create)) = waiting.iter().find(|(_, create)| create.is_some())
+        {
+            self.effects.push_back(Effect::Load { name, create: *create });
+            let creators;
+            (creators, waiting) = waiting.into_iter().partition(|(_, create)| create.is_some());
+            room.status = Status::Loading { waiting: creators };
+            for (waiter, _) in waiting {
+                self.refuse(waiter, UNKNOWN);
+            }
+            return;
+        }
         if room.number.is_some() {
             // Its subscribers are still there, so it is tried again.
             tracing::error!(room = %name, %error, "a room could not be rebuilt; it will be tried again");
@@ -224,15 +250,13 @@ impl<H: Clone, S, W> State<H, S, W> {
         }
         let refusal = match error {
             StoreError::Busy => (Code::Busy, "the store is busy"),
-            StoreError::UnknownRoom => {
-                (Code::UnknownRoom, "there is no such room, and joining does not create it here")
-            }
+            StoreError::UnknownRoom => UNKNOWN,
             error => {
                 tracing::error!(room = %name, %error, "a room could not be loaded");
                 (Code::StoreUnavailable, "the store could not load the room")
             }
         };
-        for waiter in waiting {
+        for (waiter, _) in waiting {
             self.refuse(waiter, refusal);
         }
     }
@@ -246,7 +270,7 @@ impl<H: Clone, S, W> State<H, S, W> {
             self.effects.push_back(Effect::Up(number, handle.clone()));
         }
         if let Status::Loading { waiting } = std::mem::replace(&mut room.status, running) {
-            let resolved = |waiter| Effect::Resolved { waiter, room: Ok((number, handle.clone())) };
+            let resolved = |(waiter, _)| Effect::Resolved { waiter, room: Ok((number, handle.clone())) };
             self.effects.extend(waiting.into_iter().map(resolved));
         }
     }

@@ -120,6 +120,18 @@ fn a_refused_load_leaves_nothing() {
 }
 
 #[test]
+fn who_would_create_a_room_is_not_refused_for_who_would_not() {
+    let mut office = office();
+    let asks = |waiter| Input::Resolve { name: "a".parse().unwrap(), create: None, waiter };
+    office.check(asks(1), &["load a"]);
+    office.resolve("a", 2, &[]);
+    office.loaded("a", Err(StoreError::UnknownRoom), &["load a or create it", "1 UnknownRoom"]);
+    office.check(asks(3), &[]);
+    office.loaded("a", Ok(loaded("a", 1)), &["build a of generation 1"]);
+    office.built("a", 1, "first", &["2 gets 1 by first", "3 gets 1 by first"]);
+}
+
+#[test]
 fn a_dead_channel_is_rebuilt_and_those_who_come_meanwhile_wait() {
     let mut office = office().running();
     office.died(1, &["1 down", "load a"]);

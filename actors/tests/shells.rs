@@ -1,0 +1,481 @@
+//! The actors themselves, on arbiters of their own, between a store in memory and sockets in memory.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
+
+use std::{
+    backtrace::Backtrace,
+    collections::VecDeque,
+    future::poll_fn,
+    io::IoSlice,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    task::{Context, Poll, Waker},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use actix_rt::{Arbiter, System};
+use bytes::Bytes;
+use parking_lot::{Condvar, Mutex};
+use parlor_actors::{
+    context::Shared,
+    fleet::Fleet,
+    limits::Limits,
+    outbound::Wire,
+    port::{Clock, Now, RoomOptions},
+    relay::link::{End, Hello},
+    router::Router,
+    session::heartbeat::BeatIntervals,
+    testkit::{MemStore, Served, TestClock, with_deliver},
+};
+use parlor_protocol::{
+    Body, Code, Extensions, Header, Kind, Nonce, RoomNumber, Seq, Token,
+    frame::HEADER_BYTES,
+    message::{
+        Ack, Close, ContentType, DeviceClass, Durability, Error, Join, JoinFrom, Joined, Network, Publish, RecordKind,
+    },
+};
+
+/// Nothing here takes that long unless it hangs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// An engine's actors on two arbiters.
+struct Engine {
+    fleet: Fleet,
+    store: Arc<MemStore>,
+    clock: Arc<Fragile>,
+    served: Option<Served>,
+    system: System,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// A clock that can make a session's actor panic.
+struct Fragile {
+    clock: Arc<TestClock>,
+    breaks_a_session: AtomicBool,
+}
+
+impl Clock for Fragile {
+    fn now(&self) -> Now {
+        if self.breaks_a_session.load(SeqCst) && Backtrace::force_capture().to_string().contains("session::") {
+            self.breaks_a_session.store(false, SeqCst);
+            panic!("a planted panic");
+        }
+        self.clock.now()
+    }
+}
+
+impl Engine {
+    fn start(durability: Durability, serves: bool) -> Self {
+        let store = MemStore::new(1, 1_000);
+        let clock = Arc::new(Fragile { clock: TestClock::at(1_000_000), breaks_a_session: AtomicBool::new(false) });
+        let beats = BeatIntervals { wifi_ms: 1_000, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
+        let shared = Arc::new(Shared {
+            store: store.clone(),
+            clock: clock.clone(),
+            limits: Arc::new(Limits::default()),
+            beats,
+            create_at_join: Some(RoomOptions { durability }),
+            router: Router::default(),
+        });
+        let (tell, told) = std::sync::mpsc::channel();
+        let thread = std::thread::spawn(move || {
+            let system = System::new();
+            system.block_on(async {
+                let more = Arbiter::new();
+                let arbiters = vec![Arbiter::current(), more.handle()];
+                tell.send((System::current(), Fleet::start(arbiters, shared))).unwrap();
+            });
+            system.run().unwrap();
+        });
+        let (system, fleet) = told.recv().unwrap();
+        let served = serves.then(|| store.serve());
+        Self { fleet, store, clock, served, system, thread: Some(thread) }
+    }
+
+    fn connect(&self, user: &str, arbiter: usize) -> Client {
+        let socket = Arc::new(Socket::default());
+        let server = socket.clone();
+        let hello = Hello {
+            request: 0,
+            version: 1,
+            user: user.parse().unwrap(),
+            device: "phone".parse().unwrap(),
+            device_class: DeviceClass::Mobile,
+            network: Network::Wifi,
+            token: Token([0; 16]),
+        };
+        self.fleet.run_on(arbiter, move |local| {
+            let link = local.connect(hello, Rc::new(Written(server.clone())));
+            actix_rt::spawn(async move {
+                let end = poll_fn(|cx| server.poll(&link, cx)).await;
+                drop(link);
+                server.ends.lock().end = Some(end);
+                server.changed.notify_all();
+            });
+        });
+        let mut client = Client { socket, partial: Vec::new(), request: 0, room: RoomNumber(0) };
+        assert_eq!(client.next().kind, Kind::Welcome);
+        client
+    }
+
+    /// Runs the engine's drain to its end, on a thread.
+    fn drain(&self) -> JoinHandle<()> {
+        let fleet = self.fleet.clone();
+        std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(fleet.drain(PATIENCE, 5));
+        })
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.served = None;
+        self.system.stop();
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A connection's two ends.
+#[derive(Default)]
+struct Socket {
+    ends: Mutex<Ends>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct Ends {
+    up: VecDeque<Bytes>,
+    down: Vec<u8>,
+    /// Whether the client takes nothing.
+    full: bool,
+    hung_up: bool,
+    end: Option<End>,
+    waker: Option<Waker>,
+}
+
+/// The server's writing end.
+struct Written(Arc<Socket>);
+
+impl Wire for Written {
+    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+        let mut ends = self.0.ends.lock();
+        if ends.full {
+            ends.waker = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        slices.iter().for_each(|slice| ends.down.extend(&slice[..]));
+        self.0.changed.notify_all();
+        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+    }
+}
+
+impl Socket {
+    /// What the link of a real connection does.
+    fn poll(&self, link: &parlor_actors::relay::link::Link, cx: &mut Context<'_>) -> Poll<End> {
+        link.register(cx);
+        self.ends.lock().waker = Some(cx.waker().clone());
+        let _ = link.poll_unblock(cx);
+        loop {
+            if let Some(end) = link.end() {
+                return Poll::Ready(end);
+            }
+            let mut ends = self.ends.lock();
+            if ends.hung_up {
+                return Poll::Ready(End::Killed);
+            }
+            if !link.reads() || ends.up.is_empty() {
+                return Poll::Pending;
+            }
+            let frames = ends.up.drain(..).collect::<Vec<_>>().concat();
+            drop(ends);
+            link.receive(frames.into());
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Ends)) {
+        let mut ends = self.ends.lock();
+        change(&mut ends);
+        if let Some(waker) = ends.waker.take() {
+            waker.wake();
+        }
+    }
+}
+
+/// A client that blocks.
+struct Client {
+    socket: Arc<Socket>,
+    partial: Vec<u8>,
+    request: u32,
+    room: RoomNumber,
+}
+
+struct Frame {
+    kind: Kind,
+    request: u32,
+    bytes: Bytes,
+}
+
+impl Frame {
+    fn body<'a, B: Body<'a>>(&'a self) -> B {
+        parlor_protocol::decode(&self.bytes[HEADER_BYTES..]).unwrap()
+    }
+}
+
+impl Client {
+    fn send<'a, B: Body<'a>>(&mut self, body: &B) -> u32 {
+        self.request += 1;
+        let frame = parlor_protocol::to_bytes(self.request, body);
+        self.socket.change(|ends| ends.up.push_back(frame));
+        self.request
+    }
+
+    fn publish(&mut self, nonce: Nonce) -> u32 {
+        let payload = format!("message {nonce}");
+        self.send(&Publish {
+            room: self.room,
+            nonce,
+            kind: RecordKind::MESSAGE,
+            refers_to: 0,
+            lifetime_ms: None,
+            flags: 0,
+            content_type: ContentType::TEXT,
+            payload: payload.as_bytes(),
+            extensions: Extensions::default(),
+        })
+    }
+
+    /// The next frame; `None` if the connection has ended.
+    fn poll_next(&mut self) -> Option<Frame> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            if let Some(header) = self.partial.first_chunk() {
+                let header = Header::from_bytes(header);
+                let size = HEADER_BYTES + header.len as usize;
+                if self.partial.len() >= size {
+                    let bytes: Bytes = self.partial.drain(..size).collect::<Vec<_>>().into();
+                    return Some(Frame { kind: Kind::from_wire(header.kind).unwrap(), request: header.request, bytes });
+                }
+            }
+            let mut ends = self.socket.ends.lock();
+            if ends.down.is_empty() {
+                if ends.end.is_some() {
+                    return None;
+                }
+                let timed_out = self.socket.changed.wait_until(&mut ends, deadline).timed_out();
+                assert!(!timed_out, "nothing comes");
+            }
+            self.partial.append(&mut ends.down);
+        }
+    }
+
+    #[track_caller]
+    fn next(&mut self) -> Frame {
+        self.poll_next().expect("the connection has ended")
+    }
+
+    fn join(&mut self, from: JoinFrom) -> Seq {
+        let request = self.send(&Join { room: "room", from, extensions: Extensions::default() });
+        let answer = self.next();
+        assert_eq!((answer.kind, answer.request), (Kind::Joined, request));
+        let joined: Joined<'_> = answer.body();
+        self.room = joined.room;
+        joined.cursor
+    }
+
+    /// Reads so many records, which follow `after`; other frames are returned.
+    fn deliveries(&mut self, after: Seq, many: u64) -> (Vec<Nonce>, Vec<Frame>) {
+        let (mut nonces, mut others) = (Vec::new(), Vec::new());
+        while (nonces.len() as u64) < many {
+            let frame = self.next();
+            if frame.kind == Kind::Deliver {
+                nonces.push(with_deliver(&frame.bytes, |deliver| {
+                    assert_eq!(deliver.seq, after + 1 + nonces.len() as u64, "a hole or a repeat");
+                    assert_eq!(deliver.payload, format!("message {}", deliver.nonce).as_bytes());
+                    deliver.nonce
+                }));
+            } else {
+                others.push(frame);
+            }
+        }
+        (nonces, others)
+    }
+
+    /// Sends until it is stored; the deliveries that come meanwhile go to `others`.
+    fn insist(&mut self, nonce: Nonce, others: &mut Vec<Frame>) -> (Seq, bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while Instant::now() < deadline {
+            let request = self.publish(nonce);
+            loop {
+                let frame = self.next();
+                if frame.request != request {
+                    others.push(frame);
+                } else if frame.kind == Kind::Ack {
+                    let ack: Ack<'_> = frame.body();
+                    return (ack.seq, ack.duplicate);
+                } else {
+                    let error: Error<'_> = frame.body();
+                    assert!(matches!(error.code, Code::OutcomeUnknown | Code::RoomUnavailable), "{}", error.code);
+                    break;
+                }
+            }
+        }
+        panic!("it is never stored");
+    }
+
+    /// Reads up to the close and the end behind it; what came before.
+    fn until_closed(&mut self, code: Code) -> Vec<Frame> {
+        let mut before = Vec::new();
+        loop {
+            let frame = self.next();
+            if frame.kind == Kind::Close {
+                let close: Close<'_> = frame.body();
+                assert_eq!(close.code, code);
+                assert!(self.poll_next().is_none(), "nothing follows a close");
+                return before;
+            }
+            before.push(frame);
+        }
+    }
+}
+
+#[track_caller]
+fn wait_for(what: &str, is: impl Fn() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !is() {
+        assert!(Instant::now() < deadline, "{what}");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn what_is_said_on_one_arbiter_is_heard_on_both() {
+    for durability in [Durability::Memory, Durability::Buffered, Durability::Synced] {
+        let engine = Engine::start(durability, true);
+        let (mut ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 1));
+        assert_eq!((ann.join(JoinFrom::Tail), bob.join(JoinFrom::Tail)), (0, 0));
+        for nonce in 1..=200 {
+            ann.publish(nonce);
+        }
+        let (nonces, acks) = ann.deliveries(0, 200);
+        assert_eq!(nonces, (1..=200).collect::<Vec<_>>());
+        assert!(acks.iter().all(|frame| frame.kind == Kind::Ack && frame.body::<Ack<'_>>().durability == durability));
+        assert_eq!(bob.deliveries(0, 200).0, nonces);
+        // Who comes later reads what he missed.
+        let mut cem = engine.connect("cem", 1);
+        assert_eq!(cem.join(JoinFrom::Newest(50)), 150);
+        assert_eq!(cem.deliveries(150, 50).0, nonces[150..]);
+    }
+}
+
+#[test]
+fn a_room_whose_channel_panics_goes_on_without_gap_or_repeat() {
+    let engine = Engine::start(Durability::Synced, true);
+    let (mut ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 1));
+    ann.join(JoinFrom::Tail);
+    bob.join(JoinFrom::Tail);
+    let mut others = Vec::new();
+    // Four deaths are below what makes a room rest.
+    for round in 0..4 {
+        let nonce = 2 * round + 1;
+        assert_eq!(ann.insist(nonce, &mut others), (nonce, false));
+        engine.store.faults(|faults| faults.panic_next_append = true);
+        assert_eq!(ann.insist(nonce + 1, &mut others), (nonce + 1, false), "what the dead one took is not stored");
+        // What the dead one stored is known to its successor.
+        assert_eq!(ann.insist(nonce, &mut others), (nonce, true));
+    }
+    assert_eq!(bob.deliveries(0, 8).0, (1..=8).collect::<Vec<_>>());
+    let seqs = |frame: &Frame| with_deliver(&frame.bytes, |deliver| deliver.seq);
+    let mut heard: Vec<Seq> = others.iter().filter(|frame| frame.kind == Kind::Deliver).map(seqs).collect();
+    while heard.len() < 8 {
+        heard.push(seqs(&ann.next()));
+    }
+    assert_eq!(heard, (1..=8).collect::<Vec<_>>());
+    assert_eq!(engine.store.frames(&"room".parse().unwrap()).len(), 8);
+}
+
+#[test]
+fn a_session_ends_with_its_lease() {
+    let engine = Engine::start(Durability::Synced, true);
+    let mut ann = engine.connect("ann", 0);
+    let router = &engine.fleet.shared().router;
+    wait_for("she is online", || router.sessions("ann").len() == 1);
+    // Three grants of a second, and a tenth of grace each.
+    engine.clock.clock.advance(3_300);
+    assert!(ann.until_closed(Code::LeaseExpired).is_empty());
+    wait_for("she is offline", || router.users_online() == 0);
+}
+
+#[test]
+fn a_device_that_connects_again_replaces_its_older_session() {
+    let engine = Engine::start(Durability::Synced, true);
+    let mut first = engine.connect("ann", 0);
+    let second = engine.connect("ann", 1);
+    first.until_closed(Code::Replaced);
+    let router = &engine.fleet.shared().router;
+    wait_for("one of them is left", || router.sessions("ann").len() == 1);
+    second.socket.change(|ends| ends.hung_up = true);
+    wait_for("she is offline", || router.users_online() == 0);
+}
+
+#[test]
+fn a_drain_answers_everything_accepted() {
+    let engine = Engine::start(Durability::Synced, false);
+    let (mut ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 1));
+    let joins: Vec<u32> = [&mut ann, &mut bob]
+        .map(|client| client.send(&Join { room: "room", from: JoinFrom::Tail, extensions: Extensions::default() }))
+        .into();
+    wait_for("the room is created", || {
+        engine.store.run();
+        [&ann, &bob].iter().all(|client| !client.socket.ends.lock().down.is_empty())
+    });
+    for (client, request) in [&mut ann, &mut bob].into_iter().zip(joins) {
+        let joined = client.next();
+        assert_eq!((joined.kind, joined.request), (Kind::Joined, request));
+        client.room = joined.body::<Joined<'_>>().room;
+    }
+    // More than a session may have unanswered, and one that only listens does not read.
+    let many = 150;
+    bob.socket.change(|ends| ends.full = true);
+    let frames = {
+        let mut alone = Client { socket: Arc::default(), partial: Vec::new(), request: ann.request, room: ann.room };
+        for nonce in 1..=many {
+            alone.publish(nonce);
+        }
+        let frames: Vec<Bytes> = alone.socket.ends.lock().up.drain(..).collect();
+        frames.concat()
+    };
+    ann.socket.change(|ends| ends.up.push_back(frames.into()));
+    wait_for("she is heard", || engine.store.queued() > 0);
+    let drained = engine.drain();
+    let served = engine.store.serve();
+    let before = ann.until_closed(Code::GoingAway);
+    let acks = before.iter().filter(|frame| frame.kind == Kind::Ack).count() as u64;
+    let deliveries = before.iter().filter(|frame| frame.kind == Kind::Deliver).count() as u64;
+    assert_eq!((acks, deliveries), (many, many));
+    bob.socket.change(|ends| ends.full = false);
+    let before = bob.until_closed(Code::GoingAway);
+    assert!(before.iter().all(|frame| frame.kind == Kind::Deliver));
+    drained.join().unwrap();
+    drop(served);
+}
+
+#[test]
+fn a_session_that_panics_ends_its_connection_and_is_offline() {
+    let engine = Engine::start(Durability::Synced, true);
+    let (mut ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 0));
+    ann.join(JoinFrom::Tail);
+    let router = &engine.fleet.shared().router;
+    wait_for("both are online", || router.users_online() == 2);
+    engine.clock.breaks_a_session.store(true, SeqCst);
+    ann.publish(1);
+    assert!(ann.poll_next().is_none(), "the connection ends");
+    wait_for("she is offline", || router.sessions("ann").is_empty());
+    bob.join(JoinFrom::Tail);
+    assert_eq!(bob.insist(1, &mut Vec::new()), (1, false), "her neighbours do not notice");
+}
