@@ -154,8 +154,9 @@ impl<Waiting> Devices<Waiting> {
         while self.absent.len() > absent_max
             && let Some(oldest) = self.absent.pop_front()
         {
-            // It may have come back since, or stand in the queue again.
-            if !self.absent.contains(&oldest) && self.devices.get(&oldest).is_some_and(|device| device.attached == 0) {
+            // It may have come back since, or stand in the queue again, or will when its records are committed.
+            let idle = |device: &Device<Waiting>| device.attached == 0 && device.pending == 0;
+            if !self.absent.contains(&oldest) && self.devices.get(&oldest).is_some_and(idle) {
                 self.devices.remove(&oldest);
             }
         }
@@ -201,6 +202,26 @@ mod tests {
         assert_eq!(devices.len(), 1, "a record is on its way, and the store does not know its answer yet");
         devices.committed(&key("ann"));
         assert_eq!(devices.len(), 0);
+    }
+
+    #[test]
+    fn a_device_that_left_with_records_on_their_way_is_kept_until_they_are_committed() {
+        let mut devices = Devices::<()>::new(Some(1));
+        let come_and_go = |devices: &mut Devices<()>, user| {
+            assert!(!devices.attach(&key(user)));
+            devices.detach(&key(user));
+        };
+        come_and_go(&mut devices, "ann");
+        assert!(!devices.attach(&key("ann")));
+        let answer = Answer { nonce: 1, seq: 1, time: 1, content_hash: 1 };
+        assert_eq!(devices.accept(&key("ann"), answer, 128), Some(0));
+        devices.detach(&key("ann"));
+        // She stands in the queue of those who left, and is pushed out of it.
+        come_and_go(&mut devices, "bob");
+        assert!(!devices.attach(&key("ann")));
+        devices.committed(&key("ann"));
+        let window = devices.device(&key("ann")).unwrap().window.as_ref().unwrap();
+        assert_eq!(window.newest_nonce(), Some(1));
     }
 
     #[test]

@@ -364,7 +364,7 @@ fn number(variable: &str) -> Option<u64> {
 fn seeded_talks_keep_the_contract() {
     let seeds = match number("PARLOR_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("PARLOR_SIM_SEEDS").unwrap_or(1_000),
+        None => 0..number("PARLOR_SIM_SEEDS").unwrap_or(2_000),
     };
     let (began, all) = (Instant::now(), seeds.end - seeds.start);
     let mut counts = BTreeMap::new();
