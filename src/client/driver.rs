@@ -332,6 +332,8 @@ impl Driver {
     }
 
     fn run_effects(&mut self) {
+        // Before the events that they count: whoever has an event finds it counted.
+        self.shared.publish_stats(self.state.stats());
         while let Some(effect) = self.state.poll() {
             match effect {
                 Effect::Dial(server) => self.link = Link::Dialing(Box::pin(connect(server))),
@@ -407,15 +409,12 @@ impl Future for Driver {
         for _ in 0..ROUNDS_MAX {
             let any = driver.round(cx);
             if driver.done {
-                driver.shared.publish_stats(driver.state.stats());
                 return Poll::Ready(());
             }
             if !any {
-                driver.shared.publish_stats(driver.state.stats());
                 return Poll::Pending;
             }
         }
-        driver.shared.publish_stats(driver.state.stats());
         cx.waker().wake_by_ref();
         Poll::Pending
     }
