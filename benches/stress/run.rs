@@ -1,0 +1,89 @@
+//! Runs a scenario against its peers, in turn, and reports.
+
+use std::io;
+
+use crate::{
+    baseline::Kind,
+    options::Common,
+    peers::{Ejabberd, Mqtt, Nats, Parlor, Peer, Raw, Redis, Storage},
+    report::{Outcome, Report},
+    scenario::Scenario,
+    stats::{Figure, human},
+};
+
+/// Measures each peer `reps` times, turn by turn, and reports the lot.
+pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: Common) -> io::Result<()> {
+    scenario.complete(&mut common);
+    let names = match &common.peers[..] {
+        [] => S::PEERS.iter().map(|name| (*name).to_owned()).collect(),
+        names => names.to_vec(),
+    };
+    let mut outcomes: Vec<Outcome> = names.into_iter().map(Outcome::new).collect();
+    for repetition in 1..=common.reps {
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.skipped.is_none()) {
+            match by_name(&outcome.peer, &scenario, &common)? {
+                Measured::Skipped(why) => {
+                    eprintln!("{}: skipped, {why}", outcome.peer);
+                    outcome.skipped = Some(why);
+                }
+                Measured::Failed(error) => {
+                    eprintln!("{} {repetition} failed: {error}", outcome.peer);
+                    outcome.failures.push(error.to_string());
+                }
+                Measured::Done(figures) => {
+                    let text: Vec<_> = figures.iter().map(|figure| human(figure.value)).collect();
+                    eprintln!("{} {repetition}: {}", outcome.peer, text.join(" | "));
+                    outcome.repetitions.push(figures);
+                }
+            }
+        }
+    }
+    let failed: usize = outcomes.iter().map(|outcome| outcome.failures.len()).sum();
+    let report = Report::new(&scenario, &common, &outcomes);
+    println!("{}", report.markdown());
+    if let Some(path) = &common.json {
+        std::fs::write(path, report.json()?)?;
+    }
+    if failed > 0 { Err(io::Error::other(format!("{failed} repetitions failed"))) } else { Ok(()) }
+}
+
+enum Measured {
+    Skipped(String),
+    Failed(io::Error),
+    Done(Vec<Figure>),
+}
+
+fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result<Measured> {
+    const LEVELS: [(&str, Storage); 3] =
+        [("-memory", Storage::Memory), ("-buffered", Storage::Buffered), ("-synced", Storage::Synced)];
+    let named = LEVELS.iter().find_map(|(suffix, storage)| Some((name.strip_suffix(suffix)?, *storage)));
+    let (name, wanted) = named.unwrap_or((name, common.storage));
+    let (own, others) = (scenario.storage(wanted, true), scenario.storage(wanted, false));
+    Ok(match name {
+        "parlor" => measure(&Parlor(own), scenario, own, common),
+        "raw-mio" => measure(&Raw(Kind::Mio), scenario, others, common),
+        "raw-tokio" => measure(&Raw(Kind::Tokio), scenario, others, common),
+        "raw-local" => measure(&Raw(Kind::Local), scenario, others, common),
+        "raw-store" => measure(&Raw(Kind::Store), scenario, others, common),
+        "raw-sync" => measure(&Raw(Kind::Sync), scenario, others, common),
+        "redis" => measure(&Redis, scenario, others, common),
+        "nats" => measure(&Nats, scenario, others, common),
+        "mosquitto" => measure(&Mqtt::Mosquitto, scenario, others, common),
+        "rumqttd" => measure(&Mqtt::Rumqttd, scenario, others, common),
+        "ejabberd" => measure(&Ejabberd, scenario, others, common),
+        _ => return Err(io::Error::other(format!("no peer is called {name:?}"))),
+    })
+}
+
+fn measure<S: Scenario, P: Peer>(peer: &P, scenario: &S, storage: Storage, common: &Common) -> Measured {
+    if let Some(why) = peer.missing(storage) {
+        return Measured::Skipped(why);
+    }
+    if !scenario.offered(peer) {
+        return Measured::Skipped("it does not offer this".to_owned());
+    }
+    match scenario.measure(peer, storage, common) {
+        Ok(figures) => Measured::Done(figures),
+        Err(error) => Measured::Failed(error),
+    }
+}
