@@ -93,6 +93,9 @@ pub(crate) struct Common {
     /// Seconds of load before each measurement.
     #[arg(long, default_value_t = 1.0)]
     pub(crate) warm: f64,
+    /// Measure again, at most five times, while others use more than this of a CPU, in percent; the quietest counts.
+    #[arg(long, value_name = "PERCENT")]
+    pub(crate) quiet: Option<f64>,
     /// Threads that run rooms and sockets, for Parlor [default: its own].
     #[arg(long)]
     pub(crate) arbiters: Option<usize>,

@@ -8,8 +8,11 @@ use crate::{
     peers::{Ejabberd, Mqtt, Nats, Parlor, Peer, Raw, Redis, Storage},
     report::{Outcome, Report},
     scenario::Scenario,
-    stats::{Figure, human},
+    stats::{Figure, OTHERS, human},
 };
+
+/// How often a repetition is tried for a quiet moment of the machine.
+const TRIES: usize = 5;
 
 /// Measures each peer `reps` times, turn by turn, and reports the lot.
 pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: Common) -> io::Result<()> {
@@ -82,8 +85,20 @@ fn measure<S: Scenario, P: Peer>(peer: &P, scenario: &S, storage: Storage, commo
     if !scenario.offered(peer) {
         return Measured::Skipped("it does not offer this".to_owned());
     }
-    match scenario.measure(peer, storage, common) {
-        Ok(figures) => Measured::Done(figures),
-        Err(error) => Measured::Failed(error),
+    let mut quietest: Option<(f64, Vec<Figure>)> = None;
+    for _ in 0..TRIES {
+        let figures = match scenario.measure(peer, storage, common) {
+            Ok(figures) => figures,
+            Err(error) => return Measured::Failed(error),
+        };
+        let others = figures.iter().find(|figure| figure.name == OTHERS).map_or(0.0, |figure| figure.value);
+        let quiet = common.quiet.is_none_or(|most| others <= most);
+        if quietest.as_ref().is_none_or(|(least, _)| others < *least) {
+            quietest = Some((others, figures));
+        }
+        if quiet {
+            break;
+        }
     }
+    quietest.map_or_else(|| Measured::Failed(io::Error::other("never tried")), |(_, figures)| Measured::Done(figures))
 }

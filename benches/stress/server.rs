@@ -110,6 +110,23 @@ pub(crate) fn own_cpu_seconds() -> io::Result<f64> {
     cpu_seconds(std::process::id())
 }
 
+/// CPU seconds that the machine has spent on anything so far, and those that its host gave to others.
+pub(crate) fn machine_cpu_seconds() -> io::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
+    let ticks: u64 =
+        fields.iter().take(8).enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
 /// A free port below the ephemeral range, so that no outgoing connection takes it first.
 fn free_port() -> io::Result<u16> {
     static NEXT: AtomicU16 = AtomicU16::new(0);

@@ -5,7 +5,10 @@ use std::{io, time::Instant};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use crate::server::{Server, own_cpu_seconds};
+use crate::server::{Server, machine_cpu_seconds, own_cpu_seconds};
+
+/// The figure that says how busy the machine was with something else, in percent of one CPU.
+pub(crate) const OTHERS: &str = "others' CPU %";
 
 /// Nanoseconds up to a minute, to two significant digits.
 pub(crate) fn latency_histogram() -> Histogram<u64> {
@@ -22,18 +25,40 @@ pub(crate) struct Meter {
     began: Instant,
     server: f64,
     own: f64,
+    machine: f64,
+}
+
+/// What a [`Meter`] measured.
+pub(crate) struct Spent {
+    /// How long it was.
+    pub(crate) seconds: f64,
+    /// CPU seconds of the server.
+    pub(crate) server: f64,
+    own: f64,
+    others: f64,
+}
+
+impl Spent {
+    /// The columns with which a table ends: who had the CPUs, in percent of one.
+    pub(crate) fn shares(&self) -> [Figure; 3] {
+        let percent = |name, cpu: f64| figure(name, 100.0 * cpu / self.seconds);
+        [percent("server CPU %", self.server), percent("load generator CPU %", self.own), percent(OTHERS, self.others)]
+    }
 }
 
 impl Meter {
     /// Begins to measure.
     pub(crate) fn begin(server: &Server) -> io::Result<Self> {
-        Ok(Self { began: Instant::now(), server: server.cpu_seconds()?, own: own_cpu_seconds()? })
+        let (machine, began) = (machine_cpu_seconds()?, Instant::now());
+        Ok(Self { began, server: server.cpu_seconds()?, own: own_cpu_seconds()?, machine })
     }
 
-    /// Ends: seconds, the server's CPU seconds, the load generator's.
-    pub(crate) fn end(&self, server: &Server) -> io::Result<[f64; 3]> {
+    /// What was spent since the beginning.
+    pub(crate) fn end(&self, server: &Server) -> io::Result<Spent> {
         let seconds = self.began.elapsed().as_secs_f64();
-        Ok([seconds, server.cpu_seconds()? - self.server, own_cpu_seconds()? - self.own])
+        let (server, own) = (server.cpu_seconds()? - self.server, own_cpu_seconds()? - self.own);
+        let others = (machine_cpu_seconds()? - self.machine - server - own).max(0.0);
+        Ok(Spent { seconds, server, own, others })
     }
 }
 

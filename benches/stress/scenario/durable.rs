@@ -18,7 +18,7 @@ use crate::{
     options::Common,
     peers::{Event, PAYLOAD, Peer, Role, Storage},
     server::Server,
-    stats::{Figure, Meter, figure, latency_histogram, quantiles_ms},
+    stats::{Figure, Meter, Spent, figure, latency_histogram, quantiles_ms},
 };
 
 /// How long the last acks may take.
@@ -80,7 +80,7 @@ impl Scenario for Durable {
                 && figures.is_none()
                 && now >= end
             {
-                figures = Some(self.figures(meter.end(&server)?, &latency));
+                figures = Some(self.figures(&meter.end(&server)?, &latency));
             }
             if now > end + DRAIN_LIMIT {
                 return Err(io::Error::other(format!("acks were still missing after {DRAIN_LIMIT:?}")));
@@ -109,18 +109,18 @@ impl Scenario for Durable {
 }
 
 impl Durable {
-    fn figures(&self, [seconds, server, own]: [f64; 3], latency: &hdrhistogram::Histogram<u64>) -> Vec<Figure> {
+    fn figures(&self, spent: &Spent, latency: &hdrhistogram::Histogram<u64>) -> Vec<Figure> {
         let acked = latency.len() as f64;
         let [p50, p99, p999] = quantiles_ms(latency);
-        vec![
-            figure("acked msgs/s", acked / seconds),
+        let mut figures = vec![
+            figure("acked msgs/s", acked / spent.seconds),
             figure("p50 ms", p50),
             figure("p99 ms", p99),
             figure("p99.9 ms", p999),
-            figure("server CPU s per M msgs", server / (acked / 1e6)),
-            figure("server CPU %", 100.0 * server / seconds),
-            figure("load generator CPU %", 100.0 * own / seconds),
-        ]
+            figure("server CPU s per M msgs", spent.server / (acked / 1e6)),
+        ];
+        figures.extend(spent.shares());
+        figures
     }
 }
 

@@ -135,20 +135,19 @@ impl Scenario for Fanout {
         run.flight.begin_measuring();
         let meter = Meter::begin(&server)?;
         run.until(&load, end)?;
-        let [seconds, server_cpu, own_cpu] = meter.end(&server)?;
+        let spent = meter.end(&server)?;
         let flight = &run.flight;
         let (deliveries, completed) = (flight.deliveries as f64, flight.completed as f64);
         let [p50, p99, p999] = quantiles_ms(&flight.latency);
         let mut figures = vec![
-            figure("deliveries/s", deliveries / seconds),
-            figure("publishes/s", completed / seconds),
+            figure("deliveries/s", deliveries / spent.seconds),
+            figure("publishes/s", completed / spent.seconds),
             figure("p50 ms", p50),
             figure("p99 ms", p99),
             figure("p99.9 ms", p999),
-            figure("server CPU s per M deliveries", server_cpu / (deliveries / 1e6)),
-            figure("server CPU %", 100.0 * server_cpu / seconds),
-            figure("load generator CPU %", 100.0 * own_cpu / seconds),
+            figure("server CPU s per M deliveries", spent.server / (deliveries / 1e6)),
         ];
+        figures.extend(spent.shares());
         if load.rate > 0.0 {
             figures.push(figure("publishes skipped", flight.skipped as f64));
         }
