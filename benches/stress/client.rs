@@ -113,7 +113,7 @@ impl<S: Session> Client<S> {
         concurrency: usize,
         limit: Duration,
     ) -> io::Result<Self> {
-        let mut sessions = sessions.into_iter();
+        let mut sessions = sessions.into_iter().fuse();
         let mut client = Self {
             conns: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES],
@@ -124,7 +124,9 @@ impl<S: Session> Client<S> {
         let deadline = Instant::now() + limit;
         let mut pending = 0;
         loop {
-            for session in sessions.by_ref().take(concurrency - pending) {
+            while pending < concurrency
+                && let Some(session) = sessions.next()
+            {
                 pending += usize::from(!client.open(addr, session)?);
             }
             if pending == 0 {

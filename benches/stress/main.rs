@@ -28,6 +28,7 @@ fn main() -> ExitCode {
     // Both ends of every connection are here: as many descriptors as there may be. Too few are told by what fails.
     let _ = rlimit::increase_nofile_limit(u64::MAX);
     let done = match Options::parse().command {
+        Command::Leash { command } => server::leash(&command),
         Command::Baseline { kind, port } => baseline::serve(kind, port),
         Command::Fanout { load, common } => run::run(load, common),
         Command::Durable { load, common } => run::run(load, common),

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -61,6 +61,13 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Becomes a server that ends with the harness; the harness starts all of them so.
+    #[command(hide = true)]
+    Leash {
+        /// The server's program and what it is given.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
     /// Serves as one of the baselines; the harness starts these itself.
     #[command(hide = true)]
     Baseline {
@@ -77,7 +84,7 @@ pub(crate) enum Command {
 pub(crate) struct Common {
     /// The peers, in the order of a table: parlor, raw-mio, raw-tokio, raw-local, raw-store, raw-sync, redis, nats,
     /// mosquitto, rumqttd, ejabberd. With -memory, -buffered or -synced behind its name a peer stores at that level,
-    /// whatever --storage says. Those that are not installed or do not offer the scenario are skipped [default: all that fit].
+    /// whatever --storage says. parlor@PATH is another build of Parlor, to be compared with this one. Those that are not installed or do not offer the scenario are skipped [default: all that fit].
     #[arg(long, value_delimiter = ',', value_name = "NAMES")]
     pub(crate) peers: Vec<String>,
     /// How servers store. In fan-out only Parlor stores at all, and `synced` is its default.

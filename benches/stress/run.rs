@@ -59,11 +59,17 @@ enum Measured {
 fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result<Measured> {
     const LEVELS: [(&str, Storage); 3] =
         [("-memory", Storage::Memory), ("-buffered", Storage::Buffered), ("-synced", Storage::Synced)];
+    let (name, program) = match name.split_once('@') {
+        Some((name @ ("parlor" | "parlor-memory" | "parlor-buffered" | "parlor-synced"), path)) => {
+            (name, Some(path.into()))
+        }
+        _ => (name, None),
+    };
     let named = LEVELS.iter().find_map(|(suffix, storage)| Some((name.strip_suffix(suffix)?, *storage)));
     let (name, wanted) = named.unwrap_or((name, common.storage));
     let (own, others) = (scenario.storage(wanted, true), scenario.storage(wanted, false));
     Ok(match name {
-        "parlor" => measure(&Parlor(own), scenario, own, common),
+        "parlor" => measure(&Parlor { storage: own, program }, scenario, own, common),
         "raw-mio" => measure(&Raw(Kind::Mio), scenario, others, common),
         "raw-tokio" => measure(&Raw(Kind::Tokio), scenario, others, common),
         "raw-local" => measure(&Raw(Kind::Local), scenario, others, common),

@@ -1,15 +1,17 @@
 //! A peer's server process: started in its own directory, watched, stopped by its own pid.
 
 use std::{
+    ffi::OsString,
     fs, io,
     net::{SocketAddr, TcpListener, TcpStream},
-    process::{Child, Stdio},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
 use tempfile::TempDir;
 
 use crate::{
@@ -35,7 +37,8 @@ impl Server {
             Some(parent) => dir.tempdir_in(parent)?,
             None => dir.tempdir()?,
         };
-        let mut command = peer.server(&Place { dir: dir.path(), port, storage, arbiters: common.arbiters })?;
+        let command = peer.server(&Place { dir: dir.path(), port, storage, arbiters: common.arbiters })?;
+        let mut command = leashed(&command)?;
         let log = fs::File::create(dir.path().join("server.log"))?;
         let child = command
             .stdin(Stdio::null())
@@ -94,6 +97,29 @@ impl Drop for Server {
             sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// The command, run so that it ends with this process, however that ends: through this program, which becomes it.
+fn leashed(command: &Command) -> io::Result<Command> {
+    let mut leashed = Command::new(std::env::current_exe()?);
+    leashed.arg("leash").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => leashed.env(name, value),
+            None => leashed.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        leashed.current_dir(dir);
+    }
+    Ok(leashed)
+}
+
+/// Becomes the given program, which is told to end when the process that started this one is gone.
+pub(crate) fn leash(command: &[OsString]) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    let Some((program, args)) = command.split_first() else { return Err(io::Error::other("no program")) };
+    Err(Command::new(program).args(args).exec())
 }
 
 /// User plus system CPU seconds of a process, all threads.

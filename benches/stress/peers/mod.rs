@@ -9,7 +9,6 @@ mod raw;
 mod redis;
 mod steps;
 mod text;
-mod thin;
 
 use std::{
     env, io,

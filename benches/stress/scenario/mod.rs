@@ -2,9 +2,10 @@
 
 pub(crate) mod durable;
 pub(crate) mod fanout;
-pub(crate) mod flight;
+mod flight;
 pub(crate) mod idle;
 pub(crate) mod replay;
+mod traffic;
 
 use std::{io, time::Duration};
 

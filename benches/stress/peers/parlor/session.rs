@@ -1,10 +1,6 @@
-//! Parlor over its TCP protocol, in a process of its own.
-//!
-//! Requests are encoded by the protocol's crate. What comes in bulk, deliveries and acks, is read by hand (see
-//! [`thin`](super::thin)), so that the load generator is not what is measured; every 1,024th frame of a connection is
-//! decoded in full as well and must say the same.
+//! One connection to Parlor: says hello, joins, publishes, and holds the server to what the protocol promises.
 
-use std::{io, process::Command};
+use std::io;
 
 use bytes::BytesMut;
 use parlor_protocol::{
@@ -17,62 +13,11 @@ use parlor_protocol::{
     version::{MAGIC, VERSION},
 };
 
-use super::{Event, Peer, Place, Role, Session, Storage, thin, write_config};
+use super::thin;
+use crate::peers::{Event, Role, Session};
 
 /// One frame in so many is checked against the full decoder.
 const FULL_CHECK_EVERY: u64 = 1_024;
-
-/// Parlor, with rooms of one durability.
-pub(crate) struct Parlor(pub(crate) Storage);
-
-impl Parlor {
-    fn durability(&self) -> (Durability, &'static str) {
-        match self.0 {
-            Storage::Memory => (Durability::Memory, "memory"),
-            Storage::Buffered => (Durability::Buffered, "buffered"),
-            Storage::Synced => (Durability::Synced, "synced"),
-        }
-    }
-}
-
-impl Peer for Parlor {
-    type Session = ParlorSession;
-
-    fn server(&self, place: &Place<'_>) -> io::Result<Command> {
-        let arbiters = place.arbiters.map_or(String::new(), |count| format!("arbiters = {count}\n"));
-        let config = format!("{arbiters}[rooms]\ndurability = \"{}\"\n", self.durability().1);
-        let mut command = Command::new(env!("CARGO_BIN_EXE_parlor"));
-        command
-            .args(["serve", "--listen", &format!("127.0.0.1:{}", place.port), "--data"])
-            .arg(place.dir.join("rooms"))
-            .arg("--config")
-            .arg(write_config(place.dir, "parlor.toml", &config)?);
-        Ok(command)
-    }
-
-    fn session(&self, id: u32, role: Role) -> Option<ParlorSession> {
-        let (name, from) = match role {
-            Role::Member { room } => (Some(format!("r{room}")), JoinFrom::Tail),
-            Role::Publisher => (Some(format!("own{id}")), JoinFrom::Tail),
-            Role::Reader => (Some("own0".to_owned()), JoinFrom::Seq(1)),
-            Role::Setup => (None, JoinFrom::Tail),
-        };
-        Some(ParlorSession {
-            id,
-            role,
-            name,
-            from,
-            durability: self.durability().0,
-            state: State::Greeting,
-            room: RoomNumber(0),
-            seq: 0,
-            nonce: 0,
-            acked: 0,
-            requests: 0,
-            frames: 0,
-        })
-    }
-}
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -109,6 +54,24 @@ fn full<'a, B: Body<'a>>(body: &'a [u8]) -> io::Result<B> {
 }
 
 impl ParlorSession {
+    /// A client that has said nothing yet. It joins the room called `name`, if any, which has to be of `durability`.
+    pub(super) fn new(id: u32, role: Role, name: Option<String>, from: JoinFrom, durability: Durability) -> Self {
+        Self {
+            id,
+            role,
+            name,
+            from,
+            durability,
+            state: State::Greeting,
+            room: RoomNumber(0),
+            seq: 0,
+            nonce: 0,
+            acked: 0,
+            requests: 0,
+            frames: 0,
+        }
+    }
+
     fn request<'a, B: Body<'a>>(&mut self, body: &B, out: &mut BytesMut) {
         self.requests += 1;
         parlor_protocol::encode(self.requests, body, out);
