@@ -1,0 +1,76 @@
+//! Handshakes that are a fixed conversation: say this, wait for that.
+
+use std::{collections::VecDeque, io};
+
+use bytes::BytesMut;
+
+use super::{Event, Session};
+
+/// Say `send`, then wait until `expect` stands in what was received.
+pub(super) struct Step {
+    send: Vec<u8>,
+    expect: &'static [u8],
+}
+
+impl Step {
+    pub(super) fn new(send: impl Into<Vec<u8>>, expect: &'static [u8]) -> Self {
+        Self { send: send.into(), expect }
+    }
+}
+
+/// A protocol behind its handshake.
+pub(super) trait Codec {
+    /// See [`Session::decode`].
+    fn decode<'a>(&mut self, input: &'a [u8], out: &mut BytesMut) -> io::Result<Option<(usize, Event<'a>)>>;
+
+    /// See [`Session::publish`].
+    fn publish(&mut self, payload: &[u8], out: &mut BytesMut);
+
+    /// See [`Session::read_on`].
+    fn read_on(&mut self, _records: u64, _out: &mut BytesMut) {}
+}
+
+/// A codec with a handshake of [`Step`]s in front of it.
+pub(crate) struct Stepped<C> {
+    steps: VecDeque<Step>,
+    codec: C,
+}
+
+impl<C> Stepped<C> {
+    pub(super) fn new(steps: impl Into<VecDeque<Step>>, codec: C) -> Self {
+        Self { steps: steps.into(), codec }
+    }
+}
+
+impl<C: Codec> Session for Stepped<C> {
+    fn start(&mut self, out: &mut BytesMut) -> bool {
+        self.steps.front().inspect(|step| out.extend_from_slice(&step.send)).is_none()
+    }
+
+    fn decode<'a>(&mut self, input: &'a [u8], out: &mut BytesMut) -> io::Result<Option<(usize, Event<'a>)>> {
+        let Some(step) = self.steps.front() else {
+            return self.codec.decode(input, out);
+        };
+        if memchr::memmem::find(input, step.expect).is_none() {
+            return Ok(None);
+        }
+        self.steps.pop_front();
+        // What came with the expected answer belongs to the handshake.
+        let event = match self.steps.front() {
+            Some(step) => {
+                out.extend_from_slice(&step.send);
+                Event::Other
+            }
+            None => Event::Ready,
+        };
+        Ok(Some((input.len(), event)))
+    }
+
+    fn publish(&mut self, payload: &[u8], out: &mut BytesMut) {
+        self.codec.publish(payload, out);
+    }
+
+    fn read_on(&mut self, records: u64, out: &mut BytesMut) {
+        self.codec.read_on(records, out);
+    }
+}

@@ -1,0 +1,110 @@
+//! Runs a scenario against its peers, in turn, and reports.
+
+use std::io;
+
+use crate::{
+    baseline::Kind,
+    options::Common,
+    peers::{Ejabberd, Mqtt, Nats, Parlor, Peer, Raw, Redis, Storage},
+    report::{Outcome, Report},
+    scenario::Scenario,
+    stats::{Figure, OTHERS, human},
+};
+
+/// How often a repetition is tried for a quiet moment of the machine.
+const TRIES: usize = 5;
+
+/// Measures each peer `reps` times, turn by turn, and reports the lot.
+pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: Common) -> io::Result<()> {
+    scenario.complete(&mut common);
+    let names = match &common.peers[..] {
+        [] => S::PEERS.iter().map(|name| (*name).to_owned()).collect(),
+        names => names.to_vec(),
+    };
+    let mut outcomes: Vec<Outcome> = names.into_iter().map(Outcome::new).collect();
+    for repetition in 1..=common.reps {
+        for outcome in outcomes.iter_mut().filter(|outcome| outcome.skipped.is_none()) {
+            match by_name(&outcome.peer, &scenario, &common)? {
+                Measured::Skipped(why) => {
+                    eprintln!("{}: skipped, {why}", outcome.peer);
+                    outcome.skipped = Some(why);
+                }
+                Measured::Failed(error) => {
+                    eprintln!("{} {repetition} failed: {error}", outcome.peer);
+                    outcome.failures.push(error.to_string());
+                }
+                Measured::Done(figures) => {
+                    let text: Vec<_> = figures.iter().map(|figure| human(figure.value)).collect();
+                    eprintln!("{} {repetition}: {}", outcome.peer, text.join(" | "));
+                    outcome.repetitions.push(figures);
+                }
+            }
+        }
+    }
+    let failed: usize = outcomes.iter().map(|outcome| outcome.failures.len()).sum();
+    let report = Report::new(&scenario, &common, &outcomes);
+    println!("{}", report.markdown());
+    if let Some(path) = &common.json {
+        std::fs::write(path, report.json()?)?;
+    }
+    if failed > 0 { Err(io::Error::other(format!("{failed} repetitions failed"))) } else { Ok(()) }
+}
+
+enum Measured {
+    Skipped(String),
+    Failed(io::Error),
+    Done(Vec<Figure>),
+}
+
+fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result<Measured> {
+    const LEVELS: [(&str, Storage); 3] =
+        [("-memory", Storage::Memory), ("-buffered", Storage::Buffered), ("-synced", Storage::Synced)];
+    let (name, program) = match name.split_once('@') {
+        Some((name @ ("parlor" | "parlor-memory" | "parlor-buffered" | "parlor-synced"), path)) => {
+            (name, Some(path.into()))
+        }
+        _ => (name, None),
+    };
+    let named = LEVELS.iter().find_map(|(suffix, storage)| Some((name.strip_suffix(suffix)?, *storage)));
+    let (name, wanted) = named.unwrap_or((name, common.storage));
+    let (own, others) = (scenario.storage(wanted, true), scenario.storage(wanted, false));
+    Ok(match name {
+        "parlor" => measure(&Parlor { storage: own, program }, scenario, own, common),
+        "raw-mio" => measure(&Raw(Kind::Mio), scenario, others, common),
+        "raw-tokio" => measure(&Raw(Kind::Tokio), scenario, others, common),
+        "raw-local" => measure(&Raw(Kind::Local), scenario, others, common),
+        "raw-store" => measure(&Raw(Kind::Store), scenario, others, common),
+        "raw-sync" => measure(&Raw(Kind::Sync), scenario, others, common),
+        "redis" => measure(&Redis, scenario, others, common),
+        "nats" => measure(&Nats, scenario, others, common),
+        "mosquitto" => measure(&Mqtt::Mosquitto, scenario, others, common),
+        "rumqttd" => measure(&Mqtt::Rumqttd, scenario, others, common),
+        "ejabberd" => measure(&Ejabberd, scenario, others, common),
+        _ => return Err(io::Error::other(format!("no peer is called {name:?}"))),
+    })
+}
+
+fn measure<S: Scenario, P: Peer>(peer: &P, scenario: &S, storage: Storage, common: &Common) -> Measured {
+    if let Some(why) = peer.missing(storage) {
+        return Measured::Skipped(why);
+    }
+    if !scenario.offered(peer) {
+        return Measured::Skipped("it does not offer this".to_owned());
+    }
+    let mut quietest: Option<(f64, Vec<Figure>)> = None;
+    for _ in 0..TRIES {
+        let figures = match scenario.measure(peer, storage, common) {
+            Ok(figures) => figures,
+            Err(error) => return Measured::Failed(error),
+        };
+        let others = figures.iter().find(|figure| figure.name == OTHERS).map_or(0.0, |figure| figure.value);
+        let quiet = common.quiet.is_none_or(|most| others <= most);
+        if quietest.as_ref().is_none_or(|(least, _)| others < *least) {
+            quietest = Some((others, figures));
+        }
+        if quiet {
+            break;
+        }
+    }
+    quietest.map_or_else(|| Measured::Failed(io::Error::other("never tried")), |(_, figures)| Measured::Done(figures))
+}

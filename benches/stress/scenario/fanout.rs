@@ -1,0 +1,151 @@
+//! W1: rooms of members, some of which publish; every member receives every message of its room.
+//!
+//! It is a closed loop: a publisher is a member of its room and has at most `window` messages in flight, and a message
+//! leaves the window when the last member has received it. So at full speed latency is queueing, set by the window: read
+//! it in the paced runs. Time is stamped when a publish is encoded and read once per socket read.
+
+use std::{io, time::Duration};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, not_offered, traffic::Run};
+use crate::{
+    client::Client,
+    options::Common,
+    peers::{Peer, Role, Storage},
+    server::Server,
+    stats::{Figure, Meter, figure, quantiles_ms},
+};
+
+/// Shapes with a name. Options next to them replace a part.
+#[derive(Clone, Copy, Debug, ValueEnum, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Shape {
+    /// 1 room × 1,000 members, 4 publishers × window 16.
+    W1a,
+    /// 100 rooms × 50 members, 1 publisher each × window 16.
+    W1b,
+    /// 1,000 rooms × 10 members, 1 publisher each × window 8.
+    W1c,
+    /// 100 rooms × 50 members, paced: 400 publishes/s, 20,000 deliveries/s.
+    W1e,
+}
+
+/// The load.
+#[derive(Clone, Debug, Args, Serialize)]
+pub(crate) struct Fanout {
+    /// A shape with a name.
+    #[arg(value_enum, default_value = "w1a")]
+    shape: Shape,
+    /// How many rooms.
+    #[arg(long)]
+    rooms: Option<usize>,
+    /// Members of each room.
+    #[arg(long)]
+    members: Option<usize>,
+    /// How many of a room's members publish.
+    #[arg(long)]
+    pubs: Option<usize>,
+    /// Messages that each publisher has in flight at most.
+    #[arg(long)]
+    window: Option<usize>,
+    /// Publishes per second over all publishers; 0: as fast as it goes.
+    #[arg(long)]
+    rate: Option<f64>,
+}
+
+/// The load with nothing left open.
+pub(super) struct Load {
+    pub(super) rooms: usize,
+    pub(super) members: usize,
+    pub(super) pubs: usize,
+    pub(super) window: usize,
+    pub(super) rate: f64,
+}
+
+impl Fanout {
+    fn load(&self) -> Load {
+        let (rooms, members, pubs, window, rate) = match self.shape {
+            Shape::W1a => (1, 1_000, 4, 16, 0.0),
+            Shape::W1b => (100, 50, 1, 16, 0.0),
+            Shape::W1c => (1_000, 10, 1, 8, 0.0),
+            Shape::W1e => (100, 50, 1, 64, 400.0),
+        };
+        Load {
+            rooms: self.rooms.unwrap_or(rooms),
+            members: self.members.unwrap_or(members),
+            pubs: self.pubs.unwrap_or(pubs),
+            window: self.window.unwrap_or(window),
+            rate: self.rate.unwrap_or(rate),
+        }
+    }
+}
+
+impl Scenario for Fanout {
+    const NAME: &'static str = "fanout";
+    const PEERS: &'static [&'static str] = &[
+        "parlor",
+        "raw-mio",
+        "raw-tokio",
+        "raw-local",
+        "raw-sync",
+        "redis",
+        "nats",
+        "rumqttd",
+        "mosquitto",
+        "ejabberd",
+    ];
+
+    fn title(&self) -> String {
+        let Load { rooms, members, pubs, window, rate } = self.load();
+        let pace = if rate > 0.0 { format!(", paced: {rate} publishes/s") } else { String::new() };
+        format!("{rooms} rooms × {members} members, {pubs} publishers each × window {window}{pace}")
+    }
+
+    fn storage(&self, wanted: Storage, parlor: bool) -> Storage {
+        if parlor { wanted } else { Storage::Memory }
+    }
+
+    fn offered<P: Peer>(&self, peer: &P) -> bool {
+        peer.session(0, Role::Member { room: 0 }).is_some()
+    }
+
+    fn measure<P: Peer>(&self, peer: &P, storage: Storage, common: &Common) -> io::Result<Vec<Figure>> {
+        let load = self.load();
+        let server = Server::start(peer, storage, common)?;
+        let member = |id: usize| {
+            let room = u32::try_from(id / load.members).ok()?;
+            peer.session(u32::try_from(id).ok()?, Role::Member { room })
+        };
+        let sessions = (0..load.rooms * load.members).map(|id| member(id).ok_or_else(not_offered));
+        let sessions = sessions.collect::<io::Result<Vec<_>>>()?;
+        let client = Client::connect(server.addr, sessions, CONCURRENCY, CONNECT_LIMIT)?;
+        let mut run = Run::new(&load, client);
+
+        let warm = Duration::from_secs_f64(common.warm);
+        let end = warm + Duration::from_secs_f64(common.secs);
+        run.until(&load, warm)?;
+        run.flight.begin_measuring();
+        let meter = Meter::begin(&server)?;
+        run.until(&load, end)?;
+        let spent = meter.end(&server)?;
+        let flight = &run.flight;
+        let (deliveries, completed) = (flight.deliveries as f64, flight.completed as f64);
+        let [p50, p99, p999] = quantiles_ms(&flight.latency);
+        let mut figures = vec![
+            figure("deliveries/s", deliveries / spent.seconds),
+            figure("publishes/s", completed / spent.seconds),
+            figure("p50 ms", p50),
+            figure("p99 ms", p99),
+            figure("p99.9 ms", p999),
+            figure("server CPU s per M deliveries", spent.server / (deliveries / 1e6)),
+        ];
+        figures.extend(spent.shares());
+        if load.rate > 0.0 {
+            figures.push(figure("publishes skipped", flight.skipped as f64));
+        }
+        run.drain()?;
+        Ok(figures)
+    }
+}

@@ -1,0 +1,112 @@
+//! W4: one reader reads a room's stored messages back, as fast as the peer lets it.
+//!
+//! Redis answers pages, NATS batches of a pull consumer; Parlor streams all from seq 1 after one join.
+
+use std::{
+    io,
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{Scenario, durable::setup, not_offered};
+use crate::{
+    client::Client,
+    options::Common,
+    peers::{Event, PAYLOAD, Peer, Role, Storage},
+    server::Server,
+    stats::{Figure, Meter, figure},
+};
+
+/// How long storing, and then reading, may take.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// The load.
+#[derive(Clone, Debug, Args, Serialize)]
+pub(crate) struct Replay {
+    /// How many are stored and read back.
+    #[arg(long, default_value_t = 1_000_000)]
+    messages: u64,
+    /// How many are asked for at a time, where the peer wants to be asked.
+    #[arg(long, default_value_t = 1_000)]
+    batch: u64,
+    /// Messages in flight while they are stored, on one connection.
+    #[arg(long, default_value_t = 1_000)]
+    window: u64,
+}
+
+impl Scenario for Replay {
+    const NAME: &'static str = "replay";
+    const PEERS: &'static [&'static str] = &["parlor", "redis", "nats"];
+
+    fn title(&self) -> String {
+        format!("replay of {} messages, batches of {}", self.messages, self.batch)
+    }
+
+    fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {
+        wanted
+    }
+
+    fn offered<P: Peer>(&self, peer: &P) -> bool {
+        peer.session(0, Role::Reader).is_some()
+    }
+
+    fn measure<P: Peer>(&self, peer: &P, storage: Storage, common: &Common) -> io::Result<Vec<Figure>> {
+        let server = Server::start(peer, storage, common)?;
+        let _setup = setup(peer, &server)?;
+        let fill = self.fill(peer, &server)?;
+
+        let session = peer.session(1, Role::Reader).ok_or_else(not_offered)?;
+        let mut client = Client::connect(server.addr, [session], 1, LIMIT)?;
+        let meter = Meter::begin(&server)?;
+        let start = Instant::now();
+        let (mut got, mut asked) = (0, 0);
+        while got < self.messages {
+            if got >= asked {
+                let records = self.batch.min(self.messages - got);
+                asked = got + records;
+                client.conns[0].read_on(records);
+                client.conns[0].flush()?;
+            }
+            client.wait(Duration::from_millis(100))?;
+            let count = |event: Event<'_>| got += u64::from(matches!(event, Event::Delivery { .. }));
+            client.conns[0].receive(&mut client.scratch, count)?;
+            if start.elapsed() > LIMIT {
+                return Err(io::Error::other(format!("only {got} came in {LIMIT:?}")));
+            }
+        }
+        let spent = meter.end(&server)?;
+        let messages = got as f64;
+        let mut figures = vec![
+            figure("msgs/s", messages / spent.seconds),
+            figure("server CPU s per M msgs", spent.server / (messages / 1e6)),
+            figure("fill: stored msgs/s", fill),
+        ];
+        figures.extend(spent.shares());
+        Ok(figures)
+    }
+}
+
+impl Replay {
+    /// Stores the messages, on one connection that is closed behind them. Returns how many per second.
+    fn fill<P: Peer>(&self, peer: &P, server: &Server) -> io::Result<f64> {
+        let session = peer.session(0, Role::Publisher).ok_or_else(not_offered)?;
+        let mut client = Client::connect(server.addr, [session], 1, LIMIT)?;
+        let start = Instant::now();
+        let (mut sent, mut stored) = (0, 0);
+        while stored < self.messages {
+            let upto = self.messages.min(stored + self.window);
+            (sent..upto).for_each(|_| client.conns[0].publish(&[b'x'; PAYLOAD]));
+            sent = upto;
+            client.conns[0].flush()?;
+            client.wait(Duration::from_millis(100))?;
+            let count = |event: Event<'_>| stored += u64::from(matches!(event, Event::Stored));
+            client.conns[0].receive(&mut client.scratch, count)?;
+            if start.elapsed() > LIMIT {
+                return Err(io::Error::other(format!("only {stored} were stored in {LIMIT:?}")));
+            }
+        }
+        Ok(self.messages as f64 / start.elapsed().as_secs_f64())
+    }
+}

@@ -1,0 +1,170 @@
+//! A peer's server process: started in its own directory, watched, stopped by its own pid.
+
+use std::{
+    ffi::OsString,
+    fs, io,
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU16, Ordering},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, kill_process, set_parent_process_death_signal};
+use tempfile::TempDir;
+
+use crate::{
+    options::Common,
+    peers::{Peer, Place, Storage},
+};
+
+/// A running server. Dropping it stops it and removes its directory.
+pub(crate) struct Server {
+    child: Child,
+    dir: TempDir,
+    /// Where it listens.
+    pub(crate) addr: SocketAddr,
+}
+
+impl Server {
+    /// Starts the peer's server on a free port of 127.0.0.1 and waits until it accepts.
+    pub(crate) fn start<P: Peer>(peer: &P, storage: Storage, common: &Common) -> io::Result<Self> {
+        let port = free_port()?;
+        let mut dir = tempfile::Builder::new();
+        dir.prefix("parlor-bench-");
+        let dir = match &common.dir {
+            Some(parent) => dir.tempdir_in(parent)?,
+            None => dir.tempdir()?,
+        };
+        let command = peer.server(&Place { dir: dir.path(), port, storage, arbiters: common.arbiters })?;
+        let mut command = leashed(&command)?;
+        let log = fs::File::create(dir.path().join("server.log"))?;
+        let child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .map_err(|error| io::Error::other(format!("{command:?}: {error}")))?;
+        let mut server = Self { child, dir, addr: ([127, 0, 0, 1], port).into() };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while TcpStream::connect(server.addr).is_err() {
+            if let Some(status) = server.child.try_wait()? {
+                return Err(io::Error::other(format!("the server ended: {status}\n{}", server.log())));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("the server does not accept\n{}", server.log())));
+            }
+            sleep(Duration::from_millis(20));
+        }
+        // Let it finish what it does at its start, so that the figures of an idle server are those.
+        sleep(Duration::from_millis(300));
+        Ok(server)
+    }
+
+    /// User plus system CPU seconds of the server so far.
+    pub(crate) fn cpu_seconds(&self) -> io::Result<f64> {
+        cpu_seconds(self.child.id())
+    }
+
+    /// Resident memory of the server, in bytes.
+    pub(crate) fn rss_bytes(&self) -> io::Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok())
+            .map(|kib| kib * 1_024)
+            .ok_or_else(|| io::Error::other("no VmRSS"))
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("server.log")).unwrap_or_default()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // The child is ours and not waited for yet, so no other process can have its pid.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while matches!(self.child.try_wait(), Ok(None)) {
+            if Instant::now() > deadline {
+                let _ = self.child.kill();
+                let _ = self.child.wait();
+            }
+            sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+/// The command, run so that it ends with this process, however that ends: through this program, which becomes it.
+fn leashed(command: &Command) -> io::Result<Command> {
+    let mut leashed = Command::new(std::env::current_exe()?);
+    leashed.arg("leash").arg(command.get_program()).args(command.get_args());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => leashed.env(name, value),
+            None => leashed.env_remove(name),
+        };
+    }
+    if let Some(dir) = command.get_current_dir() {
+        leashed.current_dir(dir);
+    }
+    Ok(leashed)
+}
+
+/// Becomes the given program, which is told to end when the process that started this one is gone.
+pub(crate) fn leash(command: &[OsString]) -> io::Result<()> {
+    set_parent_process_death_signal(Some(Signal::TERM))?;
+    let Some((program, args)) = command.split_first() else { return Err(io::Error::other("no program")) };
+    Err(Command::new(program).args(args).exec())
+}
+
+/// User plus system CPU seconds of a process, all threads.
+pub(crate) fn cpu_seconds(pid: u32) -> io::Result<f64> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    // The name may hold anything, so the fields are counted from behind it.
+    let fields = stat.rsplit_once(") ").ok_or_else(|| io::Error::other("no name in stat"))?.1;
+    let ticks: u64 = fields.split(' ').skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// CPU seconds of this process so far.
+pub(crate) fn own_cpu_seconds() -> io::Result<f64> {
+    cpu_seconds(std::process::id())
+}
+
+/// CPU seconds that the machine has spent on anything so far, and those that its host gave to others.
+pub(crate) fn machine_cpu_seconds() -> io::Result<f64> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let fields: Vec<u64> = stat
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .skip(1)
+        .map_while(|field| field.parse().ok())
+        .collect();
+    // user, nice, system, idle, iowait, irq, softirq, steal; guests are in user already.
+    let ticks: u64 =
+        fields.iter().take(8).enumerate().filter(|(index, _)| !matches!(index, 3 | 4)).map(|(_, ticks)| ticks).sum();
+    Ok(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+}
+
+/// A free port below the ephemeral range, so that no outgoing connection takes it first.
+fn free_port() -> io::Result<u16> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 21_000 + (std::process::id() % 5_000) as u16;
+    loop {
+        // Another port for each server: the last one's connections may still linger on its own.
+        let port = start + NEXT.fetch_add(1, Ordering::Relaxed);
+        if port > 32_000 {
+            return Err(io::Error::other("no free port"));
+        }
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return Ok(port);
+        }
+    }
+}
