@@ -51,7 +51,9 @@ where
 {
     let limits = gate.limits.clone();
     let mut partial = BytesMut::new();
-    let greeted = timeout(Duration::from_millis(limits.hello_ms), greet(&mut reader, &mut partial, &gate)).await;
+    // Boxed, as is the end: an idle connection's task holds neither.
+    let greeting = Box::pin(timeout(Duration::from_millis(limits.hello_ms), greet(&mut reader, &mut partial, &gate)));
+    let greeted = greeting.await;
     let greeted = greeted.unwrap_or(Err(Some((0, (Code::TooSlow, "no hello came in time".into())))));
     let hello = match greeted {
         Ok(hello) => hello,
@@ -59,7 +61,7 @@ where
         Err(Some((request, (code, message)))) => {
             tracing::debug!(%code, message, "a connection was closed before its hello was taken");
             let close = Close { code, retry_after_ms: 0, message: &message, extensions: Extensions::default() };
-            refuse(&mut reader, &mut writer, request, &close, limits.linger_ms).await;
+            Box::pin(refuse(&mut reader, &mut writer, request, &close, limits.linger_ms)).await;
             return;
         }
     };
@@ -76,7 +78,7 @@ where
             }
         };
         // Whoever does not read its close in time has had its chance.
-        let _ = timeout(Duration::from_millis(limits.linger_ms), bye).await;
+        let _ = Box::pin(timeout(Duration::from_millis(limits.linger_ms), bye)).await;
     }
 }
 
@@ -263,6 +265,11 @@ struct StreamWire<W>(RefCell<W>);
 
 impl<W: AsyncWrite + Unpin> Wire for StreamWire<W> {
     fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.0.borrow_mut()).poll_write_vectored(cx, slices)
+        let mut writer = self.0.borrow_mut();
+        match slices {
+            // Mostly there is one, and the kernel has less to do for it.
+            [one] => Pin::new(&mut *writer).poll_write(cx, one),
+            many => Pin::new(&mut *writer).poll_write_vectored(cx, many),
+        }
     }
 }

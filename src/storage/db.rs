@@ -227,14 +227,25 @@ fn options(config: &StoreConfig, create: bool) -> Options {
     options
 }
 
+const INSERT_WITH_HINT: &str = "memtable_insert_with_hint_prefix_extractor=fixed:8";
+
 fn family_options(name: &str, config: &StoreConfig, cache: &Cache) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     // So that the cache's size bounds them too.
     blocks.set_cache_index_and_filter_blocks(true);
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(true);
-    let mut options = Options::default();
     let is = |family: Family| name == family.name();
+    let hot = is(Family::Log) || is(Family::Answers);
+    let mut options = Options::default();
+    if hot {
+        // Keys of one room, its number being their first 8 bytes, come in order: each insert begins where the last one
+        // ended. The crate has no setter for it; without it, inserts are only slower.
+        match options.get_options_from_string(INSERT_WITH_HINT) {
+            Ok(hinted) => options = hinted,
+            Err(error) => tracing::warn!(%error, "inserts go without hints"),
+        }
+    }
     if is(Family::Log) {
         blocks.set_block_size(16 << 10);
     } else if is(Family::Names) || is(Family::Rooms) {
@@ -242,7 +253,6 @@ fn family_options(name: &str, config: &StoreConfig, cache: &Cache) -> Options {
         blocks.set_bloom_filter(10.0, false);
     }
     options.set_block_based_table_factory(&blocks);
-    let hot = is(Family::Log) || is(Family::Answers);
     options.set_write_buffer_size(if hot { config.write_buffers_bytes_max / 4 } else { 1 << 20 });
     // Slow-down comes before standstill.
     options.set_max_write_buffer_number(4);

@@ -223,7 +223,8 @@ impl Link {
         if !self.signals.blocked.get() {
             return Poll::Ready(Ok(()));
         }
-        let written = self.local.poll_write(self.conn, &*self.wire, cx);
+        let now = self.local.shared().clock.now().mono_ms;
+        let written = self.local.poll_write(self.conn, &*self.wire, cx, now);
         if written.is_ready() {
             self.signals.blocked.set(false);
         }

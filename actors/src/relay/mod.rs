@@ -271,10 +271,10 @@ impl Local {
     }
 
     /// Writes what waits for a connection, unless its link does so already.
-    fn write(&self, conn: Conn) {
+    fn write(&self, conn: Conn, now_mono: u64) {
         let Some(entry) = self.link(conn).filter(|entry| !entry.signals.is_blocked()) else { return };
         let mut cx = TaskContext::from_waker(Waker::noop());
-        match self.poll_write(conn, &*entry.wire, &mut cx) {
+        match self.poll_write(conn, &*entry.wire, &mut cx, now_mono) {
             Poll::Ready(Ok(())) => entry.signals.written(),
             // From here on the link writes, woken by its socket.
             Poll::Pending => entry.signals.block(),
@@ -283,15 +283,20 @@ impl Local {
     }
 
     /// Writes until nothing waits or the socket takes no more.
-    fn poll_write(&self, conn: Conn, wire: &dyn Wire, cx: &mut TaskContext<'_>) -> Poll<std::io::Result<()>> {
-        let now = self.0.shared.clock.now().mono_ms;
+    fn poll_write(
+        &self,
+        conn: Conn,
+        wire: &dyn Wire,
+        cx: &mut TaskContext<'_>,
+        now_mono: u64,
+    ) -> Poll<std::io::Result<()>> {
         let outcome = {
             let mut state = self.0.state.borrow_mut();
             let Some(outbound) = state.outbound(conn) else { return Poll::Ready(Ok(())) };
             let before = outbound.bytes();
             let outcome = outbound.poll_drain(wire, cx);
             let progressed = outbound.bytes() < before;
-            state.on_written(conn, progressed, now);
+            state.on_written(conn, progressed, now_mono);
             outcome
         };
         self.run();
@@ -376,8 +381,10 @@ async fn flush_turns(local: Local) {
                 if dirty.is_empty() {
                     break;
                 }
+                // One look at the clock for all of them.
+                let now = local.0.shared.clock.now().mono_ms;
                 for conn in dirty {
-                    local.write(conn);
+                    local.write(conn, now);
                 }
             }
         }
