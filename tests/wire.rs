@@ -268,6 +268,8 @@ fn what_a_hello_may_have_is_welcomed() {
 fn a_bad_frame_closes_its_own_connection_only() {
     let mut house = House::new(impatient);
     let good = publish(house.room, 1, b"x");
+    let twice = [to_bytes(500, &join("one", JoinFrom::Tail)), to_bytes(500, &join("two", JoinFrom::Tail))].concat();
+    house.check("a number used again before its answer", Welcomed, &twice, Close(Code::MalformedFrame));
     house.check("a second hello", Welcomed, &bytes_of(&hello("bad", "first")), Close(Code::HelloExpected));
     for kind in [0, 1, 0x0e, 0x22 + 0x100, 0x7ffe, 0x7fff] {
         house.check("an unknown kind", Welcomed, &frame(kind, 0, &[]), Close(Code::UnknownKind));
@@ -382,7 +384,7 @@ fn an_error_leaves_the_connection_usable() {
     house.check("other content", Welcomed, &conflict, Error(Code::NonceConflict));
     let old = [to_bytes(8, &good), to_bytes(9, &publish(room, 999, b"y"))].concat();
     house.check("a nonce that was skipped", Welcomed, &old, Error(Code::NonceTooOld));
-    let many: Vec<u8> = (1..=200).flat_map(|nonce| to_bytes(8, &publish(room, nonce, b"x"))).collect();
+    let many: Vec<u8> = (1..=200).flat_map(|n| to_bytes(1_000 + n, &publish(room, n.into(), b"x"))).collect();
     house.check("a nonce long gone", Welcomed, &[many, bytes_of(&publish(room, 1, b"x"))].concat(), {
         Error(Code::NonceTooOld)
     });
@@ -452,16 +454,18 @@ fn a_conversation_may_come_byte_by_byte() {
 
 #[test]
 fn a_burst_beyond_the_unanswered_limit_is_answered_whole_and_in_order() {
-    const BURST: u64 = 1_000;
+    const BURST: u32 = 1_000;
     let mut house = House::new(|_| {});
     let mut raw = house.enter();
     let room = house.room;
     house.runtime.block_on(async {
         assert_eq!(raw.join("hall", JoinFrom::Tail).await, room);
-        let burst: Vec<u8> = (1..=BURST).flat_map(|n| to_bytes(100, &publish(room, n, &n.to_le_bytes()))).collect();
+        let burst: Vec<u8> = (1..=BURST)
+            .flat_map(|n| to_bytes(100 + n, &publish(room, n.into(), &u64::from(n).to_le_bytes())))
+            .collect();
         raw.send(&burst).await;
         let (mut acked, mut delivered) = (0, 0);
-        while acked < BURST || delivered < BURST {
+        while acked < u64::from(BURST) || delivered < u64::from(BURST) {
             let got = raw.next().await.expect("an answer");
             match got.kind() {
                 Kind::Ack => {

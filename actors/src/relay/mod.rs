@@ -317,6 +317,10 @@ impl Local {
         self.0.state.borrow_mut().may_ask(conn)
     }
 
+    pub(crate) fn is_pending(&self, conn: Conn, request: u32) -> bool {
+        self.0.state.borrow().is_pending(conn, request)
+    }
+
     pub(crate) fn pending_of(&self, conn: Conn) -> usize {
         self.0.state.borrow().pending_of(conn)
     }

@@ -78,6 +78,12 @@ pub struct Pending {
     pub asks: Asks,
 }
 
+impl Pending {
+    fn is(&self, room: RoomNumber, asks: Asks) -> bool {
+        self.room == Some(room) && self.asks == asks
+    }
+}
+
 /// What a pending request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asks {
@@ -219,6 +225,13 @@ impl State {
         self.connection(conn).map_or(0, |connection| connection.pending.len())
     }
 
+    /// Whether a request of this number waits for an answer.
+    #[must_use]
+    pub fn is_pending(&self, conn: Conn, request: u32) -> bool {
+        self.connection(conn)
+            .is_some_and(|connection| connection.pending.iter().any(|pending| pending.request == request))
+    }
+
     /// Whether requests of this connection are still taken: it has not had its last frame.
     #[must_use]
     pub fn takes(&self, conn: Conn) -> bool {
@@ -314,10 +327,17 @@ impl State {
                 }
             }
             FromChannel::Refused { conn, request, code, retry_after_ms, message } => {
-                self.refuse(conn, request, code, retry_after_ms, message);
+                // An answer that comes late, to a number that has been used again, is not for the newer one.
+                let ours = self.connection(conn).is_some_and(|connection| {
+                    let mut pending = connection.pending.iter().filter(|pending| pending.request == request);
+                    pending.any(|pending| pending.room == Some(room))
+                });
+                if ours {
+                    self.refuse(conn, request, code, retry_after_ms, message);
+                }
             }
             FromChannel::Answer { conn, request, frame } => {
-                if self.end(conn, request).is_some() {
+                if self.end(conn, request, |pending| pending.is(room, Asks::Fetch)).is_some() {
                     self.push(conn, frame);
                 }
                 self.close_if_answered(conn);

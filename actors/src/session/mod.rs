@@ -108,7 +108,8 @@ impl Session {
             let Header { len, kind, request, .. } = Header::from_bytes(header);
             // The link hands over whole frames only.
             let mut frame = frames.split_to(HEADER_BYTES + len as usize);
-            self.input(Input::Frame { kind, request, body: frame.split_off(HEADER_BYTES) }, ctx);
+            let (reused, body) = (self.local.is_pending(self.conn, request), frame.split_off(HEADER_BYTES));
+            self.input(Input::Frame { kind, request, reused, body }, ctx);
         }
         self.backlog = VecDeque::new();
         self.signals.turn_ends(false);

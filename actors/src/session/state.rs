@@ -29,6 +29,8 @@ pub enum Input {
         kind: u16,
         /// The frame's request.
         request: u32,
+        /// Whether a request of that number still waits for its answer.
+        reused: bool,
         /// The frame's body.
         body: Bytes,
     },
@@ -173,8 +175,16 @@ impl State {
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
-            Input::Frame { kind, request, body } => {
+            Input::Frame { kind, request, reused, body } => {
                 self.last_frame = now.mono_ms;
+                if reused || self.joining.contains_key(&request) {
+                    // Two answers under one number could not be told apart, by nobody.
+                    return self.close(
+                        Code::MalformedFrame,
+                        "a request has the number of one that is not answered",
+                        None,
+                    );
+                }
                 self.on_frame(now, kind, request, &body);
             }
             Input::Resolved { request, room } => self.on_resolved(request, room),

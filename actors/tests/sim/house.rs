@@ -794,7 +794,8 @@ impl House {
             let Header { len, kind, request, .. } = Header::from_bytes(header);
             let mut frame = frames.split_to(HEADER_BYTES + len as usize);
             let body = frame.split_off(HEADER_BYTES);
-            self.input(conn, session::state::Input::Frame { kind, request, body });
+            let reused = self.arbiters[usize::from(conn.arbiter)].state.is_pending(conn, request);
+            self.input(conn, session::state::Input::Frame { kind, request, reused, body });
         }
         if let Some(line) = self.line_of(conn) {
             (line.held, line.busy) = (false, false);

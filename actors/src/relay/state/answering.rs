@@ -53,7 +53,7 @@ impl State {
 
     /// Refuses a pending request.
     pub fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
-        let Some(ended) = self.end(conn, request) else { return };
+        let Some(ended) = self.end(conn, request, |_| true) else { return };
         if ended.asks == Asks::Join {
             self.effects.push_back(Effect::JoinEnded { conn, request, room: None });
         }
@@ -66,7 +66,7 @@ impl State {
 
     pub(super) fn on_stored(&mut self, room: RoomNumber, durability: Durability, stored: Stored) {
         let Stored { conn, request, nonce, seq, time, duplicate } = stored;
-        if self.end(conn, request).is_some() {
+        if self.end(conn, request, |pending| pending.is(room, Asks::Publish(nonce))).is_some() {
             let extensions = Extensions::default();
             self.on_send(conn, request, &Ack { room, nonce, seq, time, durability, duplicate, extensions });
             self.close_if_answered(conn);
@@ -102,10 +102,11 @@ impl State {
         }
     }
 
-    /// Takes a request off the pending ones.
-    pub(super) fn end(&mut self, conn: Conn, request: u32) -> Option<Pending> {
+    /// Takes a request off the pending ones, if it is the one that is meant: an answer may come late, when its number has
+    /// been used again.
+    pub(super) fn end(&mut self, conn: Conn, request: u32, meant: impl Fn(&Pending) -> bool) -> Option<Pending> {
         let connection = self.connection_mut(conn)?;
-        let at = connection.pending.iter().position(|pending| pending.request == request)?;
+        let at = connection.pending.iter().position(|pending| pending.request == request && meant(pending))?;
         let ended = connection.pending.remove(at);
         self.pending -= 1;
         self.effects.push_back(Effect::Answered(conn));

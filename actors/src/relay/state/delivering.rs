@@ -8,7 +8,7 @@ use parlor_protocol::{
     message::{Gap, GapReason, Left, Position},
 };
 
-use super::{Closing, Effect, PULLS_PER_CONNECTION_MAX, Room, Standing, State, Subscriber};
+use super::{Asks, Closing, Effect, PULLS_PER_CONNECTION_MAX, Room, Standing, State, Subscriber};
 use crate::{
     channel::position::Extent,
     message::{Attach, Batch, Conn},
@@ -30,7 +30,7 @@ impl State {
             self.effects.push_back(Effect::Detached { room, device });
             return;
         }
-        if self.end(conn, request).is_none() {
+        if self.end(conn, request, |pending| pending.is(room, Asks::Join)).is_none() {
             // The connection is gone, and the channel has to hear of it.
             self.effects.push_back(Effect::Detached { room, device });
             return;

@@ -58,7 +58,7 @@ impl Session {
     #[track_caller]
     fn frame<'a, B: Body<'a>>(&mut self, request: u32, body: &B, want: &[&str]) {
         let body = parlor_protocol::to_bytes(request, body).slice(HEADER_BYTES..);
-        self.check(Input::Frame { kind: B::KIND as u16, request, body }, want);
+        self.check(Input::Frame { kind: B::KIND as u16, request, reused: false, body }, want);
     }
 
     #[track_caller]
@@ -147,12 +147,17 @@ fn a_publish_offers_what_version_1_takes() {
 
 #[test]
 fn what_is_not_a_request_ends_the_session() {
-    let frame = |kind: Kind, body: &'static [u8]| Input::Frame { kind: kind as u16, request: 1, body: body.into() };
+    let frame = |kind: Kind, body: &'static [u8]| Input::Frame {
+        kind: kind as u16,
+        request: 1,
+        reused: false,
+        body: body.into(),
+    };
     session().check(frame(Kind::Join, b""), &["close MalformedFrame"]);
     session().check(frame(Kind::Publish, b"\xff\xff\xff"), &["close MalformedFrame"]);
     session().check(frame(Kind::Hello, b""), &["close HelloExpected"]);
     // A module's kind that no module here takes is skipped.
-    session().check(Input::Frame { kind: 0x8001, request: 1, body: Bytes::new() }, &[]);
+    session().check(Input::Frame { kind: 0x8001, request: 1, reused: false, body: Bytes::new() }, &[]);
     session().frame(1, &Goodbye { extensions: Extensions::default() }, &["close Goodbye when answered"]);
     session().check(Input::Replaced, &["close Replaced"]);
 }
@@ -177,4 +182,12 @@ fn any_frame_proves_life_but_only_beats_adapt() {
     session.check(Input::Timer { owes: true }, &[]);
     session.now.mono_ms = session.state.deadline();
     session.check(Input::Timer { owes: false }, &["close LeaseExpired"]);
+}
+
+#[test]
+fn a_number_is_not_used_again_before_its_answer() {
+    let mut session = session();
+    let body = Bytes::new();
+    session
+        .check(Input::Frame { kind: Kind::Goodbye as u16, request: 5, reused: true, body }, &["close MalformedFrame"]);
 }
