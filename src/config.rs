@@ -68,6 +68,24 @@ impl EngineConfig {
         rule("limits.answers_per_device_max", limits.answers_per_device_max as u64, 1, 128)?;
         rule("limits.ring_records_max", limits.ring_records_max as u64, 1, 1 << 20)?;
         rule("limits.writer_records_max", limits.writer_records_max as u64, 1, 1 << 20)?;
+        for (name, value) in [
+            ("net.connections_max", self.net.connections_max),
+            ("limits.rooms_loaded_max", limits.rooms_loaded_max),
+            ("limits.waiters_per_room_max", limits.waiters_per_room_max),
+            ("limits.reads_per_room_max", limits.reads_per_room_max),
+            ("limits.writer_bytes_max", limits.writer_bytes_max),
+            ("limits.outbound_bytes_max", limits.outbound_bytes_max),
+            ("limits.connections_per_turn_max", limits.connections_per_turn_max),
+        ] {
+            rule(name, value as u64, 1, 1 << 40)?;
+        }
+        for (name, value) in [
+            ("limits.slow_reader_ms", limits.slow_reader_ms),
+            ("limits.close_linger_ms", limits.close_linger_ms),
+            ("limits.hold_back_ms", limits.hold_back_ms),
+        ] {
+            rule(name, value, 1, 86_400_000)?;
+        }
         rule("heartbeat.least_ms", self.beats.least_ms.into(), 100, 3_600_000)
     }
 }
@@ -265,5 +283,6 @@ mod tests {
         let error = read("[limits]\npayload_bytes_max = 99999999").err().unwrap();
         assert_eq!(error, "limits.payload_bytes_max is 99999999; 1 to 65536 are allowed");
         assert!(read("arbiters = 0").is_err());
+        assert!(read("[limits]\nconnections_per_turn_max = 0").is_err(), "it would never write");
     }
 }

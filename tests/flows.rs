@@ -499,12 +499,12 @@ async fn a_served_engine_stores_nothing_that_it_does_not_answer() {
 
 /// Signals a server in the middle of a burst; how many messages it acked, and how many it stored.
 async fn check_signal(signal: &str) -> (u64, u64) {
-    const BURST: u64 = 3_000;
+    const BURST: u32 = 3_000;
     let data = TempDir::new().unwrap();
     let served = Served::start(data.path(), None, loopback());
     let mut raw = Raw::welcomed(served.address, "ann", "phone").await;
     let room = raw.join("tea", JoinFrom::Tail).await;
-    let burst: Vec<u8> = (1..=BURST).flat_map(|nonce| to_bytes(3, &publish(room, nonce, b"x"))).collect();
+    let burst: Vec<u8> = (1..=BURST).flat_map(|n| to_bytes(2 + n, &publish(room, n.into(), b"x"))).collect();
     raw.try_send(&burst).await;
     let (mut acked, mut delivered, mut close) = (0, 0, None);
     while let Some(got) = raw.next().await {

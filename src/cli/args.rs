@@ -76,7 +76,8 @@ pub(crate) struct Chat {
 /// Line forms: `[HH:MM] <nick> text`, `=== nick has joined #channel`, `=== nick has left #channel`, `=== old is now
 /// known as new`. Anything else is skipped and counted.
 ///
-/// Exits with 1 if anything was lost, repeated, out of order or changed on the way, and says what on the standard error.
+/// Exits with 1 if anything was lost, repeated, out of order, or stored other than it was sent, and says what on the
+/// standard error.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Replay {
     /// The logs, in order.

@@ -35,6 +35,11 @@ impl State {
             self.effects.push_back(Effect::Detached { room, device });
             return;
         }
+        if self.subscriber_mut(conn, room).is_some() {
+            debug_assert!(false, "a session joins a room once");
+            self.effects.push_back(Effect::Detached { room, device });
+            return;
+        }
         self.push(conn, answer);
         let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, orphaned: false, subscribers: Vec::new() });
         // Batches and attachments come from one channel in order, so both know the same tail.
