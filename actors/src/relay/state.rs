@@ -328,11 +328,8 @@ impl State {
             }
             FromChannel::Refused { conn, request, code, retry_after_ms, message } => {
                 // An answer that comes late, to a number that has been used again, is not for the newer one.
-                let ours = self.connection(conn).is_some_and(|connection| {
-                    let mut pending = connection.pending.iter().filter(|pending| pending.request == request);
-                    pending.any(|pending| pending.room == Some(room))
-                });
-                if ours {
+                let meant = |pending: &Pending| pending.request == request && pending.room == Some(room);
+                if self.connection(conn).is_some_and(|connection| connection.pending.iter().any(meant)) {
                     self.refuse(conn, request, code, retry_after_ms, message);
                 }
             }
