@@ -16,8 +16,8 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use parlor::storage::{OpenError, RocksStore, StoreConfig};
 use parlor_actors::port::{
-    Answer, Append, AppendRecord, CommitNumber, Commits, DeviceKey, EpochStart, Load, Loaded, Read, Records, Reply,
-    RoomOptions, Run, Store, StoreError,
+    Answer, Append, AppendRecord, CommitNumber, Commits, DeviceKey, EpochStart, Load, Loaded, Outcome, Read, Records,
+    Reply, RoomOptions, Run, Store, StoreError,
 };
 use parlor_protocol::{
     DeviceTag, Epoch, Extensions, RoomNumber, Seq, UnixMillis, encode,
@@ -31,15 +31,14 @@ enum Told {
     Failed(StoreError),
 }
 
-struct Teller(Sender<(RoomNumber, Told)>, RoomNumber);
+struct Teller(Sender<(RoomNumber, Told)>);
 
 impl Commits for Teller {
-    fn committed(&self, commit: CommitNumber, upto: Seq) {
-        let _ = self.0.send((self.1, Told::Committed(commit, upto)));
-    }
-
-    fn failed(&self, error: StoreError) {
-        let _ = self.0.send((self.1, Told::Failed(error)));
+    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>) {
+        for Outcome { room, stored, .. } in outcomes {
+            let told = stored.map_or_else(Told::Failed, |commit| Told::Committed(commit.number, commit.upto));
+            let _ = self.0.send((room, told));
+        }
     }
 }
 
@@ -47,14 +46,11 @@ impl Commits for Teller {
 struct Gate(std::sync::Mutex<(Sender<()>, Receiver<()>)>);
 
 impl Commits for Gate {
-    fn committed(&self, _: CommitNumber, _: Seq) {
+    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>) {
+        assert!(outcomes.iter().all(|outcome| outcome.stored.is_ok()), "{outcomes:?}");
         let gate = self.0.lock().unwrap();
         gate.0.send(()).unwrap();
         let _ = gate.1.recv();
-    }
-
-    fn failed(&self, error: StoreError) {
-        panic!("{error}");
     }
 }
 
@@ -156,13 +152,13 @@ impl Room {
             frames: frames.freeze(),
             records,
             place,
-            commits: Arc::new(Teller(self.tell.clone(), self.number())),
+            commits: Arc::new(Teller(self.tell.clone())),
         }
     }
 
     fn append(&mut self, store: &RocksStore, expires: &[UnixMillis]) {
         let append = self.make(store, expires);
-        store.append(append);
+        store.append(vec![append]);
     }
 
     fn told(&self) -> Told {
@@ -315,7 +311,7 @@ fn appends_of_several_rooms_share_one_commit() {
     let (go_on, gate) = channel();
     let mut append = gated.make(&store, &[0]);
     append.commits = Arc::new(Gate(std::sync::Mutex::new((reached, gate))));
-    store.append(append);
+    store.append(vec![append]);
     at_gate.recv().unwrap();
     a.append(&store, &[0]);
     b.append(&store, &[0, 0]);
@@ -565,7 +561,7 @@ fn a_memory_rooms_records_are_refused() {
     for durability in [Durability::Memory, Durability::Synced] {
         room.next = 1;
         let append = Append { durability, ..room.make(&store, &[0]) };
-        store.append(append);
+        store.append(vec![append]);
         assert!(matches!(room.told(), Told::Failed(_)));
     }
     assert_eq!(store.budget().records(), 0);
@@ -587,7 +583,7 @@ fn an_append_that_is_not_whole_is_refused() {
         let mut room = Room::load(&store, "lobby", Durability::Synced);
         let mut append = room.make(&store, &[0, 0]);
         spoil(&mut append);
-        store.append(append);
+        store.append(vec![append]);
         assert!(matches!(room.told(), Told::Failed(StoreError::Failed(_))));
     }
     assert_eq!(load(&store, "lobby", Durability::Synced).tail, 0);
@@ -640,7 +636,7 @@ fn an_append_holds_its_place_until_it_is_stored() {
     let (go_on, gate) = channel();
     let mut append = room.make(&store, &[0]);
     append.commits = Arc::new(Gate(std::sync::Mutex::new((reached, gate))));
-    store.append(append);
+    store.append(vec![append]);
     at_gate.recv().unwrap();
     for _ in 0..4 {
         room.append(&store, &[0]);

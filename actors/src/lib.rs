@@ -15,6 +15,7 @@
 pub mod channel;
 pub mod context;
 pub mod fleet;
+mod handover;
 pub mod limits;
 pub mod message;
 pub mod outbound;

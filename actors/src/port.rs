@@ -30,8 +30,8 @@ pub trait Store: Send + Sync + 'static {
     /// always finds room in the queue.
     fn budget(&self) -> &Arc<Budget>;
 
-    /// Appends records to a room. The outcome goes to `append.commits`.
-    fn append(&self, append: Append);
+    /// Appends records to rooms, in this order. Each one's outcome goes to its `commits`.
+    fn append(&self, appends: Vec<Append>);
 
     /// Reads records of a room, which the caller knows to be committed.
     fn read(&self, read: Read, reply: Reply<Records>);
@@ -137,7 +137,7 @@ pub struct Append {
     pub records: Vec<AppendRecord>,
     /// The records' places, given back when the writer is done with them.
     pub place: Place,
-    /// Who is told.
+    /// Who is told. Rooms that share one are told together.
     pub commits: Arc<dyn Commits>,
 }
 
@@ -156,13 +156,31 @@ pub struct AppendRecord {
     pub answer: Answer,
 }
 
-/// Told of a room's commits, in order. Called by the writer's thread; must not block.
+/// Told what became of appends.
 pub trait Commits: Send + Sync + 'static {
-    /// Everything up to `upto` is stored at the durability of its append.
-    fn committed(&self, commit: CommitNumber, upto: Seq);
+    /// Some rooms' appends are settled; a room's outcomes come in order. Called by the writer's thread; must not block.
+    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>);
+}
 
-    /// Nothing above the last commit told is known to be stored, and nothing more will be.
-    fn failed(&self, error: StoreError);
+/// What became of a room's appends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Outcome {
+    /// Which room…
+    pub room: RoomNumber,
+    /// …and which channel's.
+    pub generation: Generation,
+    /// What is stored now. An error means that nothing above the last commit told is known to be stored, and that nothing
+    /// more will be.
+    pub stored: Result<Commit, StoreError>,
+}
+
+/// A room's part of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// Which commit.
+    pub number: CommitNumber,
+    /// Everything up to here is stored at the durability of its append.
+    pub upto: Seq,
 }
 
 /// Which records to read.

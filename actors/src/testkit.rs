@@ -24,8 +24,8 @@ use parlor_protocol::{
 };
 
 use crate::port::{
-    Answer, Append, AppendRecord, Budget, Clock, CommitNumber, Commits, DeviceKey, EpochStart, Generation, Load,
-    Loaded, Now, Read, Records, Reply, Run, Store, StoreError,
+    Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
+    Load, Loaded, Now, Outcome, Read, Records, Reply, Run, Store, StoreError,
 };
 
 /// Chance that a seed repeats: splitmix64.
@@ -104,8 +104,8 @@ pub struct Faults {
     pub busy_read_one_in: usize,
     /// The writer's next turn fails: the store is poisoned, and what became of the turn is left to chance.
     pub fail_next_turn: bool,
-    /// The next append panics, within whoever calls it.
-    pub panic_next_append: bool,
+    /// The next append is not stored, and its room is told of more than it gave, at which its channel panics.
+    pub overstate_next_append: bool,
     /// A planted bug: a load does not wait for the appends before it, and nobody is fenced.
     pub unfenced: bool,
     /// A planted bug: commits are told when the append is queued, before anything is stored.
@@ -354,22 +354,8 @@ impl Store for MemStore {
         &self.budget
     }
 
-    #[expect(clippy::panic, reason = "asked for")]
-    fn append(&self, append: Append) {
-        let early = {
-            let mut inside = self.lock();
-            if std::mem::take(&mut inside.faults.panic_next_append) {
-                drop(inside);
-                panic!("a planted panic");
-            }
-            let early = inside.faults.tells_early.then(|| (append.commits.clone(), last(&append)));
-            inside.queue.push_back(Entry::Append(append));
-            early
-        };
-        if let Some((commits, upto)) = early {
-            commits.committed(CommitNumber(0), upto);
-        }
-        self.work.notify_one();
+    fn append(&self, appends: Vec<Append>) {
+        appends.into_iter().for_each(|append| self.append_one(append));
     }
 
     fn read(&self, read: Read, reply: Reply<Records>) {
@@ -379,6 +365,25 @@ impl Store for MemStore {
 
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {
         self.lock().reads.push_back(Job::Answers(room, device, reply));
+        self.work.notify_one();
+    }
+}
+
+impl MemStore {
+    fn append_one(&self, append: Append) {
+        let mut inside = self.lock();
+        let (commits, room, generation, upto) = (append.commits.clone(), append.room, append.generation, last(&append));
+        let claimed = if std::mem::take(&mut inside.faults.overstate_next_append) {
+            Some(upto + 1)
+        } else {
+            let early = inside.faults.tells_early.then_some(upto);
+            inside.queue.push_back(Entry::Append(append));
+            early
+        };
+        drop(inside);
+        if let Some(upto) = claimed {
+            tell(commits, room, generation, Ok(Commit { number: CommitNumber(0), upto }));
+        }
         self.work.notify_one();
     }
 }
@@ -397,11 +402,15 @@ impl Inside {
             match entry {
                 Entry::Append(append) => {
                     let (upto, commits, durability) = (last(&append), append.commits.clone(), append.durability);
+                    let (room, generation) = (append.room, append.generation);
                     let outcome = if written { self.append(append) } else { Ok(()) };
                     let tell = match poison.clone().map_or(outcome, Err) {
-                        Ok(()) => tell_commit(commits, commit, upto),
+                        Ok(()) => {
+                            let commit = Commit { number: commit, upto };
+                            Box::new(move || tell(commits, room, generation, Ok(commit))) as Tell
+                        }
                         Err(error) => {
-                            refused.push(Box::new(move || commits.failed(error)) as Tell);
+                            refused.push(Box::new(move || tell(commits, room, generation, Err(error))) as Tell);
                             continue;
                         }
                     };
@@ -612,8 +621,8 @@ impl Room {
     }
 }
 
-fn tell_commit(commits: Arc<dyn Commits>, commit: CommitNumber, upto: Seq) -> Tell {
-    Box::new(move || commits.committed(commit, upto))
+fn tell(commits: Arc<dyn Commits>, room: RoomNumber, generation: Generation, stored: Result<Commit, StoreError>) {
+    commits.settled(vec![Outcome { room, generation, stored }]);
 }
 
 fn last(append: &Append) -> Seq {

@@ -384,7 +384,7 @@ fn a_room_whose_channel_panics_goes_on_without_gap_or_repeat() {
     for round in 0..4 {
         let nonce = 2 * round + 1;
         assert_eq!(ann.insist(nonce, &mut others), (nonce, false));
-        engine.store.faults(|faults| faults.panic_next_append = true);
+        engine.store.faults(|faults| faults.overstate_next_append = true);
         assert_eq!(ann.insist(nonce + 1, &mut others), (nonce + 1, false), "what the dead one took is not stored");
         // What the dead one stored is known to its successor.
         assert_eq!(ann.insist(nonce, &mut others), (nonce, true));

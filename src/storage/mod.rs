@@ -232,14 +232,14 @@ impl Store for RocksStore {
         &self.budget
     }
 
-    fn append(&self, append: Append) {
-        let entry = Entry::Append(PendingAppend::new(append));
+    fn append(&self, appends: Vec<Append>) {
+        let entry = Entry::Appends(appends.into_iter().map(PendingAppend::new).collect());
         if let Err(TrySendError::Full(entry)) = self.offer(|queues| &queues.writer, entry)
-            && let Entry::Append(append) = *entry
+            && let Entry::Appends(appends) = *entry
         {
-            // Only an append without a place of its own finds the queue full.
-            tracing::error!("an append found the writer's queue full: it has no place in the budget");
-            append.fail(StoreError::Busy);
+            // Only appends without places of their own find the queue full.
+            tracing::error!("appends found the writer's queue full: they have no places in the budget");
+            appends.into_iter().for_each(|append| append.fail(StoreError::Busy));
         }
     }
 

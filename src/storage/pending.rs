@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
-use parlor_actors::port::{Append, Reply, StoreError};
+use parlor_actors::port::{Append, Outcome, Reply, StoreError};
 
 /// What is answered when the store is gone.
 pub(super) fn closed() -> StoreError {
@@ -68,10 +68,10 @@ impl Drop for PendingAppend {
 }
 
 fn fail(append: Append, error: StoreError) {
-    let Append { commits, place, .. } = append;
+    let Append { room, generation, commits, place, .. } = append;
     // The place first: who hears of the failure may want it.
     drop(place);
-    commits.failed(error);
+    commits.settled(vec![Outcome { room, generation, stored: Err(error) }]);
 }
 
 /// Counts the entries of the writer's queue that hold no place in the budget.

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use parlor_actors::port::{AppendRecord, CommitNumber, Commits, Place, RoomOptions};
+use parlor_actors::port::{AppendRecord, Commits, Outcome, Place, RoomOptions};
 use parlor_protocol::{
     DeviceTag, Extensions, Seq,
     message::{ContentType, Deliver, Direction, Durability, RecordKind},
@@ -66,15 +66,16 @@ fn no_space() -> rocksdb::Error {
     rocksdb::DB::open_default(Path::new("/dev/null/none")).unwrap_err()
 }
 
-struct Teller(Sender<Event>, u64);
+struct Teller(Sender<Event>);
 
 impl Commits for Teller {
-    fn committed(&self, _: CommitNumber, upto: Seq) {
-        let _ = self.0.send(Event::Committed(self.1, upto));
-    }
-
-    fn failed(&self, error: StoreError) {
-        let _ = self.0.send(Event::Failed(self.1, error));
+    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>) {
+        for Outcome { room, stored, .. } in outcomes {
+            let _ = self.0.send(match stored {
+                Ok(commit) => Event::Committed(room.0, commit.upto),
+                Err(error) => Event::Failed(room.0, error),
+            });
+        }
     }
 }
 
@@ -110,7 +111,7 @@ impl Rig {
 
     fn append(&self, room: &Loaded, seq: Seq) {
         let place = self.store.budget().take(1).unwrap();
-        self.append_for(room, seq, place, Arc::new(Teller(self.tell.clone(), room.room.0)));
+        self.append_for(room, seq, place, Arc::new(Teller(self.tell.clone())));
     }
 
     fn append_for(&self, room: &Loaded, seq: Seq, place: Place, commits: Arc<dyn Commits>) {
@@ -137,7 +138,7 @@ impl Rig {
             slot: 0,
             answer: Answer { nonce: seq, seq, time: seq, content_hash: 0 },
         };
-        self.store.append(Append {
+        self.store.append(vec![Append {
             room: room.room,
             generation: room.generation,
             epoch: room.epochs.last().unwrap().epoch,
@@ -147,7 +148,7 @@ impl Rig {
             records: vec![record],
             place,
             commits,
-        });
+        }]);
     }
 
     fn flush(&self) {
@@ -317,10 +318,9 @@ fn a_panic_of_the_writer_poisons_the_store_and_answers_everybody() {
 fn a_panic_of_one_who_is_told_harms_nobody_else() {
     struct Panics;
     impl Commits for Panics {
-        fn committed(&self, _: CommitNumber, _: Seq) {
+        fn settled(self: Arc<Self>, _: Vec<Outcome>) {
             panic!("on purpose");
         }
-        fn failed(&self, _: StoreError) {}
     }
     let dir = tempfile::tempdir().unwrap();
     let rig = Rig::open(dir.path());
@@ -385,7 +385,7 @@ fn an_append_without_a_place_never_blocks() {
     rig.one_turn(|| {
         for seq in 1..=capacity + 1 {
             let place = rig.store.budget().none();
-            rig.append_for(&room, seq, place, Arc::new(Teller(rig.tell.clone(), room.room.0)));
+            rig.append_for(&room, seq, place, Arc::new(Teller(rig.tell.clone())));
         }
         rig.expect(&[Event::Failed(room.room.0, StoreError::Busy)]);
     });

@@ -14,7 +14,9 @@ use std::{
 };
 
 use crossbeam::channel::Receiver;
-use parlor_actors::port::{Append, AppendRecord, CommitNumber, Commits, Generation, Load, Loaded, Place, StoreError};
+use parlor_actors::port::{
+    Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, StoreError,
+};
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
 use rocksdb::WriteBatch;
 
@@ -33,7 +35,8 @@ const TURN_ENTRIES_MAX: usize = 8_192;
 
 /// What the writer is asked. Boxed in the queue, so that the empty slots of that are small.
 pub(super) enum Entry {
-    Append(PendingAppend),
+    /// What an arbiter's channels appended in one turn.
+    Appends(Vec<PendingAppend>),
     Load(Control, Load, Once<Loaded>),
     /// Answered when everything before it is synced.
     Flush(Control, Once<()>),
@@ -88,20 +91,8 @@ pub(super) struct Writer {
 struct Notice {
     commits: Arc<dyn Commits>,
     durability: Durability,
-    outcome: Result<Seq, StoreError>,
+    outcome: Outcome,
     place: Place,
-}
-
-impl Notice {
-    fn tell(self, commit: CommitNumber, poison: Option<StoreError>) {
-        let Self { commits, outcome, place, .. } = self;
-        // First the place, which whoever is told may be waiting for.
-        drop(place);
-        unharmed(|| match (poison, outcome) {
-            (None, Ok(upto)) => commits.committed(commit, upto),
-            (Some(error), _) | (None, Err(error)) => commits.failed(error),
-        });
-    }
 }
 
 impl Writer {
@@ -146,7 +137,11 @@ impl Writer {
         let (mut next, mut entries, mut bytes) = (Some(first), 0, 0);
         while let Some(entry) = next {
             match *entry {
-                Entry::Append(pending) => bytes += self.take_append(pending),
+                Entry::Appends(appends) => {
+                    // The one counted below is for the entry itself.
+                    entries += appends.len().saturating_sub(1);
+                    bytes += appends.into_iter().map(|pending| self.take_append(pending)).sum::<usize>();
+                }
                 Entry::Load(_slot, load, reply) => self.take_load(load, reply),
                 Entry::Flush(_slot, reply) => self.flushes.push(reply),
             }
@@ -164,7 +159,7 @@ impl Writer {
             return 0;
         };
         let Some(append) = pending.take() else { return 0 };
-        let Append { room, epoch, durability, first, frames, records, place, commits, .. } = append;
+        let Append { room, generation, epoch, durability, first, frames, records, place, commits, .. } = append;
         let bytes = frames.len();
         if let Err(error) = checked {
             if !matches!(error, StoreError::Superseded(_) | StoreError::Poisoned(_)) {
@@ -172,12 +167,14 @@ impl Writer {
                 // Nothing may follow what was refused: only another load makes the room whole.
                 self.rooms.remove(room);
             }
-            self.notices.push(Some(Notice { commits, durability, outcome: Err(error), place }));
+            let outcome = Outcome { room, generation, stored: Err(error) };
+            self.notices.push(Some(Notice { commits, durability, outcome, place }));
             return bytes;
         }
         // Neither is below 1, and the sum was checked.
         let last = first + records.len() as u64 - 1;
         let next_notice = self.notices.len();
+        let stored = Ok(Commit { number: CommitNumber(self.commit), upto: last });
         if let Some(live) = self.rooms.find(room) {
             live.tail = last;
             if live.commit != self.commit {
@@ -185,11 +182,14 @@ impl Writer {
             }
             match self.notices.get_mut(live.notice) {
                 Some(Some(notice)) => {
-                    notice.outcome = Ok(last);
+                    notice.outcome.stored = stored;
                     notice.durability = notice.durability.max(durability);
                     notice.place.merge(place);
                 }
-                _ => self.notices.push(Some(Notice { commits, durability, outcome: Ok(last), place })),
+                _ => {
+                    let outcome = Outcome { room, generation, stored };
+                    self.notices.push(Some(Notice { commits, durability, outcome, place }));
+                }
             }
         }
         self.gather(room, epoch, first, &frames, &records);
@@ -257,14 +257,14 @@ impl Writer {
 
     fn finish_turn(&mut self) {
         self.write();
-        let waits = |notice: &Notice| notice.durability == Durability::Synced && notice.outcome.is_ok();
+        let waits = |notice: &Notice| notice.durability == Durability::Synced && notice.outcome.stored.is_ok();
         let sync = self.notices.iter().flatten().any(waits) || !self.loads.is_empty() || !self.flushes.is_empty();
-        self.tell(|notice| notice.durability == Durability::Buffered && notice.outcome.is_ok());
+        self.tell(|notice| notice.durability == Durability::Buffered && notice.outcome.stored.is_ok());
         if sync {
             self.sync();
         }
         // What was stored before what was refused: a room is told of its last commit before it hears that it failed.
-        self.tell(|notice| notice.outcome.is_ok());
+        self.tell(|notice| notice.outcome.stored.is_ok());
         self.tell(|_| true);
         self.notices.clear();
         let poisoned = self.poisoned();
@@ -276,12 +276,26 @@ impl Writer {
         }
     }
 
+    /// Tells some rooms their outcomes: all that share a listener at once.
     fn tell(&mut self, which: impl Fn(&Notice) -> bool) {
         let poisoned = self.poisoned();
+        let mut told: Vec<(Arc<dyn Commits>, Vec<Outcome>)> = Vec::new();
         for notice in &mut self.notices {
-            if let Some(notice) = notice.take_if(|notice| which(notice)) {
-                notice.tell(CommitNumber(self.commit), poisoned.clone());
+            let Some(notice) = notice.take_if(|notice| which(notice)) else { continue };
+            let Notice { commits, mut outcome, place, .. } = notice;
+            // First the place, which whoever is told may be waiting for.
+            drop(place);
+            if let Some(error) = &poisoned {
+                outcome.stored = Err(error.clone());
             }
+            // Listeners are as few as arbiters.
+            match told.iter_mut().find(|(listener, _)| Arc::ptr_eq(listener, &commits)) {
+                Some((_, outcomes)) => outcomes.push(outcome),
+                None => told.push((commits, vec![outcome])),
+            }
+        }
+        for (commits, outcomes) in told {
+            unharmed(|| commits.settled(outcomes));
         }
     }
 

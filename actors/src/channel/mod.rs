@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
-use parlor_protocol::{RoomNumber, Seq};
+use parlor_protocol::RoomNumber;
 
 use crate::{
     context::Shared,
+    handover::Handover,
     message::FromChannel,
-    port::{Append, CommitNumber, Commits, Generation, Loaded, StoreError},
+    port::{Append, Generation, Loaded},
     relay::{Relay, RoomNews},
     supervisor::{Supervisor, ToSupervisor},
     turns::Turns,
@@ -27,7 +28,7 @@ pub struct Channel {
     state: State,
     shared: Arc<Shared>,
     relays: Arc<[Addr<Relay>]>,
-    commits: Option<Arc<dyn Commits>>,
+    handover: Arc<Handover>,
     turns: Turns,
     /// Last, so that the supervisor hears of a death when everything else is gone.
     _guard: DeathGuard,
@@ -38,18 +39,20 @@ impl Channel {
         loaded: Loaded,
         shared: Arc<Shared>,
         relays: Arc<[Addr<Relay>]>,
+        handover: Arc<Handover>,
         supervisor: Addr<Supervisor>,
     ) -> Self {
-        let guard = DeathGuard { supervisor, room: loaded.room, generation: loaded.generation };
+        let (room, generation) = (loaded.room, loaded.generation);
+        let guard = DeathGuard { supervisor, handover: handover.clone(), room, generation };
         let state = State::new(loaded, relays.len(), shared.limits.clone(), shared.store.budget().clone());
-        Self { state, shared, relays, commits: None, turns: Turns::default(), _guard: guard }
+        Self { state, shared, relays, handover, turns: Turns::default(), _guard: guard }
     }
 
     fn run(&mut self, ctx: &mut Context<Self>) {
         while let Some(effect) = self.state.poll() {
             match effect {
                 Effect::Relay { arbiter, news } => self.tell_relay(arbiter, news, ctx),
-                Effect::Append(turn) => self.append(turn, ctx),
+                Effect::Append(turn) => self.append(turn),
                 Effect::Stop => ctx.stop(),
                 Effect::EndTurn => ctx.address().do_send(Input::EndOfTurn),
                 Effect::Read(new) => {
@@ -74,9 +77,8 @@ impl Channel {
         }
     }
 
-    fn append(&mut self, turn: Turn, ctx: &mut Context<Self>) {
-        let commits = self.commits.get_or_insert_with(|| Arc::new(ToChannel(ctx.address()))).clone();
-        self.shared.store.append(Append {
+    fn append(&self, turn: Turn) {
+        self.handover.append(Append {
             room: self.state.room(),
             generation: self.state.generation(),
             epoch: self.state.epoch(),
@@ -85,13 +87,17 @@ impl Channel {
             frames: turn.frames,
             records: turn.records,
             place: turn.place,
-            commits,
+            commits: self.handover.clone(),
         });
     }
 }
 
 impl Actor for Channel {
     type Context = Context<Self>;
+
+    fn started(&mut self, ctx: &mut Context<Self>) {
+        self.handover.enter(self.state.room(), self.state.generation(), ctx.address());
+    }
 }
 
 impl Message for Input {
@@ -108,28 +114,17 @@ impl Handler<Input> for Channel {
     }
 }
 
-/// The writer's thread speaks to the channel through this.
-struct ToChannel(Addr<Channel>);
-
-impl Commits for ToChannel {
-    fn committed(&self, _: CommitNumber, upto: Seq) {
-        self.0.do_send(Input::Committed(upto));
-    }
-
-    fn failed(&self, error: StoreError) {
-        self.0.do_send(Input::Failed(error));
-    }
-}
-
-/// Tells the supervisor that the channel is gone, whatever it died of. Runs while unwinding: must not panic.
+/// Tells the others that the channel is gone, whatever it died of. Runs while unwinding: must not panic.
 struct DeathGuard {
     supervisor: Addr<Supervisor>,
+    handover: Arc<Handover>,
     room: RoomNumber,
     generation: Generation,
 }
 
 impl Drop for DeathGuard {
     fn drop(&mut self) {
+        self.handover.exit(self.room, self.generation);
         self.supervisor.do_send(ToSupervisor::Died { room: self.room, generation: self.generation });
     }
 }

@@ -19,6 +19,7 @@ use tokio::sync::{Notify, oneshot};
 use crate::{
     channel::{self, Channel},
     context::Shared,
+    handover::Handover,
     message::{Conn, FromChannel},
     outbound::Wire,
     port::DeviceKey,
@@ -85,6 +86,10 @@ pub(crate) enum ToRelay {
     Down(RoomNumber),
     /// A room has a new channel.
     Up(RoomNumber, Addr<Channel>),
+    /// The end of a turn in which channels appended.
+    HandOver(Arc<Handover>),
+    /// Appends of the arbiter's channels are settled.
+    Settled(Arc<Handover>),
     /// Run this on the arbiter's thread.
     Run(Box<dyn FnOnce(&Local) + Send>),
     /// Take nothing more, answer everything, then close all connections.
@@ -140,6 +145,8 @@ impl Handler<ToRelay> for Relay {
         match message {
             ToRelay::Down(room) => self.local.with(|state| state.on_channel_down(room)),
             ToRelay::Up(room, channel) => self.local.up(room, channel),
+            ToRelay::HandOver(handover) => handover.hand_over(&*self.local.shared().store),
+            ToRelay::Settled(handover) => handover.tell(),
             ToRelay::Run(run) => run(&self.local),
             ToRelay::Drain { patience, retry_after_ms, done } => {
                 actix_rt::spawn(drain(self.local.clone(), patience, retry_after_ms, done));

@@ -9,6 +9,7 @@ use parlor_protocol::{Name, RoomNumber};
 use crate::{
     channel::Channel,
     context::Shared,
+    handover::Handover,
     message::Conn,
     port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError},
     relay::{Relay, ToRelay},
@@ -29,6 +30,8 @@ pub struct Supervisor {
     shared: Arc<Shared>,
     arbiters: Vec<ArbiterHandle>,
     relays: Arc<[Addr<Relay>]>,
+    /// One for each arbiter.
+    handovers: Vec<Arc<Handover>>,
     turns: Turns,
 }
 
@@ -63,7 +66,7 @@ impl Message for ToSupervisor {
 impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, arbiters: Vec<ArbiterHandle>) -> Self {
         let state = State::new(shared.limits.clone());
-        Self { state, shared, arbiters, relays: Arc::new([]), turns: Turns::default() }
+        Self { state, shared, arbiters, relays: Arc::new([]), handovers: Vec::new(), turns: Turns::default() }
     }
 
     fn input(&mut self, input: Input<Addr<Channel>, Addr<Session>, Waiter>, ctx: &mut Context<Self>) {
@@ -93,9 +96,11 @@ impl Supervisor {
         let Loaded { room, ref name, generation, .. } = loaded;
         let name = name.clone();
         #[expect(clippy::cast_possible_truncation, reason = "any spread over the arbiters does")]
-        let arbiter = &self.arbiters[room.0 as usize % self.arbiters.len()];
+        let arbiter = room.0 as usize % self.arbiters.len();
         let (shared, relays, supervisor) = (self.shared.clone(), self.relays.clone(), ctx.address());
-        let handle = Channel::start_in_arbiter(arbiter, move |_| Channel::new(loaded, shared, relays, supervisor));
+        let handover = self.handovers[arbiter].clone();
+        let channel = move |_: &mut Context<Channel>| Channel::new(loaded, shared, relays, handover, supervisor);
+        let handle = Channel::start_in_arbiter(&self.arbiters[arbiter], channel);
         self.state.handle(self.shared.clock.now(), Input::Built { name, room, generation, handle });
     }
 }
@@ -113,7 +118,10 @@ impl Handler<ToSupervisor> for Supervisor {
 
     fn handle(&mut self, message: ToSupervisor, ctx: &mut Context<Self>) {
         match message {
-            ToSupervisor::Relays(relays) => self.relays = relays,
+            ToSupervisor::Relays(relays) => {
+                self.handovers = relays.iter().cloned().map(Handover::new).collect();
+                self.relays = relays;
+            }
             ToSupervisor::Resolve { name, create, waiter } => self.input(Input::Resolve { name, create, waiter }, ctx),
             ToSupervisor::Loaded { name, loaded } => self.input(Input::Loaded { name, loaded }, ctx),
             ToSupervisor::Died { room, generation } => self.input(Input::Died { room, generation }, ctx),

@@ -9,12 +9,8 @@ use crate::port::RoomOptions;
 struct Told(Mutex<Vec<Result<Seq, StoreError>>>);
 
 impl Commits for Told {
-    fn committed(&self, _: CommitNumber, upto: Seq) {
-        self.0.lock().push(Ok(upto));
-    }
-
-    fn failed(&self, error: StoreError) {
-        self.0.lock().push(Err(error));
+    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>) {
+        self.0.lock().extend(outcomes.into_iter().map(|outcome| outcome.stored.map(|commit| commit.upto)));
     }
 }
 
@@ -48,7 +44,7 @@ fn append(store: &MemStore, to: &Loaded, seq: Seq, told: &Arc<Told>) {
     let answer = Answer { nonce: seq, seq, time: seq, content_hash: 0 };
     #[expect(clippy::cast_possible_truncation, reason = "a small frame")]
     let records = vec![AppendRecord { end: frames.len() as u32, expires: 0, device, slot: 0, answer }];
-    store.append(Append {
+    store.append(vec![Append {
         room: to.room,
         generation: to.generation,
         epoch: to.epochs.last().unwrap().epoch,
@@ -58,7 +54,7 @@ fn append(store: &MemStore, to: &Loaded, seq: Seq, told: &Arc<Told>) {
         records,
         place: store.budget().take(1).unwrap(),
         commits: told.clone(),
-    });
+    }]);
 }
 
 fn told() -> Arc<Told> {

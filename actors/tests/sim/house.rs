@@ -18,9 +18,7 @@ use parlor_actors::{
     limits::Limits,
     message::{Conn, FromChannel},
     outbound::Wire,
-    port::{
-        Append, Clock, CommitNumber, Commits, DeviceKey, Generation, Load, Loaded, Now, RoomOptions, Store, StoreError,
-    },
+    port::{Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Now, Outcome, RoomOptions, Store, StoreError},
     relay,
     session::{
         self,
@@ -61,6 +59,8 @@ pub enum ToRelay {
     News { room: RoomNumber, news: FromChannel, channel: Option<ChannelId> },
     Down(RoomNumber),
     Up(RoomNumber, ChannelId),
+    HandOver,
+    Settled,
 }
 
 enum ToSession {
@@ -77,6 +77,7 @@ enum ToSession {
 enum Said {
     ToSupervisor(ToSupervisor),
     ToChannel(ChannelId, channel::state::Input),
+    Settled(usize, Vec<Outcome>),
 }
 
 type Ears = Arc<Mutex<Vec<Said>>>;
@@ -90,6 +91,12 @@ struct Arbiter {
     state: relay::state::State,
     mailbox: VecDeque<ToRelay>,
     channels: BTreeMap<RoomNumber, ChannelId>,
+    /// The channels that run here.
+    home: BTreeMap<RoomNumber, (Generation, ChannelId)>,
+    /// Appended, and not handed over yet.
+    appends: Vec<Append>,
+    /// Settled, and not told yet.
+    settled: Vec<Outcome>,
     timers: Timers,
 }
 
@@ -142,16 +149,12 @@ pub struct House {
 
 struct Hears {
     ears: Ears,
-    channel: ChannelId,
+    arbiter: usize,
 }
 
 impl Commits for Hears {
-    fn committed(&self, _: CommitNumber, upto: Seq) {
-        self.ears.lock().push(Said::ToChannel(self.channel, channel::state::Input::Committed(upto)));
-    }
-
-    fn failed(&self, error: StoreError) {
-        self.ears.lock().push(Said::ToChannel(self.channel, channel::state::Input::Failed(error)));
+    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>) {
+        self.ears.lock().push(Said::Settled(self.arbiter, outcomes));
     }
 }
 
@@ -417,6 +420,10 @@ impl House {
     pub fn kill_channel(&mut self, id: ChannelId) {
         if let Some(room) = self.rooms.remove(&id) {
             let (number, generation) = (room.state.room(), room.state.generation());
+            let channels = &mut self.arbiters[home(number)].home;
+            if channels.get(&number).is_some_and(|(current, _)| *current == generation) {
+                channels.remove(&number);
+            }
             self.office.push_back(ToSupervisor::Died { room: number, generation });
         }
     }
@@ -479,6 +486,13 @@ impl House {
             match said {
                 Said::ToSupervisor(message) => self.office.push_back(message),
                 Said::ToChannel(id, input) => self.tell(id, input),
+                Said::Settled(at, mut outcomes) => {
+                    let arbiter = &mut self.arbiters[at];
+                    if arbiter.settled.is_empty() {
+                        arbiter.mailbox.push_back(ToRelay::Settled);
+                    }
+                    arbiter.settled.append(&mut outcomes);
+                }
             }
         }
     }
@@ -523,6 +537,7 @@ impl House {
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
                     let state = channel::state::State::new(loaded, usize::from(ARBITERS), limits, budget);
                     self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
+                    self.arbiters[home(room)].home.insert(room, (generation, handle));
                     self.supervisor.handle(now, Input::Built { name, room, generation, handle });
                 }
                 Effect::Resolved { waiter: Waiter { conn, request }, room } => {
@@ -582,9 +597,13 @@ impl House {
                         frames,
                         records,
                         place,
-                        commits: Arc::new(Hears { ears, channel: id }),
+                        commits: Arc::new(Hears { ears, arbiter: home(number) }),
                     };
-                    self.store.append(append);
+                    let arbiter = &mut self.arbiters[home(number)];
+                    if arbiter.appends.is_empty() {
+                        arbiter.mailbox.push_back(ToRelay::HandOver);
+                    }
+                    arbiter.appends.push(append);
                 }
                 Effect::Stop => stops = true,
                 Effect::EndTurn => room.mailbox.push_back(Input::EndOfTurn),
@@ -676,6 +695,18 @@ impl House {
                 } else {
                     arbiter.channels.insert(room, channel);
                     self.tell(channel, channel::state::Input::Adopt { arbiter: number, devices });
+                }
+            }
+            ToRelay::HandOver => self.store.append(std::mem::take(&mut arbiter.appends)),
+            ToRelay::Settled => {
+                for Outcome { room, generation, stored } in std::mem::take(&mut arbiter.settled) {
+                    let current = self.arbiters[at].home.get(&room).filter(|(current, _)| *current == generation);
+                    let Some((_, id)) = current.copied() else { continue };
+                    let input = match stored {
+                        Ok(commit) => channel::state::Input::Committed(commit.upto),
+                        Err(error) => channel::state::Input::Failed(error),
+                    };
+                    self.tell(id, input);
                 }
             }
         }
@@ -891,9 +922,17 @@ fn arbiters(limits: &Arc<Limits>) -> Vec<Arbiter> {
         state: relay::state::State::new(number, limits.clone()),
         mailbox: VecDeque::new(),
         channels: BTreeMap::new(),
+        home: BTreeMap::new(),
+        appends: Vec::new(),
+        settled: Vec::new(),
         timers: Timers::default(),
     };
     (0..ARBITERS).map(arbiter).collect()
+}
+
+/// The arbiter that a room's channel runs on.
+fn home(room: RoomNumber) -> usize {
+    usize::try_from(room.0).unwrap() % usize::from(ARBITERS)
 }
 
 fn arbiter_number(at: usize) -> u16 {

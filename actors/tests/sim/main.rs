@@ -442,7 +442,7 @@ fn planted_bugs_are_found() {
     is_found(Plant::LostBatch, 10);
     is_found(Plant::LostPage, 10);
     is_found(Plant::DroppedGap, 10);
-    is_found(Plant::Unfenced, 50);
+    is_found(Plant::Unfenced, 400);
     is_found(Plant::AckBeforeCommit, 10);
     is_found(Plant::ResumeFromServerCursor, 20);
 }
