@@ -6,6 +6,11 @@ use clap::Parser;
 
 mod cli;
 
+/// Messages are made on one thread and freed on another, and small allocations are most of the store's memtables: with
+/// the C library's allocator both threads wait for its locks. It serves RocksDB, too. A host chooses its own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::run(cli::args::Args::parse()) {
         Ok(code) => code,
