@@ -3,9 +3,12 @@
 //! The root crate implements `Store` on RocksDB; `testkit` has one in memory with seeded faults. No
 //! method blocks: answers come back through [`Reply`] and [`Commits`], from threads of the store.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering::Relaxed},
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
 use bytes::Bytes;
@@ -98,12 +101,19 @@ pub struct EpochStart {
 }
 
 /// One device of one user.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeviceKey {
     /// The user.
     pub user: Name,
     /// The device.
     pub tag: DeviceTag,
+}
+
+impl Hash for DeviceKey {
+    /// The tag is a hash of the user and the device already.
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.tag.hash(state);
+    }
 }
 
 /// What a device was answered for a nonce.

@@ -24,6 +24,9 @@ pub const EXTENSIONS_MAX: usize = 16;
 /// What the decoder may claim for one body. Bodies borrow, so this bounds lengths read from the wire, not memory.
 const CLAIM_BYTES_MAX: usize = 4 * BODY_BYTES_MAX as usize;
 
+/// What most bodies take, apart from texts and payloads.
+const BODY_BYTES_USUAL: usize = 64;
+
 /// A message that travels as a frame's body.
 pub trait Body<'a>: Encode + BorrowDecode<'a, ()> {
     /// The kind of the frame that carries it.
@@ -41,6 +44,8 @@ pub trait Body<'a>: Encode + BorrowDecode<'a, ()> {
 /// Never for bodies below 4 GiB, which all are: every part of a body has a limit.
 pub fn encode<'a, B: Body<'a>>(request: u32, body: &B, out: &mut BytesMut) {
     let start = out.len();
+    // Once for most bodies, and not for each field; who knows that one is larger makes room before.
+    out.reserve(HEADER_BYTES + BODY_BYTES_USUAL);
     out.extend_from_slice(&[0; HEADER_BYTES]);
     let encoded = bincode::encode_into_writer(body, Sink(out), config::standard());
     debug_assert!(encoded.is_ok(), "a buffer that grows refuses nothing");

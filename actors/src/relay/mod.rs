@@ -5,7 +5,6 @@
 
 use std::{
     cell::RefCell,
-    collections::HashMap,
     rc::Rc,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
@@ -14,6 +13,7 @@ use std::{
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use parlor_protocol::{Body, Code, RoomNumber, message::Position};
+use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
@@ -55,7 +55,7 @@ struct Inside {
     state: RefCell<State>,
     /// By slot.
     links: RefCell<Vec<Option<Rc<LinkEntry>>>>,
-    channels: RefCell<HashMap<RoomNumber, Addr<Channel>>>,
+    channels: RefCell<FxHashMap<RoomNumber, Addr<Channel>>>,
     timers: RefCell<Timers>,
     /// Some connection has something to write.
     dirty: Notify,

@@ -9,13 +9,11 @@
 //! a subscriber whose cursor meets the tail is live again. Joining, catching up, slow reading and a rebuilt room all go
 //! this one way.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-};
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parlor_protocol::{Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq, message::Close};
+use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::{
@@ -169,7 +167,7 @@ pub struct State {
     arbiter: u16,
     limits: Arc<Limits>,
     connections: Slab<Connection>,
-    rooms: HashMap<RoomNumber, Room>,
+    rooms: FxHashMap<RoomNumber, Room>,
     serial: u64,
     /// Slots with something to write, each once.
     dirty: VecDeque<u32>,
@@ -187,7 +185,7 @@ impl State {
             arbiter,
             limits,
             connections: Slab::new(),
-            rooms: HashMap::new(),
+            rooms: FxHashMap::default(),
             serial: 0,
             dirty: VecDeque::new(),
             retries: Vec::new(),

@@ -11,6 +11,8 @@ use parlor_protocol::{
     message::{self, JoinFrom, PUBLISH_SILENT, Position, RecordKind},
 };
 
+use rustc_hash::FxHashMap;
+
 use super::heartbeat::Heartbeat;
 use crate::{
     channel,
@@ -135,7 +137,7 @@ pub struct State {
     heartbeat: Heartbeat,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
-    rooms: HashMap<RoomNumber, Name>,
+    rooms: FxHashMap<RoomNumber, Name>,
     joining: HashMap<u32, (Name, JoinFrom)>,
     /// The names of both.
     names: HashSet<Name>,
@@ -153,7 +155,7 @@ impl State {
             rooms_max: limits.rooms_per_session_max,
             heartbeat,
             last_frame: now.mono_ms,
-            rooms: HashMap::new(),
+            rooms: FxHashMap::default(),
             joining: HashMap::new(),
             names: HashSet::new(),
             effects: VecDeque::new(),

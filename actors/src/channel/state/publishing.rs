@@ -111,6 +111,7 @@ impl State {
             payload: &publish.payload,
             extensions: Extensions::default(),
         };
+        self.turn.reserve(publish.payload.len() + RECORD_OVERHEAD_BYTES);
         parlor_protocol::encode(0, &deliver, &mut self.turn);
         #[expect(
             clippy::cast_possible_truncation,
