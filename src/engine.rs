@@ -3,7 +3,10 @@
 use std::{
     io,
     net::SocketAddr,
-    sync::{Arc, atomic::AtomicUsize},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     thread::JoinHandle,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -17,21 +20,16 @@ use parlor_actors::{
     router::Router,
 };
 use parlor_protocol::{Code, Name, NameError, RoomNumber};
-use tokio::{
-    io::DuplexStream,
-    sync::{oneshot, watch},
-};
+use tokio::sync::{oneshot, watch};
 
 pub use parlor_actors::{port::RoomOptions, router::Presence};
 
+pub use crate::net::pipe::{Closed, Pipe, Receiver, Sender, TryRecvError, TrySendError};
 use crate::{
     config::{ConfigError, EngineConfig},
-    net::{Gate, link, tcp},
+    net::{Gate, link, pipe, tcp},
     storage::{OpenError, RocksStore, StoreConfig},
 };
-
-/// The buffer between the engine and a client in the same process, each way.
-const IN_PROCESS_BYTES: usize = 64 << 10;
 
 /// Clients are asked to come back after this, at a shutdown.
 const COME_BACK_MS: u32 = 500;
@@ -75,6 +73,8 @@ pub struct Engine {
     fleet: Arc<Fleet>,
     store: Arc<RocksStore>,
     gate: Gate,
+    /// Pipes so far: they are spread over the arbiters.
+    connected: AtomicUsize,
     stop: watch::Sender<bool>,
     threads: Mutex<Option<Threads>>,
     patience: Duration,
@@ -113,6 +113,7 @@ impl Engine {
             fleet: Arc::new(Fleet::start(arbiters, shared)),
             store,
             gate,
+            connected: AtomicUsize::new(0),
             stop: watch::Sender::new(false),
             threads: Mutex::new(Some(threads)),
             patience: Duration::from_millis(config.shutdown_patience_ms),
@@ -127,16 +128,16 @@ impl Engine {
         tcp::listen(address, self.fleet.clone(), self.gate.clone(), self.stop.subscribe())
     }
 
-    /// A connection within this process: the far end of it speaks the wire protocol like any other, without a socket.
+    /// A connection within this process, without a socket: a [`Pipe`] of whole frames, which the typed client runs on as
+    /// well. Waits for nobody; the session begins with the hello that is sent.
     #[must_use]
-    pub fn connect(&self) -> DuplexStream {
-        let (near, far) = tokio::io::duplex(IN_PROCESS_BYTES);
+    pub fn connect(&self) -> Pipe {
+        let (pipe, near) = pipe::pair();
         let gate = self.gate.clone();
-        self.fleet.run_on(0, move |local| {
-            let (reader, writer) = tokio::io::split(near);
-            actix_rt::spawn(link::serve(local.clone(), gate, reader, writer));
+        self.fleet.run_on(self.connected.fetch_add(1, Relaxed), move |local| {
+            actix_rt::spawn(link::serve(local.clone(), gate, near));
         });
-        far
+        pipe
     }
 
     /// Creates a room, or finds it if there is one of that name (which keeps the options that it was created with).

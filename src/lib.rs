@@ -2,6 +2,8 @@
 //!
 //! * [`engine`] (feature `engine`): start an [`Engine`](engine::Engine), let clients in over TCP or within the process.
 //! * [`client`] (feature `client`): the client, for either way. Builds without RocksDB and actix.
+//! * [`protocol`]: frames and messages, for whoever speaks the wire himself, over a socket or an
+//!   [`engine::Pipe`].
 //!
 //! `README.md` begins at the beginning, `ARCHITECTURE.md` explains the inside, `PROTOCOL.md` the wire.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
@@ -16,3 +18,4 @@ pub mod engine;
 pub mod net;
 #[cfg(feature = "engine")]
 pub mod storage;
+pub use parlor_protocol as protocol;

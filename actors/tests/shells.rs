@@ -5,7 +5,6 @@ use std::{
     backtrace::Backtrace,
     collections::VecDeque,
     future::poll_fn,
-    io::IoSlice,
     rc::Rc,
     sync::{
         Arc,
@@ -23,7 +22,7 @@ use parlor_actors::{
     context::Shared,
     fleet::Fleet,
     limits::Limits,
-    outbound::Wire,
+    outbound::{Outbound, Wire},
     port::{Clock, Now, RoomOptions},
     relay::link::{End, Hello},
     router::Router,
@@ -163,15 +162,17 @@ struct Ends {
 struct Written(Arc<Socket>);
 
 impl Wire for Written {
-    fn poll_write(&self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(&self, cx: &mut Context<'_>, waiting: &mut Outbound) -> Poll<std::io::Result<()>> {
         let mut ends = self.0.ends.lock();
         if ends.full {
             ends.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        slices.iter().for_each(|slice| ends.down.extend(&slice[..]));
-        self.0.changed.notify_all();
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+        waiting.write_with(|slices| {
+            slices.iter().for_each(|slice| ends.down.extend(&slice[..]));
+            self.0.changed.notify_all();
+            Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+        })
     }
 }
 

@@ -1,9 +1,11 @@
-//! The way in: streams of bytes become sessions. Knows the actors, not the store.
+//! The way in: streams of bytes, and pipes within the process, become sessions. Knows the actors, not the store.
 
 use std::sync::Arc;
 
 pub mod hello;
 pub mod link;
+pub mod pipe;
+pub mod socket;
 pub mod tcp;
 
 /// What the network side may hold, and how long it waits.

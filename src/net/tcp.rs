@@ -7,17 +7,25 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use parlor_actors::fleet::Fleet;
+use parlor_actors::{
+    fleet::Fleet,
+    outbound::{Outbound, Wire},
+    relay::Local,
+};
 use parlor_protocol::{Code, Extensions, message::Close};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
 };
 
-use super::{Gate, link};
+use super::{
+    Gate, NetLimits, link,
+    socket::{Chunk, Socket, Stream},
+};
 
 /// How long to wait when the system refuses to accept, for want of descriptors mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -66,38 +74,56 @@ async fn accept(listener: std::net::TcpListener, fleet: Arc<Fleet>, gate: Gate, 
             }
         };
         let (gate, refused) = (gate.clone(), refused.clone());
-        fleet.run_on(next, move |local| {
-            let local = local.clone();
-            actix_rt::spawn(async move {
-                match TcpStream::from_std(stream) {
-                    Ok(stream) => serve(local, gate, refused, stream).await,
-                    Err(error) => tracing::warn!(%error, "an accepted connection does not work"),
-                }
-            });
-        });
+        fleet.run_on(next, move |local| serve(local, &gate, &refused, stream));
         next += 1;
     }
 }
 
-async fn serve(local: parlor_actors::relay::Local, gate: Gate, refused: Arc<AtomicUsize>, stream: TcpStream) {
-    // Frames leave whole and at once; the relay has put together what belongs together.
-    if stream.set_nodelay(true).is_err() {
-        return; // The client is gone already.
+/// An accepted connection and its place among them.
+struct Accepted {
+    socket: Stream<TcpStream>,
+    _counted: Counted,
+}
+
+impl Wire for Accepted {
+    fn poll_write(&self, cx: &mut Context<'_>, waiting: &mut Outbound) -> Poll<io::Result<()>> {
+        self.socket.poll_write(cx, waiting)
     }
-    let (mut reader, mut writer) = stream.into_split();
-    let Some(_counted) = Counted::below(gate.limits.connections_max, &gate.open) else {
-        // Not counted with the others: those who are told to come back later must not take the places of those who do.
-        let Some(_counted) = Counted::below(REFUSED_MAX, &refused) else { return };
-        let close = Close {
-            code: Code::TooManyConnections,
-            retry_after_ms: gate.limits.retry_after_ms,
-            message: "the server has as many connections as it may",
-            extensions: Extensions::default(),
-        };
-        link::refuse(&mut reader, &mut writer, 0, &close, gate.limits.linger_ms).await;
-        return;
+}
+
+impl Socket for Accepted {
+    fn poll_read<T>(&self, cx: &mut Context<'_>, take: impl FnOnce(Chunk<'_>) -> T) -> Poll<io::Result<T>> {
+        self.socket.poll_read(cx, take)
+    }
+
+    fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.socket.poll_shutdown(cx)
+    }
+}
+
+fn serve(local: &Local, gate: &Gate, refused: &Arc<AtomicUsize>, stream: std::net::TcpStream) {
+    // Frames leave whole and at once; the relay has put together what belongs together.
+    let stream = match stream.set_nodelay(true).and_then(|()| TcpStream::from_std(stream)) {
+        Ok(stream) => Stream::new(stream),
+        // The client is gone already, mostly.
+        Err(error) => return tracing::debug!(%error, "an accepted connection does not work"),
     };
-    link::serve(local, gate, reader, writer).await;
+    if let Some(counted) = Counted::below(gate.limits.connections_max, &gate.open) {
+        actix_rt::spawn(link::serve(local.clone(), gate.clone(), Accepted { socket: stream, _counted: counted }));
+    } else if let Some(counted) = Counted::below(REFUSED_MAX, refused) {
+        // Not counted with the others: those who are told to come back later must not take the places of those who do.
+        actix_rt::spawn(refuse(Accepted { socket: stream, _counted: counted }, gate.limits.clone()));
+    }
+}
+
+async fn refuse(socket: Accepted, limits: Arc<NetLimits>) {
+    let close = Close {
+        code: Code::TooManyConnections,
+        retry_after_ms: limits.retry_after_ms,
+        message: "the server has as many connections as it may",
+        extensions: Extensions::default(),
+    };
+    link::refuse(&socket, 0, &close, limits.linger_ms).await;
 }
 
 /// Counts a connection while it lives.

@@ -373,8 +373,11 @@ impl Local {
         self.with(|state| state.on_close(conn, code, message, goodbye));
     }
 
+    /// Wakes the session at `at`; never where its client cannot be gone unnoticed.
     pub(crate) fn arm(&self, conn: Conn, at: u64) {
-        self.0.timers.borrow_mut().arm(at, conn.slot);
+        if self.link(conn).is_some_and(|entry| entry.wire.may_go_unnoticed()) {
+            self.0.timers.borrow_mut().arm(at, conn.slot);
+        }
     }
 }
 

@@ -6,7 +6,6 @@
 use std::{
     cell::RefCell,
     collections::{BTreeMap, VecDeque},
-    io::IoSlice,
     sync::Arc,
     task::{Context, Poll, Waker},
 };
@@ -17,7 +16,7 @@ use parlor_actors::{
     channel::{self, state::Turn},
     limits::Limits,
     message::{Conn, FromChannel},
-    outbound::Wire,
+    outbound::{Outbound, Wire},
     port::{Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Now, Outcome, RoomOptions, Store, StoreError},
     relay,
     session::{
@@ -165,15 +164,17 @@ struct Narrow<'a> {
 }
 
 impl Wire for Narrow<'_> {
-    fn poll_write(&self, _: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(&self, _: &mut Context<'_>, waiting: &mut Outbound) -> Poll<std::io::Result<()>> {
         let mut taken = self.taken.borrow_mut();
-        let before = taken.len();
-        for slice in slices {
-            let n = slice.len().min(self.room.saturating_sub(taken.len()));
-            taken.extend(&slice[..n]);
-        }
-        let n = taken.len() - before;
-        if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
+        waiting.write_with(|slices| {
+            let before = taken.len();
+            for slice in slices {
+                let n = slice.len().min(self.room.saturating_sub(taken.len()));
+                taken.extend(&slice[..n]);
+            }
+            let n = taken.len() - before;
+            if n == 0 { Poll::Pending } else { Poll::Ready(Ok(n)) }
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! Inputs in; what others must do, and what each connection gets, each written as a line of text.
 
-use std::{cell::RefCell, io::IoSlice, task::Poll};
+use std::{cell::RefCell, task::Poll};
 
 use bytes::BytesMut;
 use parlor_protocol::{
@@ -12,7 +12,7 @@ use parlor_protocol::{
 use super::*;
 use crate::{
     message::{Attach, Batch, Stored},
-    outbound::Wire,
+    outbound::{Outbound, Wire},
     port::EpochStart,
     testkit::with_deliver,
 };
@@ -93,12 +93,12 @@ struct Socket {
 }
 
 impl Wire for Socket {
-    fn poll_write(&self, _: &mut std::task::Context<'_>, slices: &[IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+    fn poll_write(&self, _: &mut std::task::Context<'_>, waiting: &mut Outbound) -> Poll<std::io::Result<()>> {
         if !self.open {
             return Poll::Pending;
         }
-        slices.iter().for_each(|slice| self.taken.borrow_mut().extend(&slice[..]));
-        Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
+        self.taken.borrow_mut().extend(waiting.pop().unwrap());
+        Poll::Ready(Ok(()))
     }
 }
 
