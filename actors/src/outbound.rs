@@ -12,6 +12,9 @@ use parlor_protocol::Body;
 /// Slices handed to the socket in one write.
 const SLICES_PER_WRITE: usize = 64;
 
+/// Shared frames up to this are copied behind a frame of the connection's own, so that both leave in one plain write.
+const COPIED_BYTES_MAX: usize = 1_024;
+
 /// A connection's far end, as far as writing goes.
 pub trait Wire {
     /// Takes from the front of `waiting` what it can, something at least: a stream of bytes through
@@ -54,7 +57,7 @@ impl Outbound {
         self.bytes
     }
 
-    /// Queues whole frames that are shared with other connections: they are not copied.
+    /// Queues whole frames that are shared with other connections: they are not copied, unless that is cheaper.
     pub fn push(&mut self, frames: Bytes) {
         let before = self.bytes;
         self.bytes += frames.len();
@@ -63,6 +66,10 @@ impl Outbound {
             _ if frames.is_empty() => {}
             rest => {
                 let rest = rest.get_or_insert_default();
+                if !rest.open.is_empty() && frames.len() <= COPIED_BYTES_MAX {
+                    rest.open.extend_from_slice(&frames);
+                    return;
+                }
                 rest.seal();
                 rest.chunks.push_back(frames);
             }
@@ -130,9 +137,13 @@ impl Outbound {
     /// Lets the first chunk be the first of all, and gives back what is empty.
     fn settle(&mut self) {
         let Some(rest) = &mut self.rest else { return };
-        rest.seal();
-        if self.first.is_empty() {
-            self.first = rest.chunks.pop_front().unwrap_or_default();
+        if self.first.is_empty() && rest.chunks.is_empty() {
+            self.first = std::mem::take(&mut rest.open).freeze();
+        } else {
+            rest.seal();
+            if self.first.is_empty() {
+                self.first = rest.chunks.pop_front().unwrap_or_default();
+            }
         }
         if rest.chunks.is_empty() {
             self.rest = None;
@@ -218,9 +229,12 @@ mod tests {
         outbound.encode(7, &REFUSED);
         outbound.encode(8, &REFUSED);
         outbound.push(Bytes::new());
-        outbound.push(Bytes::from_static(b"last"));
+        outbound.push(Bytes::from_static(b"short, so that it is copied"));
+        let last = Bytes::from(vec![b'l'; COPIED_BYTES_MAX + 1]);
+        outbound.push(last.clone());
         let own = [parlor_protocol::to_bytes(7, &REFUSED), parlor_protocol::to_bytes(8, &REFUSED)].concat();
-        let want = [Bytes::from_static(b"first"), own.into(), Bytes::from_static(b"last")];
+        let own = [&own[..], b"short, so that it is copied"].concat();
+        let want = [Bytes::from_static(b"first"), own.into(), last];
         assert_eq!(outbound.bytes(), want.iter().map(Bytes::len).sum());
         (outbound, want)
     }

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parlor_protocol::{
     Seq, UnixMillis,
     message::{Direction, GapReason},
@@ -14,12 +14,17 @@ use crate::port::{Records, Run};
 ///
 /// Holds consecutive seqs up to the newest committed one. What falls off is in the store, unless the room's durability
 /// is `memory`.
+///
+/// The frames lie behind one another in one buffer. As buffers of their own they would be freed long after they were
+/// used, each with a visit to memory that no cache holds any more.
 #[derive(Debug)]
 pub struct Ring {
     entries: VecDeque<Entry>,
     /// The first entry's seq.
     first: Seq,
-    bytes: usize,
+    frames: VecDeque<u8>,
+    /// How many bytes have fallen off.
+    gone: u64,
     records_max: usize,
     bytes_max: usize,
 }
@@ -27,7 +32,8 @@ pub struct Ring {
 #[derive(Debug)]
 struct Entry {
     expires: UnixMillis,
-    frame: Bytes,
+    /// Where its frame ends, counted from the first byte that the ring ever held.
+    end: u64,
 }
 
 /// How much a page may hold.
@@ -43,7 +49,7 @@ impl Ring {
     /// An empty ring whose first record will be `next`.
     #[must_use]
     pub fn new(next: Seq, records_max: usize, bytes_max: usize) -> Self {
-        Self { entries: VecDeque::new(), first: next, bytes: 0, records_max, bytes_max }
+        Self { entries: VecDeque::new(), first: next, frames: VecDeque::new(), gone: 0, records_max, bytes_max }
     }
 
     /// The oldest seq held; one above the newest committed one if the ring is empty.
@@ -59,14 +65,15 @@ impl Ring {
     }
 
     /// Adds the record behind the newest one; the oldest fall off.
-    pub fn push(&mut self, expires: UnixMillis, frame: Bytes) {
-        self.bytes += frame.len();
-        self.entries.push_back(Entry { expires, frame });
-        while self.entries.len() > self.records_max || (self.bytes > self.bytes_max && self.entries.len() > 1) {
-            if let Some(oldest) = self.entries.pop_front() {
-                self.bytes -= oldest.frame.len();
-                self.first += 1;
-            }
+    pub fn push(&mut self, expires: UnixMillis, frame: &[u8]) {
+        self.frames.extend(frame);
+        self.entries.push_back(Entry { expires, end: self.gone + self.frames.len() as u64 });
+        while self.entries.len() > self.records_max || (self.frames.len() > self.bytes_max && self.entries.len() > 1) {
+            let end = self.offset(self.first + 1);
+            self.entries.pop_front();
+            self.frames.drain(..end);
+            self.gone += end as u64;
+            self.first += 1;
         }
     }
 
@@ -88,7 +95,7 @@ impl Ring {
             if records > limit.records.max(1) as usize {
                 return false; // Unseen: it may be below the ring, where a backward page goes on.
             }
-            bytes += self.entry(*seq).frame.len();
+            bytes += self.offset(*seq + 1) - self.offset(*seq);
             records == 1 || bytes <= limit.bytes as usize
         };
         let (from, to, next) = match direction {
@@ -129,13 +136,20 @@ impl Ring {
         runs
     }
 
+    /// Where a record's frame begins in the buffer, or ends for the one before it.
+    #[expect(clippy::cast_possible_truncation, reason = "an offset within a buffer in memory")]
+    fn offset(&self, seq: Seq) -> usize {
+        if seq == self.first { 0 } else { (self.entry(seq - 1).end - self.gone) as usize }
+    }
+
     fn join(&self, first: Seq, last: Seq) -> Bytes {
-        if first == last {
-            return self.entry(first).frame.clone();
-        }
-        let mut frames = BytesMut::with_capacity((first..=last).map(|seq| self.entry(seq).frame.len()).sum());
-        (first..=last).for_each(|seq| frames.extend_from_slice(&self.entry(seq).frame));
-        frames.freeze()
+        let (start, end) = (self.offset(first), self.offset(last + 1));
+        let mut frames = Vec::with_capacity(end - start);
+        let (head, tail) = self.frames.as_slices();
+        let at = head.len();
+        frames.extend_from_slice(&head[start.min(at)..end.min(at)]);
+        frames.extend_from_slice(&tail[start.saturating_sub(at)..end.saturating_sub(at)]);
+        frames.into()
     }
 }
 
@@ -146,7 +160,7 @@ mod tests {
     fn ring() -> Ring {
         let mut ring = Ring::new(5, 4, 100);
         for (at, frame) in ["e", "f", "g", "h", "i"].into_iter().enumerate() {
-            ring.push(if at == 2 { 1_000 } else { 0 }, Bytes::from_static(frame.as_bytes()));
+            ring.push(if at == 2 { 1_000 } else { 0 }, frame.as_bytes());
         }
         ring
     }
@@ -159,9 +173,9 @@ mod tests {
     fn the_oldest_fall_off_by_number_and_by_bytes() {
         let mut ring = ring();
         assert_eq!((ring.first(), ring.last()), (6, 9));
-        ring.push(0, Bytes::from(vec![b'x'; 99]));
+        ring.push(0, &[b'x'; 99]);
         assert_eq!((ring.first(), ring.last()), (9, 10), "99 bytes leave room for one");
-        ring.push(0, Bytes::from(vec![b'x'; 200]));
+        ring.push(0, &[b'x'; 200]);
         assert_eq!((ring.first(), ring.last()), (11, 11), "the newest always stays");
     }
 

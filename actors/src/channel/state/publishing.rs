@@ -179,7 +179,7 @@ impl State {
         {
             let mut start = 0;
             for (end, expires) in &chunk.records {
-                self.ring.push(*expires, chunk.frames.slice(start..*end as usize));
+                self.ring.push(*expires, &chunk.frames[start..*end as usize]);
                 start = *end as usize;
             }
             self.committed_count = chunk.count;
