@@ -16,6 +16,10 @@ use crate::{
     relay::{Relay, ToRelay},
 };
 
+/// The most appends that are handed over together: the writer begins with the first of a long turn while the arbiter is
+/// still busy with the rest.
+const APPENDS_MAX: usize = 64;
+
 /// Where an arbiter's channels and the writer meet. Its locks are held for moments.
 pub(crate) struct Handover {
     relay: Addr<Relay>,
@@ -48,12 +52,14 @@ impl Handover {
     }
 
     /// Takes an append, to hand it over at the end of the arbiter's turn.
-    pub(crate) fn append(self: &Arc<Self>, append: Append) {
+    pub(crate) fn append(self: &Arc<Self>, append: Append, store: &dyn Store) {
         let mut appends = self.appends.lock();
         appends.push(append);
-        let first = appends.len() == 1;
+        let count = appends.len();
         drop(appends);
-        if first {
+        if count == APPENDS_MAX {
+            self.hand_over(store);
+        } else if count == 1 {
             // The relay's turn comes behind those of the channels that are about to run.
             self.relay.do_send(ToRelay::HandOver(self.clone()));
         }

@@ -78,7 +78,7 @@ impl Channel {
     }
 
     fn append(&self, turn: Turn) {
-        self.handover.append(Append {
+        let append = Append {
             room: self.state.room(),
             generation: self.state.generation(),
             epoch: self.state.epoch(),
@@ -88,7 +88,8 @@ impl Channel {
             records: turn.records,
             place: turn.place,
             commits: self.handover.clone(),
-        });
+        };
+        self.handover.append(append, &*self.shared.store);
     }
 }
 
