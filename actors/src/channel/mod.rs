@@ -1,8 +1,8 @@
 //! The channel actor: one room. Decides nothing: [`state`] does.
 
-use std::sync::Arc;
+use std::{future::ready, sync::Arc};
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, fut::wrap_future};
 use parlor_protocol::RoomNumber;
 
 use crate::{
@@ -48,13 +48,24 @@ impl Channel {
         Self { state, shared, relays, handover, turns: Turns::default(), _guard: guard }
     }
 
+    fn input(&mut self, input: Input, ctx: &mut Context<Self>) {
+        self.state.handle(self.shared.clock.now(), input);
+        self.run(ctx);
+    }
+
     fn run(&mut self, ctx: &mut Context<Self>) {
         while let Some(effect) = self.state.poll() {
             match effect {
                 Effect::Relay { arbiter, news } => self.tell_relay(arbiter, news, ctx),
                 Effect::Append(turn) => self.append(turn),
                 Effect::Stop => ctx.stop(),
-                Effect::EndTurn => ctx.address().do_send(Input::EndOfTurn),
+                Effect::EndTurn => {
+                    // Runs when the mailbox is empty, within the same turn of this actor: a message to itself would wake
+                    // it once more.
+                    let end =
+                        wrap_future(ready(())).map(|(), channel: &mut Self, ctx| channel.input(Input::EndOfTurn, ctx));
+                    ctx.spawn(end);
+                }
                 Effect::Read(new) => {
                     let channel = ctx.address();
                     let reply = move |records| channel.do_send(Input::Read { id: new.id, records });
@@ -109,8 +120,7 @@ impl Handler<Input> for Channel {
     type Result = ();
 
     fn handle(&mut self, input: Input, ctx: &mut Context<Self>) {
-        self.state.handle(self.shared.clock.now(), input);
-        self.run(ctx);
+        self.input(input, ctx);
         self.turns.count(ctx);
     }
 }

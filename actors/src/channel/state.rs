@@ -28,6 +28,9 @@ use crate::{
 /// What a record costs the writer's budget besides its frame, in bytes.
 const RECORD_OVERHEAD_BYTES: usize = 128;
 
+/// The most records of one turn: under a flood the mailbox is never empty.
+const RECORDS_PER_TURN_MAX: usize = 256;
+
 /// Clients are asked to wait this long when a queue is full.
 const BUSY_RETRY_MS: u32 = 100;
 
@@ -61,7 +64,7 @@ pub enum Input {
         /// Their devices, one for each subscriber.
         devices: Vec<DeviceKey>,
     },
-    /// Everything that was in the mailbox has been handled.
+    /// The mailbox is empty.
     EndOfTurn,
     /// The store has everything up to here.
     Committed(Seq),
@@ -101,7 +104,7 @@ pub enum Effect {
     LoadAnswers(DeviceKey),
     /// End the channel: its successor goes on from the store.
     Stop,
-    /// Send [`Input::EndOfTurn`] behind what is in the mailbox now.
+    /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
     EndTurn,
 }
 

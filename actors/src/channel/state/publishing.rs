@@ -7,7 +7,7 @@ use parlor_protocol::{
 };
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{BUSY_RETRY_MS, Chunk, Effect, RECORD_OVERHEAD_BYTES, State, Turn, Waiting};
+use super::{BUSY_RETRY_MS, Chunk, Effect, RECORD_OVERHEAD_BYTES, RECORDS_PER_TURN_MAX, State, Turn, Waiting};
 use crate::{
     channel::window::Known,
     message::{Batch, FromChannel, Publish, Stored},
@@ -126,6 +126,9 @@ impl State {
             self.turn_ending = true;
             self.effects.push_back(Effect::EndTurn);
         }
+        if self.turn_records.len() >= RECORDS_PER_TURN_MAX {
+            self.end_turn();
+        }
     }
 
     pub(super) fn repeat(&mut self, stored: Stored) {
@@ -147,6 +150,10 @@ impl State {
 
     pub(super) fn on_end_of_turn(&mut self) {
         self.turn_ending = false;
+        self.end_turn();
+    }
+
+    fn end_turn(&mut self) {
         if self.turn_records.is_empty() {
             return;
         }
