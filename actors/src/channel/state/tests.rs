@@ -265,19 +265,19 @@ fn nothing_is_visible_before_it_is_stored() {
 }
 
 #[test]
-fn a_turn_that_does_not_end_is_appended_in_pieces() {
-    let mut room = room(Durability::Synced, 1, 0);
+fn a_turn_that_does_not_end_is_committed_in_pieces() {
+    let mut room = room(Durability::Memory, 1, 0);
     room.join("ann", 0, JoinFrom::Tail);
-    room.answers("ann", vec![]);
     let most = RECORDS_PER_TURN_MAX as u64;
     room.ann(1, 1, &["end turn"]);
     for nonce in 2..most {
         room.ann(1, nonce, &[]);
     }
-    room.ann(1, most, &[&format!("append 1-{most}")]);
-    room.ann(1, most + 1, &[]);
-    let more = most + 1;
-    room.check(Input::EndOfTurn, &[&format!("append {more}-{more}")]);
+    let told = room.handle(Input::Publish(publish("ann", 0, 1, most, "x")));
+    assert!(told[0].starts_with(&format!("0: batch 1 {most}, ")), "{told:?}");
+    room.ann(2, most + 1, &[]);
+    let next = most + 1;
+    room.check(Input::EndOfTurn, &[&format!("0: batch {next}, #2 stored at {next}")]);
 }
 
 #[test]
