@@ -67,8 +67,10 @@ impl Peer for Mqtt {
             ),
         };
         let (variable, name) = self.program();
+        // rumqttd knows its configuration's language by the file's ending.
+        let file = if matches!(self, Self::Rumqttd) { "broker.toml" } else { "broker.conf" };
         let mut command = super::command(variable, name)?;
-        command.arg("-c").arg(write_config(place.dir, "broker.conf", &config)?);
+        command.arg("-c").arg(write_config(place.dir, file, &config)?);
         Ok(command)
     }
 
