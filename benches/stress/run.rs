@@ -57,6 +57,9 @@ enum Measured {
 }
 
 fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result<Measured> {
+    if let Some(done) = scenario.in_process(name, common) {
+        return Ok(done.map_or_else(Measured::Failed, Measured::Done));
+    }
     const LEVELS: [(&str, Storage); 3] =
         [("-memory", Storage::Memory), ("-buffered", Storage::Buffered), ("-synced", Storage::Synced)];
     let (name, program) = match name.split_once('@') {

@@ -106,6 +106,7 @@ impl Codec for MqttCodec {
         let Some(body) = input[at..].get(..len) else { return Ok(None) };
         let event = match input[0] >> 4 {
             3 if len >= PAYLOAD => Event::Delivery { payload: &body[len - PAYLOAD..], sender: None },
+            13 => Event::Beat,
             _ => Event::Other,
         };
         Ok(Some((at + len, event)))
@@ -113,5 +114,10 @@ impl Codec for MqttCodec {
 
     fn publish(&mut self, payload: &[u8], out: &mut BytesMut) {
         packet(0x30, &[&self.topic, payload], out);
+    }
+
+    fn beat(&mut self, out: &mut BytesMut) -> bool {
+        packet(0xc0, &[], out);
+        true
     }
 }
