@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         Command::Rooms { load, common } => run::run(load, common),
         Command::Large { load, common } => run::run(load, common),
         Command::Growth { load, common } => run::run(load, common),
+        Command::Chat { load, common } => run::run(load, common),
         Command::Recovery { load, common } => run::run(load, common),
     };
     match done {

@@ -8,7 +8,7 @@ use crate::{
     baseline::Kind,
     peers::Storage,
     scenario::{
-        durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, joins::Joins, large::Large,
+        chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, joins::Joins, large::Large,
         reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
     },
 };
@@ -114,6 +114,15 @@ pub(crate) enum Command {
         /// The load.
         #[command(flatten)]
         load: Recovery,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Recorded conversations, as fast as they go.
+    Chat {
+        /// The load.
+        #[command(flatten)]
+        load: Chat,
         /// What all scenarios take.
         #[command(flatten)]
         common: Common,

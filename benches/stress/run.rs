@@ -88,7 +88,7 @@ fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result
 }
 
 fn measure<S: Scenario, P: Peer>(peer: &P, scenario: &S, storage: Storage, common: &Common) -> Measured {
-    if let Some(why) = peer.missing(storage) {
+    if let Some(why) = scenario.lacks().or_else(|| peer.missing(storage)) {
         return Measured::Skipped(why);
     }
     if !scenario.offered(peer) {

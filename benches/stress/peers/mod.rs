@@ -120,7 +120,7 @@ pub(crate) trait Peer {
     /// One connection's state.
     type Session: Session + Send;
 
-    /// Whether messages may have other sizes than [`PAYLOAD`].
+    /// Whether messages may have other sizes than [`PAYLOAD`], and tell who sent them.
     const ANY_SIZE: bool = false;
 
     /// What the server lacks to run on this machine and to store so; `None` if it can.

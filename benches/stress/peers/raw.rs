@@ -16,8 +16,6 @@ pub(crate) struct Raw(pub(crate) Kind);
 impl Peer for Raw {
     type Session = Stepped<RawCodec>;
 
-    const ANY_SIZE: bool = true;
-
     fn server(&self, place: &Place<'_>) -> io::Result<Command> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["baseline", self.0.name(), "--port", &place.port.to_string()]).current_dir(place.dir);

@@ -59,6 +59,7 @@ pub(crate) struct Fanout {
 }
 
 /// The load with nothing left open.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) rooms: usize,
     pub(super) members: usize,

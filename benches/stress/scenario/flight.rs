@@ -99,13 +99,19 @@ impl Flight {
 
     /// The next message of a publisher, and the connection that is to send it.
     pub(super) fn publish(&mut self, index: usize, stamp: u64) -> (usize, [u8; PAYLOAD]) {
+        let before = std::mem::replace(&mut self.publishers[index].stamp, stamp);
+        let (conn, number) = self.next(index);
+        (conn, payload::write(Message { stamp, publisher: index, number }, before))
+    }
+
+    /// The number of the next message of a publisher, and the connection that is to send it; for messages that do not
+    /// carry their number.
+    pub(super) fn next(&mut self, index: usize) -> (usize, u64) {
         let publisher = &mut self.publishers[index];
-        let message = Message { stamp, publisher: index, number: publisher.next };
-        let payload = payload::write(message, std::mem::replace(&mut publisher.stamp, stamp));
-        let slot = index * self.window + publisher.next as usize % self.window;
-        self.remaining[slot] = self.members as u32;
+        let number = publisher.next;
+        self.remaining[index * self.window + number as usize % self.window] = self.members as u32;
         publisher.next += 1;
-        (publisher.conn, payload)
+        (publisher.conn, number)
     }
 
     /// A message came to a member.
@@ -114,9 +120,23 @@ impl Flight {
     /// If it is not the one that the member had to get next from that publisher.
     #[inline]
     pub(super) fn delivered(&mut self, conn: usize, payload: &[u8], sender: Option<u32>, now: u64) -> io::Result<()> {
-        self.deliveries += 1;
-        let Message { stamp, publisher: index, number } = payload::read(payload);
+        let Message { stamp, publisher, number } = payload::read(payload);
         self.latency.saturating_record(now.saturating_sub(stamp));
+        self.received(conn, publisher, number, sender)
+    }
+
+    /// The number of the message that the member must get next from a publisher of its room.
+    pub(super) fn expected(&self, conn: usize, index: usize) -> u64 {
+        self.expected[conn * self.pubs + index % self.pubs]
+    }
+
+    /// Message `number` of publisher `index` came to a member.
+    ///
+    /// # Errors
+    /// If it is not the one that the member had to get next from that publisher.
+    #[inline]
+    pub(super) fn received(&mut self, conn: usize, index: usize, number: u64, sender: Option<u32>) -> io::Result<()> {
+        self.deliveries += 1;
         let publisher = &mut self.publishers[index];
         let expected = &mut self.expected[conn * self.pubs + index % self.pubs];
         let same_room = publisher.conn / self.members == conn / self.members;

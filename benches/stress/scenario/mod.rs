@@ -1,5 +1,6 @@
 //! The scenarios. Each measures one peer at a time, with a fresh server for every repetition.
 
+pub(crate) mod chat;
 mod disk;
 pub(crate) mod durable;
 pub(crate) mod fanout;
@@ -46,6 +47,11 @@ pub(crate) trait Scenario {
 
     /// The load in words.
     fn title(&self) -> String;
+
+    /// What the scenario itself lacks to run on this machine; `None` if it can.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
 
     /// How the server of a peer is to store, if the user wants `wanted`.
     fn storage(&self, wanted: Storage, parlor: bool) -> Storage;
