@@ -72,7 +72,7 @@ pub(crate) enum Role {
         /// Up to where it has received the room.
         position: Position,
     },
-    /// A member of many rooms, which publishes to each in turn.
+    /// A member of many rooms, which publishes to each in turn, some messages at a time.
     Rooms {
         /// The first of them.
         first: u32,

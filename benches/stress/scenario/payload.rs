@@ -49,3 +49,34 @@ fn encode(value: u64, out: &mut [u8]) {
 fn decode(letters: &[u8]) -> u64 {
     letters.iter().fold(0, |value, letter| value << 4 | u64::from(letter.wrapping_sub(b'a')))
 }
+
+/// Bytes of [`Noise`], no multiple of its step: it takes very many payloads until one comes again.
+const NOISE_BYTES: usize = 1 << 20;
+
+/// Payloads that say nothing and hardly compress: random characters, so that what is stored takes the room that it should.
+pub(super) struct Noise {
+    letters: Vec<u8>,
+    at: usize,
+}
+
+impl Noise {
+    /// The same ones in every run.
+    pub(super) fn new() -> Self {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut letter = || {
+            // Xorshift: the quality does not matter, only that nothing repeats.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            b'A' + (state >> 40 & 63) as u8 % 58
+        };
+        Self { letters: (0..NOISE_BYTES + PAYLOAD).map(|_| letter()).collect(), at: 0 }
+    }
+
+    /// The next payload.
+    pub(super) fn next(&mut self) -> &[u8] {
+        const STEP: usize = PAYLOAD + 1;
+        self.at = (self.at + STEP) % NOISE_BYTES;
+        &self.letters[self.at..self.at + PAYLOAD]
+    }
+}

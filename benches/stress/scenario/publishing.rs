@@ -9,15 +9,14 @@ use std::{
 
 use hdrhistogram::Histogram;
 
+use super::{CONCURRENCY, CONNECT_LIMIT, not_offered, payload::Noise, sessions};
 use crate::{
     client::Client,
     options::Common,
-    peers::{Event, PAYLOAD, Peer, Role, Session},
+    peers::{Event, Peer, Role, Session},
     server::Server,
     stats::{Meter, Spent, latency_histogram},
 };
-
-use super::{CONCURRENCY, CONNECT_LIMIT, not_offered, sessions};
 
 /// How long nothing may be acknowledged while something is in flight.
 const STALL_LIMIT: Duration = Duration::from_secs(30);
@@ -31,6 +30,7 @@ pub(super) struct Publishing<S> {
     stored: u64,
     delivered: u64,
     progress: Instant,
+    noise: Noise,
     /// From publish to ack.
     pub(super) latency: Histogram<u64>,
 }
@@ -51,6 +51,7 @@ impl<S: Session> Publishing<S> {
             stored: 0,
             delivered: 0,
             progress: Instant::now(),
+            noise: Noise::new(),
             latency: latency_histogram(),
         }
     }
@@ -110,7 +111,7 @@ impl<S: Session> Publishing<S> {
         let (conn, sent) = (&mut self.client.conns[index], &mut self.sent[index]);
         let now = Instant::now();
         while sent.len() < window && self.published < total {
-            conn.publish(&[b'x'; PAYLOAD]);
+            conn.publish(self.noise.next());
             sent.push_back(now);
             self.published += 1;
         }

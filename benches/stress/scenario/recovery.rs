@@ -92,7 +92,7 @@ impl Scenario for Recovery {
 }
 
 impl Recovery {
-    /// Joins all rooms, compares what they hold with `held`, and stores so many messages more, in each room as many.
+    /// Joins all rooms, compares what they hold with `held`, and stores so many messages more, spread over them.
     fn store<P: Peer>(&self, messages: u64, held: &mut [u64], peer: &P, server: &Server) -> io::Result<f64> {
         let client = Client::connect(server.addr, loaders(peer, 0..self.rooms)?, CONCURRENCY, CONNECT_LIMIT)?;
         let tails = tails(&client);

@@ -5,6 +5,7 @@ use std::{io, time::Instant};
 use parlor::storage::{RocksStore, StoreConfig};
 use rocksdb::{Cache, DB, Env, IteratorMode, Options, WriteBatch};
 
+use super::payload::Noise;
 use crate::{
     options::Common,
     peers::PAYLOAD,
@@ -35,10 +36,10 @@ pub(super) fn scan(messages: u64, common: &Common) -> io::Result<Vec<Figure>> {
     let log = db.cf_handle(FAMILY).ok_or_else(|| io::Error::other("the store keeps its messages elsewhere"))?;
 
     let key = |seq: u64| (u128::from(ROOM) << 64 | u128::from(seq)).to_be_bytes();
-    let start = Instant::now();
+    let (start, mut noise) = (Instant::now(), Noise::new());
     for first in (0..messages).step_by(BATCH as usize) {
         let mut batch = WriteBatch::default();
-        (first..messages.min(first + BATCH)).for_each(|seq| batch.put_cf(log, key(seq), [b'x'; PAYLOAD]));
+        (first..messages.min(first + BATCH)).for_each(|seq| batch.put_cf(log, key(seq), noise.next()));
         db.write(batch).map_err(io::Error::other)?;
     }
     let fill = messages as f64 / start.elapsed().as_secs_f64();

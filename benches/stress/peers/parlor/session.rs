@@ -19,6 +19,9 @@ use crate::peers::{Event, Position, Role, Session};
 /// One frame in so many is checked against the full decoder.
 const FULL_CHECK_EVERY: u64 = 1_024;
 
+/// With several rooms, so many messages go to one before the next has its turn.
+const MESSAGES_PER_TURN: u64 = 20;
+
 /// A room that the session is attached to, or will be.
 #[derive(Clone, Copy, Debug, Default)]
 struct Attached {
@@ -237,8 +240,10 @@ impl Session for ParlorSession {
     fn publish(&mut self, payload: &[u8], out: &mut BytesMut) {
         let count = self.rooms.len();
         let room = &mut self.rooms[self.turn];
-        self.turn = (self.turn + 1) % count;
         room.nonce += 1;
+        if room.nonce % MESSAGES_PER_TURN == 0 {
+            self.turn = (self.turn + 1) % count;
+        }
         let (room, nonce) = (RoomNumber(room.number), room.nonce);
         let publish = Publish {
             room,
