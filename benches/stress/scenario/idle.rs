@@ -108,11 +108,11 @@ fn beat<S: Session>(client: &mut Client<S>, rate: f64, seconds: f64) -> io::Resu
     let beats_of = |conn: usize, sent: usize| sent / count + usize::from(conn < sent % count);
     loop {
         let now = start.elapsed();
-        for beat in sent..(now.min(end).as_secs_f64() * rate) as usize {
+        let due = (now.min(end).as_secs_f64() * rate) as usize;
+        for beat in std::mem::replace(&mut sent, due)..due {
             let conn = &mut client.conns[beat % count];
             conn.beat();
             conn.flush()?;
-            sent = beat + 1;
         }
         client.turn(Duration::from_millis(10), |conn, event| {
             match event {

@@ -241,7 +241,7 @@ impl Session for ParlorSession {
         let count = self.rooms.len();
         let room = &mut self.rooms[self.turn];
         room.nonce += 1;
-        if room.nonce % MESSAGES_PER_TURN == 0 {
+        if room.nonce.is_multiple_of(MESSAGES_PER_TURN) {
             self.turn = (self.turn + 1) % count;
         }
         let (room, nonce) = (RoomNumber(room.number), room.nonce);
