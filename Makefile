@@ -50,6 +50,8 @@ fmt:
 
 # Results go to $(BENCH_OUT), a JSON file each; benches/README.md says how to read them.
 BENCH_OUT ?= $(TARGET)/bench
+# A folder of chat logs for the scenario chat, which is skipped without.
+BENCH_LOGS ?=
 STRESS = $(CARGO) bench --bench stress --
 
 bench: setup
@@ -66,5 +68,13 @@ bench: setup
 	$(STRESS) durable --publishers 16 --window 16 --json $(abspath $(BENCH_OUT))/durable-16x16.json
 	$(STRESS) durable --publishers 256 --storage buffered --json $(abspath $(BENCH_OUT))/buffered-256.json
 	$(STRESS) idle --json $(abspath $(BENCH_OUT))/idle.json
+	$(STRESS) idle --beats 30 --peers parlor,redis,nats --reps 1 --json $(abspath $(BENCH_OUT))/beats.json
 	$(STRESS) replay --storage buffered --json $(abspath $(BENCH_OUT))/replay.json
+	$(STRESS) joins --json $(abspath $(BENCH_OUT))/joins.json
+	$(STRESS) reconnects --json $(abspath $(BENCH_OUT))/reconnects.json
+	$(STRESS) rooms --json $(abspath $(BENCH_OUT))/rooms.json
+	$(STRESS) large --json $(abspath $(BENCH_OUT))/large.json
+	$(STRESS) growth --reps 1 --json $(abspath $(BENCH_OUT))/growth.json
+	$(STRESS) recovery --reps 1 --json $(abspath $(BENCH_OUT))/recovery.json
+	$(STRESS) chat $(if $(BENCH_LOGS),--logs "$(BENCH_LOGS)") --json $(abspath $(BENCH_OUT))/chat.json
 	$(CARGO) bench --bench core

@@ -36,6 +36,11 @@ impl<S: Session> Conn<S> {
         self.session.read_on(records, &mut self.tx);
     }
 
+    /// Says that the client is still there, at the next [`flush`](Self::flush). False if the protocol has no such word.
+    pub(crate) fn beat(&mut self) -> bool {
+        self.session.beat(&mut self.tx)
+    }
+
     /// Writes as much of what waits as the socket takes.
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         while !self.tx.is_empty() {
@@ -49,7 +54,7 @@ impl<S: Session> Conn<S> {
     }
 
     /// Reads and decodes all that there is, hands each event to `handle`, and sends what the protocol requires in return.
-    pub(crate) fn receive(&mut self, scratch: &mut [u8], mut handle: impl FnMut(Event<'_>)) -> io::Result<()> {
+    fn receive(&mut self, scratch: &mut [u8], mut handle: impl FnMut(Event<'_>) -> io::Result<()>) -> io::Result<()> {
         loop {
             match self.sock.read(scratch) {
                 Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
@@ -67,7 +72,7 @@ impl<S: Session> Conn<S> {
     }
 
     /// Most chunks end with a frame: only a rest is copied.
-    fn decode(&mut self, chunk: &[u8], handle: &mut impl FnMut(Event<'_>)) -> io::Result<()> {
+    fn decode(&mut self, chunk: &[u8], handle: &mut impl FnMut(Event<'_>) -> io::Result<()>) -> io::Result<()> {
         let carried = !self.rx.is_empty();
         let mut joined = std::mem::take(&mut self.rx);
         if carried {
@@ -76,7 +81,7 @@ impl<S: Session> Conn<S> {
         let input = if carried { &joined[..] } else { chunk };
         let mut at = 0;
         while let Some((used, event)) = self.session.decode(&input[at..], &mut self.tx)? {
-            handle(event);
+            handle(event)?;
             at += used;
         }
         if carried {
@@ -93,19 +98,30 @@ fn not_now(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotConnected | ErrorKind::Interrupted)
 }
 
-/// All connections of a repetition, and the poll that they are registered with; a token is an index.
+/// Connections, and the poll that they are registered with; a token is an index.
 pub(crate) struct Client<S> {
     /// The connections.
     pub(crate) conns: Vec<Conn<S>>,
     /// What they read into.
-    pub(crate) scratch: Vec<u8>,
-    /// The connections that [`wait`](Self::wait) found ready.
+    scratch: Vec<u8>,
+    /// The connections that were ready in the last [`turn`](Self::turn).
     pub(crate) ready: Vec<usize>,
     poll: Poll,
     events: Events,
 }
 
 impl<S: Session> Client<S> {
+    /// No connections yet.
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            conns: Vec::new(),
+            scratch: vec![0; SCRATCH_BYTES],
+            ready: Vec::new(),
+            poll: Poll::new()?,
+            events: Events::with_capacity(1_024),
+        })
+    }
+
     /// Opens one connection for each session, at most `concurrency` of them at a time, until all are ready.
     pub(crate) fn connect(
         addr: SocketAddr,
@@ -114,13 +130,7 @@ impl<S: Session> Client<S> {
         limit: Duration,
     ) -> io::Result<Self> {
         let mut sessions = sessions.into_iter().fuse();
-        let mut client = Self {
-            conns: Vec::new(),
-            scratch: vec![0; SCRATCH_BYTES],
-            ready: Vec::new(),
-            poll: Poll::new()?,
-            events: Events::with_capacity(1_024),
-        };
+        let mut client = Self::new()?;
         let deadline = Instant::now() + limit;
         let mut pending = 0;
         loop {
@@ -136,17 +146,15 @@ impl<S: Session> Client<S> {
                 let done = client.conns.len() - pending;
                 return Err(io::Error::other(format!("only {done} connections became ready in {limit:?}")));
             }
-            client.wait(Duration::from_millis(100))?;
-            for &index in &client.ready {
-                let conn = &mut client.conns[index];
-                conn.flush()?;
-                conn.receive(&mut client.scratch, |event| pending -= usize::from(matches!(event, Event::Ready)))?;
-            }
+            client.turn(Duration::from_millis(100), |_, event| {
+                pending -= usize::from(matches!(event, Event::Ready));
+                Ok(())
+            })?;
         }
     }
 
-    /// True if the connection needs no handshake.
-    fn open(&mut self, addr: SocketAddr, mut session: S) -> io::Result<bool> {
+    /// Begins to connect. True if the connection needs no handshake.
+    pub(crate) fn open(&mut self, addr: SocketAddr, mut session: S) -> io::Result<bool> {
         let mut sock = TcpStream::connect(addr)?;
         sock.set_nodelay(true)?;
         let token = Token(self.conns.len());
@@ -157,15 +165,27 @@ impl<S: Session> Client<S> {
         Ok(ready)
     }
 
-    /// Waits until connections are ready and names them in `ready`.
-    pub(crate) fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+    /// Waits until connections are ready, reads all that they have, and hands every event to `handle` with its
+    /// connection's index.
+    ///
+    /// # Errors
+    /// The first that a connection or `handle` has; what came behind it is lost.
+    #[inline]
+    pub(crate) fn turn(
+        &mut self,
+        timeout: Duration,
+        mut handle: impl FnMut(usize, Event<'_>) -> io::Result<()>,
+    ) -> io::Result<()> {
         self.ready.clear();
         match self.poll.poll(&mut self.events, Some(timeout)) {
-            Err(error) if error.kind() != ErrorKind::Interrupted => Err(error),
-            _ => {
-                self.ready.extend(self.events.iter().map(|event| event.token().0));
-                Ok(())
-            }
+            Err(error) if error.kind() != ErrorKind::Interrupted => return Err(error),
+            _ => self.ready.extend(self.events.iter().map(|event| event.token().0)),
         }
+        for &index in &self.ready {
+            let conn = &mut self.conns[index];
+            conn.receive(&mut self.scratch, |event| handle(index, event))
+                .map_err(|error| io::Error::new(error.kind(), format!("connection {index}: {error}")))?;
+        }
+        Ok(())
     }
 }

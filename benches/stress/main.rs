@@ -34,6 +34,13 @@ fn main() -> ExitCode {
         Command::Durable { load, common } => run::run(load, common),
         Command::Idle { load, common } => run::run(load, common),
         Command::Replay { load, common } => run::run(load, common),
+        Command::Joins { load, common } => run::run(load, common),
+        Command::Reconnects { load, common } => run::run(load, common),
+        Command::Rooms { load, common } => run::run(load, common),
+        Command::Large { load, common } => run::run(load, common),
+        Command::Growth { load, common } => run::run(load, common),
+        Command::Chat { load, common } => run::run(load, common),
+        Command::Recovery { load, common } => run::run(load, common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,13 +1,16 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
 use crate::{
     baseline::Kind,
     peers::Storage,
-    scenario::{durable::Durable, fanout::Fanout, idle::Idle, replay::Replay},
+    scenario::{
+        chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, joins::Joins, large::Large,
+        reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
+    },
 };
 
 /// Parlor and other systems under the same load, in turn.
@@ -57,6 +60,69 @@ pub(crate) enum Command {
         /// The load.
         #[command(flatten)]
         load: Replay,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Clients that all connect and join at once.
+    Joins {
+        /// The load.
+        #[command(flatten)]
+        load: Joins,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Clients that were cut off all come back at once, and read what they missed.
+    Reconnects {
+        /// The load.
+        #[command(flatten)]
+        load: Reconnects,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A fan-out in a few rooms, in a server with few rooms and in one with many.
+    Rooms {
+        /// The load.
+        #[command(flatten)]
+        load: Rooms,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// A fan-out in one room, with some members and with very many.
+    Large {
+        /// The load.
+        #[command(flatten)]
+        load: Large,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What publishing costs in an empty store and in a full one.
+    Growth {
+        /// The load.
+        #[command(flatten)]
+        load: Growth,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// How long a server with a full store takes from its start to its first answer.
+    Recovery {
+        /// The load.
+        #[command(flatten)]
+        load: Recovery,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Recorded conversations, as fast as they go.
+    Chat {
+        /// The load.
+        #[command(flatten)]
+        load: Chat,
         /// What all scenarios take.
         #[command(flatten)]
         common: Common,
@@ -112,4 +178,7 @@ pub(crate) struct Common {
     /// Also write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// How often the scenario's clients beat.
+    #[arg(skip)]
+    pub(crate) beats: Option<Duration>,
 }

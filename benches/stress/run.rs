@@ -57,6 +57,9 @@ enum Measured {
 }
 
 fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result<Measured> {
+    if let Some(done) = scenario.in_process(name, common) {
+        return Ok(done.map_or_else(Measured::Failed, Measured::Done));
+    }
     const LEVELS: [(&str, Storage); 3] =
         [("-memory", Storage::Memory), ("-buffered", Storage::Buffered), ("-synced", Storage::Synced)];
     let (name, program) = match name.split_once('@') {
@@ -85,7 +88,7 @@ fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result
 }
 
 fn measure<S: Scenario, P: Peer>(peer: &P, scenario: &S, storage: Storage, common: &Common) -> Measured {
-    if let Some(why) = peer.missing(storage) {
+    if let Some(why) = scenario.lacks().or_else(|| peer.missing(storage)) {
         return Measured::Skipped(why);
     }
     if !scenario.offered(peer) {

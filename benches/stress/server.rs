@@ -5,6 +5,7 @@ use std::{
     fs, io,
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
+    path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     thread::sleep,
@@ -19,9 +20,16 @@ use crate::{
     peers::{Peer, Place, Storage},
 };
 
+/// How long a server may take to start, and to end.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// How long a server may go on working off what it was told, once nobody talks to it.
+const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
 /// A running server. Dropping it stops it and removes its directory.
 pub(crate) struct Server {
     child: Child,
+    command: Command,
     dir: TempDir,
     /// Where it listens.
     pub(crate) addr: SocketAddr,
@@ -31,35 +39,88 @@ impl Server {
     /// Starts the peer's server on a free port of 127.0.0.1 and waits until it accepts.
     pub(crate) fn start<P: Peer>(peer: &P, storage: Storage, common: &Common) -> io::Result<Self> {
         let port = free_port()?;
-        let mut dir = tempfile::Builder::new();
-        dir.prefix("parlor-bench-");
-        let dir = match &common.dir {
-            Some(parent) => dir.tempdir_in(parent)?,
-            None => dir.tempdir()?,
-        };
-        let command = peer.server(&Place { dir: dir.path(), port, storage, arbiters: common.arbiters })?;
+        let dir = temporary(common)?;
+        let Common { arbiters, beats, .. } = *common;
+        let command = peer.server(&Place { dir: dir.path(), port, storage, arbiters, beats })?;
         let mut command = leashed(&command)?;
         let log = fs::File::create(dir.path().join("server.log"))?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .map_err(|error| io::Error::other(format!("{command:?}: {error}")))?;
-        let mut server = Self { child, dir, addr: ([127, 0, 0, 1], port).into() };
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while TcpStream::connect(server.addr).is_err() {
-            if let Some(status) = server.child.try_wait()? {
-                return Err(io::Error::other(format!("the server ended: {status}\n{}", server.log())));
-            }
-            if Instant::now() > deadline {
-                return Err(io::Error::other(format!("the server does not accept\n{}", server.log())));
-            }
-            sleep(Duration::from_millis(20));
-        }
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let mut server = Self { child: spawn(&mut command)?, command, dir, addr: ([127, 0, 0, 1], port).into() };
+        server.wait_until_accepting(Duration::from_millis(20))?;
         // Let it finish what it does at its start, so that the figures of an idle server are those.
         sleep(Duration::from_millis(300));
         Ok(server)
+    }
+
+    /// Starts the server once more in its directory, after it ended, and waits until it accepts. Returns when its process
+    /// was started.
+    pub(crate) fn start_again(&mut self) -> io::Result<Instant> {
+        let began = Instant::now();
+        self.child = spawn(&mut self.command)?;
+        self.wait_until_accepting(Duration::from_millis(1))?;
+        Ok(began)
+    }
+
+    fn wait_until_accepting(&mut self, every: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + START_LIMIT;
+        while TcpStream::connect(self.addr).is_err() {
+            if let Some(status) = self.child.try_wait()? {
+                return Err(io::Error::other(format!("the server ended: {status}\n{}", self.log())));
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("the server does not accept\n{}", self.log())));
+            }
+            sleep(every);
+        }
+        Ok(())
+    }
+
+    /// Ends the server as a crash would.
+    pub(crate) fn kill(&mut self) -> io::Result<()> {
+        self.child.kill()?;
+        self.child.wait().map(drop)
+    }
+
+    /// Tells the server to end, and waits until it has.
+    pub(crate) fn stop(&mut self) -> io::Result<()> {
+        self.terminate();
+        let deadline = Instant::now() + START_LIMIT;
+        loop {
+            match self.child.try_wait()? {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => return Err(io::Error::other(format!("the server ended: {status}\n{}", self.log()))),
+                None if Instant::now() > deadline => return Err(io::Error::other("the server does not end")),
+                None => sleep(Duration::from_millis(10)),
+            }
+        }
+    }
+
+    fn terminate(&self) {
+        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            // The child is ours and not waited for yet, so no other process can have its pid.
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Waits until the server does next to nothing: until what it stored is where it stays.
+    pub(crate) fn settle(&self) -> io::Result<()> {
+        const QUIET: f64 = 0.02;
+        let deadline = Instant::now() + SETTLE_LIMIT;
+        loop {
+            let before = self.cpu_seconds()?;
+            sleep(Duration::from_secs(1));
+            if self.cpu_seconds()? - before <= QUIET {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other(format!("the server is still busy after {SETTLE_LIMIT:?}")));
+            }
+        }
+    }
+
+    /// Where it keeps its data.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// User plus system CPU seconds of the server so far.
@@ -84,10 +145,10 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        if let Some(pid) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
-            // The child is ours and not waited for yet, so no other process can have its pid.
-            let _ = kill_process(pid, Signal::TERM);
+        if matches!(self.child.try_wait(), Ok(Some(_))) {
+            return;
         }
+        self.terminate();
         let deadline = Instant::now() + Duration::from_secs(10);
         while matches!(self.child.try_wait(), Ok(None)) {
             if Instant::now() > deadline {
@@ -97,6 +158,20 @@ impl Drop for Server {
             sleep(Duration::from_millis(10));
         }
     }
+}
+
+/// A directory for data that is removed when it is dropped.
+pub(crate) fn temporary(common: &Common) -> io::Result<TempDir> {
+    let mut dir = tempfile::Builder::new();
+    dir.prefix("parlor-bench-");
+    match &common.dir {
+        Some(parent) => dir.tempdir_in(parent),
+        None => dir.tempdir(),
+    }
+}
+
+fn spawn(command: &mut Command) -> io::Result<Child> {
+    command.spawn().map_err(|error| io::Error::other(format!("{command:?}: {error}")))
 }
 
 /// The command, run so that it ends with this process, however that ends: through this program, which becomes it.

@@ -14,6 +14,7 @@ use std::{
     env, io,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use bytes::BytesMut;
@@ -45,6 +46,8 @@ pub(crate) struct Place<'a> {
     pub(crate) storage: Storage,
     /// Threads that run rooms and sockets, where the peer lets one choose.
     pub(crate) arbiters: Option<usize>,
+    /// How often clients beat; `None` if they do not.
+    pub(crate) beats: Option<Duration>,
 }
 
 /// What a connection is for.
@@ -55,6 +58,27 @@ pub(crate) enum Role {
         /// Which room.
         room: u32,
     },
+    /// A member of a room that first reads its newest messages.
+    Newest {
+        /// Which room.
+        room: u32,
+        /// How many messages.
+        messages: u32,
+    },
+    /// A member of a room that was there before, and goes on where it was.
+    Back {
+        /// Which room.
+        room: u32,
+        /// Up to where it has received the room.
+        position: Position,
+    },
+    /// A member of many rooms, which publishes to each in turn, some messages at a time.
+    Rooms {
+        /// The first of them.
+        first: u32,
+        /// How many.
+        count: u32,
+    },
     /// Prepares what publishers and readers of stored messages need; open for the whole repetition.
     Setup,
     /// Publishes messages that the server acknowledges once they are stored. A peer with rooms gives each its own.
@@ -63,19 +87,30 @@ pub(crate) enum Role {
     Reader,
 }
 
+/// Up to where a client has received a room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The room's incarnation.
+    pub(crate) epoch: u64,
+    /// The last message's number.
+    pub(crate) seq: u64,
+}
+
 /// What one piece of the received stream means to the benchmark.
 pub(crate) enum Event<'a> {
     /// The connection has become what its role says.
     Ready,
     /// A message of the benchmark.
     Delivery {
-        /// Its [`PAYLOAD`] bytes.
+        /// Its bytes: [`PAYLOAD`] of them, or any number where the peer takes [any](Peer::ANY_SIZE).
         payload: &'a [u8],
         /// The connection that published it, where the protocol tells.
         sender: Option<u32>,
     },
     /// The server stored this connection's oldest message that was not acknowledged.
     Stored,
+    /// The server answered the connection's oldest beat that was not answered.
+    Beat,
     /// Anything else.
     Other,
 }
@@ -83,7 +118,10 @@ pub(crate) enum Event<'a> {
 /// A system under test.
 pub(crate) trait Peer {
     /// One connection's state.
-    type Session: Session;
+    type Session: Session + Send;
+
+    /// Whether messages may have other sizes than [`PAYLOAD`], and tell who sent them.
+    const ANY_SIZE: bool = false;
 
     /// What the server lacks to run on this machine and to store so; `None` if it can.
     fn missing(&self, _storage: Storage) -> Option<String> {
@@ -116,6 +154,16 @@ pub(crate) trait Session {
 
     /// Appends a request for the next `records` stored messages. A peer that streams them needs only the first.
     fn read_on(&mut self, _records: u64, _out: &mut BytesMut) {}
+
+    /// Appends a sign of life, which the server answers. False if the protocol has none.
+    fn beat(&mut self, _out: &mut BytesMut) -> bool {
+        false
+    }
+
+    /// Up to where the connection has received each of its rooms, if the protocol numbers messages.
+    fn positions(&self) -> Vec<Position> {
+        Vec::new()
+    }
 }
 
 /// A program of a peer: what `PARLOR_BENCH_<NAME>` names, or `name` from the search path and where servers are installed.

@@ -67,8 +67,10 @@ impl Peer for Mqtt {
             ),
         };
         let (variable, name) = self.program();
+        // rumqttd knows its configuration's language by the file's ending.
+        let file = if matches!(self, Self::Rumqttd) { "broker.toml" } else { "broker.conf" };
         let mut command = super::command(variable, name)?;
-        command.arg("-c").arg(write_config(place.dir, "broker.conf", &config)?);
+        command.arg("-c").arg(write_config(place.dir, file, &config)?);
         Ok(command)
     }
 
@@ -104,6 +106,7 @@ impl Codec for MqttCodec {
         let Some(body) = input[at..].get(..len) else { return Ok(None) };
         let event = match input[0] >> 4 {
             3 if len >= PAYLOAD => Event::Delivery { payload: &body[len - PAYLOAD..], sender: None },
+            13 => Event::Beat,
             _ => Event::Other,
         };
         Ok(Some((at + len, event)))
@@ -111,5 +114,10 @@ impl Codec for MqttCodec {
 
     fn publish(&mut self, payload: &[u8], out: &mut BytesMut) {
         packet(0x30, &[&self.topic, payload], out);
+    }
+
+    fn beat(&mut self, out: &mut BytesMut) -> bool {
+        packet(0xc0, &[], out);
+        true
     }
 }

@@ -76,6 +76,7 @@ impl Peer for Nats {
                 steps.push(request("$JS.API.CONSUMER.CREATE.S.C", CONSUMER));
                 (steps, String::new())
             }
+            Role::Newest { .. } | Role::Back { .. } | Role::Rooms { .. } => return None,
         };
         Some(Stepped::new(steps, NatsCodec { publish }))
     }
@@ -110,6 +111,7 @@ impl Codec for NatsCodec {
                 out.extend_from_slice(b"PONG\r\n");
                 Ok(Some((start, Event::Other)))
             }
+            b"PONG" => Ok(Some((start, Event::Beat))),
             [b'-', ..] => Err(refused(line)),
             _ => Ok(Some((start, Event::Other))),
         }
@@ -125,5 +127,10 @@ impl Codec for NatsCodec {
         let body = format!("{{\"batch\":{records}}}");
         let line = format!("PUB $JS.API.CONSUMER.MSG.NEXT.S.C _INBOX.r {}\r\n{body}\r\n", body.len());
         out.extend_from_slice(line.as_bytes());
+    }
+
+    fn beat(&mut self, out: &mut BytesMut) -> bool {
+        out.extend_from_slice(b"PING\r\n");
+        true
     }
 }

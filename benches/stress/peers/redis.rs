@@ -38,7 +38,7 @@ impl Peer for Redis {
             Storage::Synced => "appendonly yes\nappendfsync always",
         };
         let config = format!(
-            "bind 127.0.0.1\nport {port}\ndir {dir:?}\nsave \"\"\n{aof}\nauto-aof-rewrite-percentage 0\nmaxclients 15000\n\
+            "bind 127.0.0.1\nport {port}\ndir {dir:?}\nsave \"\"\n{aof}\nauto-aof-rewrite-percentage 0\nmaxclients 19000\n\
              tcp-backlog 4096\nclient-output-buffer-limit pubsub 256mb 64mb 60\n"
         );
         let mut command = super::command("REDIS", "redis-server")?;
@@ -47,8 +47,12 @@ impl Peer for Redis {
     }
 
     fn session(&self, _id: u32, role: Role) -> Option<Self::Session> {
-        let Role::Member { room } = role else {
-            return Some(Stepped::new([], RedisCodec { topic: None, last: Vec::new() }));
+        let room = match role {
+            Role::Member { room } => room,
+            Role::Newest { .. } | Role::Back { .. } | Role::Rooms { .. } => return None,
+            Role::Setup | Role::Publisher | Role::Reader => {
+                return Some(Stepped::new([], RedisCodec { topic: None, last: Vec::new() }));
+            }
         };
         let topic = format!("r{room}");
         let mut subscribe = BytesMut::new();
@@ -85,6 +89,7 @@ impl Codec for RedisCodec {
                 };
                 Ok(Some((start + len + 2, event)))
             }
+            b"+PONG" => Ok(Some((start, Event::Beat))),
             [b'-', ..] => Err(io::Error::other(String::from_utf8_lossy(line).into_owned())),
             _ => Ok(Some((start, Event::Other))),
         }
@@ -100,5 +105,10 @@ impl Codec for RedisCodec {
     fn read_on(&mut self, records: u64, out: &mut BytesMut) {
         let start = if self.last.is_empty() { b"-".to_vec() } else { [b"(", &self.last[..]].concat() };
         command(&[b"XRANGE", b"s", &start, b"+", b"COUNT", records.to_string().as_bytes()], out);
+    }
+
+    fn beat(&mut self, out: &mut BytesMut) -> bool {
+        out.extend_from_slice(b"PING\r\n");
+        true
     }
 }

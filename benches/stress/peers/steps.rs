@@ -28,6 +28,11 @@ pub(super) trait Codec {
 
     /// See [`Session::read_on`].
     fn read_on(&mut self, _records: u64, _out: &mut BytesMut) {}
+
+    /// See [`Session::beat`].
+    fn beat(&mut self, _out: &mut BytesMut) -> bool {
+        false
+    }
 }
 
 /// A codec with a handshake of [`Step`]s in front of it.
@@ -72,5 +77,9 @@ impl<C: Codec> Session for Stepped<C> {
 
     fn read_on(&mut self, records: u64, out: &mut BytesMut) {
         self.codec.read_on(records, out);
+    }
+
+    fn beat(&mut self, out: &mut BytesMut) -> bool {
+        self.codec.beat(out)
     }
 }

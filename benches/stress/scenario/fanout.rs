@@ -4,18 +4,21 @@
 //! leaves the window when the last member has received it. So at full speed latency is queueing, set by the window: read
 //! it in the paced runs. Time is stamped when a publish is encoded and read once per socket read.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    time::{Duration, Instant},
+};
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, not_offered, traffic::Run};
+use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, disk::fdatasync_ms, sessions, traffic::Run};
 use crate::{
     client::Client,
     options::Common,
     peers::{Peer, Role, Storage},
     server::Server,
-    stats::{Figure, Meter, figure, quantiles_ms},
+    stats::{Figure, Meter, Spent, figure, quantiles_ms},
 };
 
 /// Shapes with a name. Options next to them replace a part.
@@ -56,6 +59,7 @@ pub(crate) struct Fanout {
 }
 
 /// The load with nothing left open.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) rooms: usize,
     pub(super) members: usize,
@@ -114,28 +118,11 @@ impl Scenario for Fanout {
     fn measure<P: Peer>(&self, peer: &P, storage: Storage, common: &Common) -> io::Result<Vec<Figure>> {
         let load = self.load();
         let server = Server::start(peer, storage, common)?;
-        let member = |id: usize| {
-            let room = u32::try_from(id / load.members).ok()?;
-            peer.session(u32::try_from(id).ok()?, Role::Member { room })
-        };
-        let sessions = (0..load.rooms * load.members).map(|id| member(id).ok_or_else(not_offered));
-        let sessions = sessions.collect::<io::Result<Vec<_>>>()?;
-        let client = Client::connect(server.addr, sessions, CONCURRENCY, CONNECT_LIMIT)?;
-        let mut run = Run::new(&load, client);
-
-        let warm = Duration::from_secs_f64(common.warm);
-        let end = warm + Duration::from_secs_f64(common.secs);
-        run.until(&load, warm)?;
-        run.flight.begin_measuring();
-        let meter = Meter::begin(&server)?;
-        run.until(&load, end)?;
-        let spent = meter.end(&server)?;
-        let flight = &run.flight;
-        let (deliveries, completed) = (flight.deliveries as f64, flight.completed as f64);
-        let [p50, p99, p999] = quantiles_ms(&flight.latency);
+        let Fanned { deliveries, publishes, quantiles: [p50, p99, p999], skipped, spent } =
+            fan_out(peer, &server, &load, common)?;
         let mut figures = vec![
             figure("deliveries/s", deliveries / spent.seconds),
-            figure("publishes/s", completed / spent.seconds),
+            figure("publishes/s", publishes / spent.seconds),
             figure("p50 ms", p50),
             figure("p99 ms", p99),
             figure("p99.9 ms", p999),
@@ -143,9 +130,41 @@ impl Scenario for Fanout {
         ];
         figures.extend(spent.shares());
         if load.rate > 0.0 {
-            figures.push(figure("publishes skipped", flight.skipped as f64));
+            figures.push(figure("publishes skipped", skipped as f64));
+            figures.push(figure("fdatasync p50 ms", fdatasync_ms(server.dir())?));
         }
-        run.drain()?;
         Ok(figures)
     }
+}
+
+/// What came of a fan-out.
+pub(super) struct Fanned {
+    /// Messages that came to a member.
+    pub(super) deliveries: f64,
+    /// Messages that came to all members.
+    pub(super) publishes: f64,
+    /// Latency in milliseconds: p50, p99, p99.9.
+    quantiles: [f64; 3],
+    /// Messages that were due while the publisher's window was full.
+    skipped: u64,
+    /// What it cost.
+    pub(super) spent: Spent,
+}
+
+/// Measures a fan-out on a running server, and waits until all that was published has come to all.
+pub(super) fn fan_out<P: Peer>(peer: &P, server: &Server, load: &Load, common: &Common) -> io::Result<Fanned> {
+    let room = |id: u32| id / load.members as u32;
+    let sessions = sessions(peer, 0..(load.rooms * load.members) as u32, |id| Role::Member { room: room(id) })?;
+    let client = Client::connect(server.addr, sessions, CONCURRENCY, CONNECT_LIMIT)?;
+    let mut run = Run::new(load, client, Instant::now());
+    run.go_on(load, Duration::from_secs_f64(common.warm))?;
+    run.flight.begin_measuring();
+    let meter = Meter::begin(server)?;
+    run.go_on(load, Duration::from_secs_f64(common.secs))?;
+    let spent = meter.end(server)?;
+    let flight = &run.flight;
+    let (deliveries, publishes, skipped) = (flight.deliveries as f64, flight.completed as f64, flight.skipped);
+    let quantiles = quantiles_ms(&flight.latency);
+    run.drain()?;
+    Ok(Fanned { deliveries, publishes, quantiles, skipped, spent })
 }

@@ -4,20 +4,24 @@ use std::io;
 
 use hdrhistogram::Histogram;
 
-use super::fanout::Load;
+use super::{
+    fanout::Load,
+    payload::{self, Message},
+};
 use crate::{peers::PAYLOAD, stats::latency_histogram};
 
 struct Publisher {
     conn: usize,
-    /// The number of the next message.
+    /// The number of the next message, and the time of the one before it.
     next: u64,
+    stamp: u64,
     /// All below this came to all members.
     done: u64,
     /// Stands in `ready`.
     queued: bool,
 }
 
-/// The messages in flight. A payload carries time, publisher and number, in letters.
+/// The messages in flight. See [`payload`].
 pub(super) struct Flight {
     members: usize,
     window: usize,
@@ -43,7 +47,7 @@ impl Flight {
         let publishers: Vec<Publisher> = (0..load.rooms * load.pubs)
             .map(|index| {
                 let conn = index / load.pubs * load.members + index % load.pubs;
-                Publisher { conn, next: 0, done: 0, queued: true }
+                Publisher { conn, next: 0, stamp: 0, done: 0, queued: true }
             })
             .collect();
         Self {
@@ -70,6 +74,11 @@ impl Flight {
         self.publishers.len()
     }
 
+    /// How many messages each publisher has published.
+    pub(super) fn published(&self) -> Vec<u64> {
+        self.publishers.iter().map(|publisher| publisher.next).collect()
+    }
+
     /// How many more messages the publisher may have in flight.
     pub(super) fn free(&self, publisher: usize) -> usize {
         let publisher = &self.publishers[publisher];
@@ -90,15 +99,19 @@ impl Flight {
 
     /// The next message of a publisher, and the connection that is to send it.
     pub(super) fn publish(&mut self, index: usize, stamp: u64) -> (usize, [u8; PAYLOAD]) {
+        let before = std::mem::replace(&mut self.publishers[index].stamp, stamp);
+        let (conn, number) = self.next(index);
+        (conn, payload::write(Message { stamp, publisher: index, number }, before))
+    }
+
+    /// The number of the next message of a publisher, and the connection that is to send it; for messages that do not
+    /// carry their number.
+    pub(super) fn next(&mut self, index: usize) -> (usize, u64) {
         let publisher = &mut self.publishers[index];
-        let mut payload = [b'x'; PAYLOAD];
-        encode(stamp, &mut payload[..16]);
-        encode(index as u64, &mut payload[16..24]);
-        encode(publisher.next, &mut payload[24..40]);
-        let slot = index * self.window + publisher.next as usize % self.window;
-        self.remaining[slot] = self.members as u32;
+        let number = publisher.next;
+        self.remaining[index * self.window + number as usize % self.window] = self.members as u32;
         publisher.next += 1;
-        (publisher.conn, payload)
+        (publisher.conn, number)
     }
 
     /// A message came to a member.
@@ -107,10 +120,23 @@ impl Flight {
     /// If it is not the one that the member had to get next from that publisher.
     #[inline]
     pub(super) fn delivered(&mut self, conn: usize, payload: &[u8], sender: Option<u32>, now: u64) -> io::Result<()> {
+        let Message { stamp, publisher, number } = payload::read(payload);
+        self.latency.saturating_record(now.saturating_sub(stamp));
+        self.received(conn, publisher, number, sender)
+    }
+
+    /// The number of the message that the member must get next from a publisher of its room.
+    pub(super) fn expected(&self, conn: usize, index: usize) -> u64 {
+        self.expected[conn * self.pubs + index % self.pubs]
+    }
+
+    /// Message `number` of publisher `index` came to a member.
+    ///
+    /// # Errors
+    /// If it is not the one that the member had to get next from that publisher.
+    #[inline]
+    pub(super) fn received(&mut self, conn: usize, index: usize, number: u64, sender: Option<u32>) -> io::Result<()> {
         self.deliveries += 1;
-        self.latency.saturating_record(now.saturating_sub(decode(&payload[..16])));
-        let index = decode(&payload[16..24]) as usize;
-        let number = decode(&payload[24..40]);
         let publisher = &mut self.publishers[index];
         let expected = &mut self.expected[conn * self.pubs + index % self.pubs];
         let same_room = publisher.conn / self.members == conn / self.members;
@@ -132,15 +158,4 @@ impl Flight {
         }
         Ok(())
     }
-}
-
-/// Writes the low bits of `value` as letters, four bits each.
-fn encode(value: u64, out: &mut [u8]) {
-    for (index, letter) in out.iter_mut().rev().enumerate() {
-        *letter = b'a' + (value >> (4 * index) & 15) as u8;
-    }
-}
-
-fn decode(letters: &[u8]) -> u64 {
-    letters.iter().fold(0, |value, letter| value << 4 | u64::from(letter.wrapping_sub(b'a')))
 }

@@ -1,17 +1,30 @@
 //! The scenarios. Each measures one peer at a time, with a fresh server for every repetition.
 
+pub(crate) mod chat;
+mod disk;
 pub(crate) mod durable;
 pub(crate) mod fanout;
 mod flight;
+mod follow;
+pub(crate) mod growth;
 pub(crate) mod idle;
+pub(crate) mod joins;
+pub(crate) mod large;
+mod payload;
+mod publishing;
+pub(crate) mod reconnects;
+pub(crate) mod recovery;
 pub(crate) mod replay;
+pub(crate) mod rooms;
+mod scan;
+mod storm;
 mod traffic;
 
-use std::{io, time::Duration};
+use std::{io, ops::Range, time::Duration};
 
 use crate::{
     options::Common,
-    peers::{Peer, Storage},
+    peers::{Peer, Role, Storage},
     stats::Figure,
 };
 
@@ -35,14 +48,29 @@ pub(crate) trait Scenario {
     /// The load in words.
     fn title(&self) -> String;
 
+    /// What the scenario itself lacks to run on this machine; `None` if it can.
+    fn lacks(&self) -> Option<String> {
+        None
+    }
+
     /// How the server of a peer is to store, if the user wants `wanted`.
     fn storage(&self, wanted: Storage, parlor: bool) -> Storage;
 
     /// Whether the peer offers what the scenario needs.
     fn offered<P: Peer>(&self, peer: &P) -> bool;
 
+    /// Measures one repetition of a baseline that needs no server; `None` if `name` is none of the scenario's.
+    fn in_process(&self, _name: &str, _common: &Common) -> Option<io::Result<Vec<Figure>>> {
+        None
+    }
+
     /// Measures one repetition.
     fn measure<P: Peer>(&self, peer: &P, storage: Storage, common: &Common) -> io::Result<Vec<Figure>>;
+}
+
+/// Connections `ids` of a peer, each in the role that it is given.
+fn sessions<P: Peer>(peer: &P, ids: Range<u32>, role: impl Fn(u32) -> Role) -> io::Result<Vec<P::Session>> {
+    ids.map(|id| peer.session(id, role(id)).ok_or_else(not_offered)).collect()
 }
 
 /// What a peer was asked for although it does not offer it.

@@ -10,16 +10,20 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{Scenario, durable::setup, not_offered};
+use super::{
+    Scenario, not_offered,
+    publishing::{Publishing, setup},
+    scan::scan,
+};
 use crate::{
     client::Client,
     options::Common,
-    peers::{Event, PAYLOAD, Peer, Role, Storage},
+    peers::{Event, Peer, Role, Storage},
     server::Server,
     stats::{Figure, Meter, figure},
 };
 
-/// How long storing, and then reading, may take.
+/// How long reading may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// The load.
@@ -33,12 +37,12 @@ pub(crate) struct Replay {
     batch: u64,
     /// Messages in flight while they are stored, on one connection.
     #[arg(long, default_value_t = 1_000)]
-    window: u64,
+    window: usize,
 }
 
 impl Scenario for Replay {
     const NAME: &'static str = "replay";
-    const PEERS: &'static [&'static str] = &["parlor", "redis", "nats"];
+    const PEERS: &'static [&'static str] = &["parlor", "raw-scan", "redis", "nats"];
 
     fn title(&self) -> String {
         format!("replay of {} messages, batches of {}", self.messages, self.batch)
@@ -52,10 +56,14 @@ impl Scenario for Replay {
         peer.session(0, Role::Reader).is_some()
     }
 
+    fn in_process(&self, name: &str, common: &Common) -> Option<io::Result<Vec<Figure>>> {
+        (name == "raw-scan").then(|| scan(self.messages, common))
+    }
+
     fn measure<P: Peer>(&self, peer: &P, storage: Storage, common: &Common) -> io::Result<Vec<Figure>> {
         let server = Server::start(peer, storage, common)?;
         let _setup = setup(peer, &server)?;
-        let fill = self.fill(peer, &server)?;
+        let fill = Publishing::connect(peer, &server, 1)?.store(self.messages, self.window)?;
 
         let session = peer.session(1, Role::Reader).ok_or_else(not_offered)?;
         let mut client = Client::connect(server.addr, [session], 1, LIMIT)?;
@@ -69,9 +77,10 @@ impl Scenario for Replay {
                 client.conns[0].read_on(records);
                 client.conns[0].flush()?;
             }
-            client.wait(Duration::from_millis(100))?;
-            let count = |event: Event<'_>| got += u64::from(matches!(event, Event::Delivery { .. }));
-            client.conns[0].receive(&mut client.scratch, count)?;
+            client.turn(Duration::from_millis(100), |_, event| {
+                got += u64::from(matches!(event, Event::Delivery { .. }));
+                Ok(())
+            })?;
             if start.elapsed() > LIMIT {
                 return Err(io::Error::other(format!("only {got} came in {LIMIT:?}")));
             }
@@ -85,28 +94,5 @@ impl Scenario for Replay {
         ];
         figures.extend(spent.shares());
         Ok(figures)
-    }
-}
-
-impl Replay {
-    /// Stores the messages, on one connection that is closed behind them. Returns how many per second.
-    fn fill<P: Peer>(&self, peer: &P, server: &Server) -> io::Result<f64> {
-        let session = peer.session(0, Role::Publisher).ok_or_else(not_offered)?;
-        let mut client = Client::connect(server.addr, [session], 1, LIMIT)?;
-        let start = Instant::now();
-        let (mut sent, mut stored) = (0, 0);
-        while stored < self.messages {
-            let upto = self.messages.min(stored + self.window);
-            (sent..upto).for_each(|_| client.conns[0].publish(&[b'x'; PAYLOAD]));
-            sent = upto;
-            client.conns[0].flush()?;
-            client.wait(Duration::from_millis(100))?;
-            let count = |event: Event<'_>| stored += u64::from(matches!(event, Event::Stored));
-            client.conns[0].receive(&mut client.scratch, count)?;
-            if start.elapsed() > LIMIT {
-                return Err(io::Error::other(format!("only {stored} were stored in {LIMIT:?}")));
-            }
-        }
-        Ok(self.messages as f64 / start.elapsed().as_secs_f64())
     }
 }

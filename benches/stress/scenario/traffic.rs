@@ -20,23 +20,25 @@ pub(super) struct Run<S> {
     pub(super) flight: Flight,
     client: Client<S>,
     start: Instant,
-    /// Publishes that the pace has asked for so far.
+    /// When the pace began, and the publishes that it has asked for so far.
+    paced: Option<Duration>,
     due: u64,
     touched: Vec<usize>,
 }
 
 impl<S: Session> Run<S> {
-    /// Nothing is published yet.
-    pub(super) fn new(load: &Load, client: Client<S>) -> Self {
-        Self { flight: Flight::new(load), client, start: Instant::now(), due: 0, touched: Vec::new() }
+    /// Nothing is published yet. Times are counted from `start`.
+    pub(super) fn new(load: &Load, client: Client<S>, start: Instant) -> Self {
+        Self { flight: Flight::new(load), client, start, paced: None, due: 0, touched: Vec::new() }
     }
 
     fn now(&self) -> u64 {
         nanos(self.start)
     }
 
-    /// Publishes and receives until `end` after the start.
-    pub(super) fn until(&mut self, load: &Load, end: Duration) -> io::Result<()> {
+    /// Publishes and receives for so long.
+    pub(super) fn go_on(&mut self, load: &Load, duration: Duration) -> io::Result<()> {
+        let end = self.start.elapsed() + duration;
         loop {
             let now = self.start.elapsed();
             if now >= end {
@@ -47,16 +49,32 @@ impl<S: Session> Run<S> {
             } else {
                 self.publish_ready();
             }
-            for conn in self.touched.drain(..) {
-                self.client.conns[conn].flush()?;
-            }
+            self.flush()?;
             self.receive(Duration::from_millis(if load.rate > 0.0 { 1 } else { 20 }))?;
         }
     }
 
+    /// Every publisher publishes so many messages, or as many as its window takes, and all of them come to all.
+    pub(super) fn publish_each(&mut self, messages: usize) -> io::Result<()> {
+        for publisher in 0..self.flight.publishers() {
+            let stamp = self.now();
+            for _ in 0..messages.min(self.flight.free(publisher)) {
+                self.publish(publisher, stamp);
+            }
+        }
+        self.flush()?;
+        self.drain()
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let Self { touched, client, .. } = self;
+        touched.drain(..).try_for_each(|conn| client.conns[conn].flush())
+    }
+
     /// Takes the messages that are due from the publishers in turn; a full window skips one.
     fn publish_due(&mut self, load: &Load, now: Duration) {
-        let due = (now.as_secs_f64() * load.rate) as u64;
+        let paced = *self.paced.get_or_insert(now);
+        let due = ((now - paced).as_secs_f64() * load.rate) as u64;
         for index in std::mem::replace(&mut self.due, due)..due {
             let publisher = index as usize % self.flight.publishers();
             if self.flight.free(publisher) == 0 {
@@ -88,23 +106,15 @@ impl<S: Session> Run<S> {
 
     fn receive(&mut self, timeout: Duration) -> io::Result<()> {
         let (client, flight, start) = (&mut self.client, &mut self.flight, self.start);
-        client.wait(timeout)?;
-        for &index in &client.ready {
-            let mut now = None;
-            let mut wrong = None;
-            client.conns[index].receive(&mut client.scratch, |event| {
-                if let Event::Delivery { payload, sender } = event {
-                    let now = *now.get_or_insert_with(|| nanos(start));
-                    if let Err(error) = flight.delivered(index, payload, sender, now) {
-                        wrong.get_or_insert(error);
-                    }
-                }
-            })?;
-            if let Some(error) = wrong {
-                return Err(error);
+        // The clock is read once for each connection that is ready.
+        let mut read = (usize::MAX, 0);
+        client.turn(timeout, |index, event| {
+            let Event::Delivery { payload, sender } = event else { return Ok(()) };
+            if read.0 != index {
+                read = (index, nanos(start));
             }
-        }
-        Ok(())
+            flight.delivered(index, payload, sender, read.1)
+        })
     }
 
     /// Waits until all that was published has come to all.
@@ -121,6 +131,7 @@ impl<S: Session> Run<S> {
     }
 }
 
-fn nanos(start: Instant) -> u64 {
+/// Nanoseconds since `start`.
+pub(super) fn nanos(start: Instant) -> u64 {
     start.elapsed().as_nanos() as u64
 }

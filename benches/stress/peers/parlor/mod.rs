@@ -13,10 +13,16 @@ use std::{
     process::Command,
 };
 
-use parlor_protocol::message::{Durability, JoinFrom};
+use parlor_protocol::{
+    Epoch,
+    message::{Durability, JoinFrom},
+};
 
 use self::session::ParlorSession;
 use super::{Peer, Place, Role, Storage, write_config};
+
+/// Granted to clients that do not beat, so that a long run does not end their sessions.
+const NEVER_MS: u128 = 3_600_000;
 
 /// Parlor, with rooms of one durability.
 pub(crate) struct Parlor {
@@ -39,9 +45,12 @@ impl Parlor {
 impl Peer for Parlor {
     type Session = ParlorSession;
 
+    const ANY_SIZE: bool = true;
+
     fn server(&self, place: &Place<'_>) -> io::Result<Command> {
         let arbiters = place.arbiters.map_or(String::new(), |count| format!("arbiters = {count}\n"));
-        let config = format!("{arbiters}[rooms]\ndurability = \"{}\"\n", self.durability().1);
+        let (durability, beats) = (self.durability().1, place.beats.map_or(NEVER_MS, |beats| beats.as_millis()));
+        let config = format!("{arbiters}[rooms]\ndurability = \"{durability}\"\n[heartbeat]\nwired_ms = {beats}\n");
         let mut command = Command::new(self.program.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_parlor"))));
         command
             .args(["serve", "--listen", &format!("127.0.0.1:{}", place.port), "--data"])
@@ -52,12 +61,20 @@ impl Peer for Parlor {
     }
 
     fn session(&self, id: u32, role: Role) -> Option<ParlorSession> {
-        let (name, from) = match role {
-            Role::Member { room } => (Some(format!("r{room}")), JoinFrom::Tail),
-            Role::Publisher => (Some(format!("own{id}")), JoinFrom::Tail),
-            Role::Reader => (Some("own0".to_owned()), JoinFrom::Seq(1)),
-            Role::Setup => (None, JoinFrom::Tail),
+        let room = |room: u32| vec![format!("r{room}")];
+        let (names, from) = match role {
+            Role::Member { room: number } => (room(number), JoinFrom::Tail),
+            Role::Newest { room: number, messages } => (room(number), JoinFrom::Newest(messages)),
+            Role::Back { room: number, position } => {
+                (room(number), JoinFrom::Position(Epoch(position.epoch), position.seq))
+            }
+            Role::Rooms { first, count } => {
+                ((first..first + count).map(|room| format!("r{room}")).collect(), JoinFrom::Tail)
+            }
+            Role::Publisher => (vec![format!("own{id}")], JoinFrom::Tail),
+            Role::Reader => (vec!["own0".to_owned()], JoinFrom::Seq(1)),
+            Role::Setup => (vec![], JoinFrom::Tail),
         };
-        Some(ParlorSession::new(id, role, name, from, self.durability().0))
+        Some(ParlorSession::new(id, role, names, from, self.durability().0))
     }
 }

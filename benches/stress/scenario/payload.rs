@@ -1,0 +1,82 @@
+//! Messages that can be told apart: each carries its time, its publisher and its number there, in letters, so that every
+//! wire format can carry it.
+
+use crate::peers::PAYLOAD;
+
+/// What a message says.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Message {
+    /// When it was published.
+    pub(super) stamp: u64,
+    /// By which publisher.
+    pub(super) publisher: usize,
+    /// The publisher's how-manieth it is, from 0.
+    pub(super) number: u64,
+}
+
+/// A message's bytes. They also say when the publisher's message before it was published.
+pub(super) fn write(message: Message, before: u64) -> [u8; PAYLOAD] {
+    let mut payload = [b'x'; PAYLOAD];
+    encode(message.stamp, &mut payload[..16]);
+    encode(message.publisher as u64, &mut payload[16..24]);
+    encode(message.number, &mut payload[24..40]);
+    encode(before, &mut payload[40..56]);
+    payload
+}
+
+/// Reads a message.
+#[inline]
+pub(super) fn read(payload: &[u8]) -> Message {
+    Message {
+        stamp: decode(&payload[..16]),
+        publisher: decode(&payload[16..24]) as usize,
+        number: decode(&payload[24..40]),
+    }
+}
+
+/// When the publisher's message before this one was published.
+pub(super) fn before(payload: &[u8]) -> u64 {
+    decode(&payload[40..56])
+}
+
+/// Writes the low bits of `value` as letters, four bits each.
+fn encode(value: u64, out: &mut [u8]) {
+    for (index, letter) in out.iter_mut().rev().enumerate() {
+        *letter = b'a' + (value >> (4 * index) & 15) as u8;
+    }
+}
+
+fn decode(letters: &[u8]) -> u64 {
+    letters.iter().fold(0, |value, letter| value << 4 | u64::from(letter.wrapping_sub(b'a')))
+}
+
+/// Bytes of [`Noise`], no multiple of its step: it takes very many payloads until one comes again.
+const NOISE_BYTES: usize = 1 << 20;
+
+/// Payloads that say nothing and hardly compress: random characters, so that what is stored takes the room that it should.
+pub(super) struct Noise {
+    letters: Vec<u8>,
+    at: usize,
+}
+
+impl Noise {
+    /// The same ones in every run.
+    pub(super) fn new() -> Self {
+        let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+        let mut letter = || {
+            // Xorshift: the quality does not matter, only that nothing repeats.
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            b'A' + (state >> 40 & 63) as u8 % 58
+        };
+        Self { letters: (0..NOISE_BYTES + PAYLOAD).map(|_| letter()).collect(), at: 0 }
+    }
+
+    /// The next payload.
+    pub(super) fn next(&mut self) -> &[u8] {
+        const STEP: usize = PAYLOAD + 1;
+        self.at = (self.at + STEP) % NOISE_BYTES;
+        &self.letters[self.at..self.at + PAYLOAD]
+    }
+}

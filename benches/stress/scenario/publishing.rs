@@ -1,0 +1,172 @@
+//! Publishers whose messages are acknowledged once they are stored: at full speed, each with a window of messages in
+//! flight, for a while or up to a number.
+
+use std::{
+    collections::VecDeque,
+    io,
+    time::{Duration, Instant},
+};
+
+use hdrhistogram::Histogram;
+
+use super::{CONCURRENCY, CONNECT_LIMIT, not_offered, payload::Noise, sessions};
+use crate::{
+    client::Client,
+    options::Common,
+    peers::{Event, Peer, Role, Session},
+    server::Server,
+    stats::{Meter, Spent, latency_histogram},
+};
+
+/// How long nothing may be acknowledged while something is in flight.
+const STALL_LIMIT: Duration = Duration::from_secs(30);
+
+/// Publishers that run.
+pub(super) struct Publishing<S> {
+    client: Client<S>,
+    /// When the messages in flight of each connection were published. Acks come in that order.
+    sent: Vec<VecDeque<Instant>>,
+    published: u64,
+    stored: u64,
+    delivered: u64,
+    progress: Instant,
+    noise: Noise,
+    /// From publish to ack.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl<S: Session> Publishing<S> {
+    /// So many publishers, each on a connection of its own.
+    pub(super) fn connect<P: Peer<Session = S>>(peer: &P, server: &Server, publishers: u32) -> io::Result<Self> {
+        let sessions = sessions(peer, 0..publishers, |_| Role::Publisher)?;
+        Client::connect(server.addr, sessions, CONCURRENCY, CONNECT_LIMIT).map(Self::new)
+    }
+
+    /// Connections that are ready to publish.
+    pub(super) fn new(client: Client<S>) -> Self {
+        Self {
+            sent: vec![VecDeque::new(); client.conns.len()],
+            client,
+            published: 0,
+            stored: 0,
+            delivered: 0,
+            progress: Instant::now(),
+            noise: Noise::new(),
+            latency: latency_histogram(),
+        }
+    }
+
+    /// Publishes for as long as the user wants, measures, and waits for the last ack. `latency` is of the measured time.
+    pub(super) fn measure(&mut self, window: usize, server: &Server, common: &Common) -> io::Result<Stored> {
+        self.during(window, Duration::from_secs_f64(common.warm))?;
+        self.latency.reset();
+        let meter = Meter::begin(server)?;
+        self.during(window, Duration::from_secs_f64(common.secs))?;
+        let spent = meter.end(server)?;
+        let latency = std::mem::replace(&mut self.latency, latency_histogram());
+        self.upto(window, self.published)?;
+        Ok(Stored { spent, latency })
+    }
+
+    /// Stores so many more messages. Returns how many per second.
+    pub(super) fn store(&mut self, messages: u64, window: usize) -> io::Result<f64> {
+        let start = Instant::now();
+        self.upto(window, self.published + messages)?;
+        Ok(messages as f64 / start.elapsed().as_secs_f64())
+    }
+
+    /// Waits until all that was published has also come to its publisher, for peers where it does, and hands back the
+    /// connections.
+    pub(super) fn received(mut self) -> io::Result<Client<S>> {
+        while self.delivered < self.published {
+            self.turn(0, 0)?;
+        }
+        Ok(self.client)
+    }
+
+    fn during(&mut self, window: usize, duration: Duration) -> io::Result<()> {
+        let end = Instant::now() + duration;
+        self.top_up_all(window, u64::MAX)?;
+        while Instant::now() < end {
+            self.turn(window, u64::MAX)?;
+        }
+        Ok(())
+    }
+
+    fn upto(&mut self, window: usize, total: u64) -> io::Result<()> {
+        self.top_up_all(window, total)?;
+        while self.stored < total {
+            self.turn(window, total)?;
+        }
+        Ok(())
+    }
+
+    fn top_up_all(&mut self, window: usize, total: u64) -> io::Result<()> {
+        self.progress = Instant::now();
+        (0..self.sent.len()).try_for_each(|index| self.top_up(index, window, total))
+    }
+
+    /// Fills a connection's window, as far as there may be so many messages.
+    fn top_up(&mut self, index: usize, window: usize, total: u64) -> io::Result<()> {
+        let (conn, sent) = (&mut self.client.conns[index], &mut self.sent[index]);
+        let now = Instant::now();
+        while sent.len() < window && self.published < total {
+            conn.publish(self.noise.next());
+            sent.push_back(now);
+            self.published += 1;
+        }
+        conn.flush()
+    }
+
+    fn turn(&mut self, window: usize, total: u64) -> io::Result<()> {
+        let Self { client, sent, stored, delivered, latency, progress, .. } = self;
+        // The clock is read once for each connection that is ready.
+        let mut read = (usize::MAX, Instant::now());
+        client.turn(Duration::from_millis(100), |index, event| {
+            if read.0 != index {
+                read = (index, Instant::now());
+                *progress = read.1;
+            }
+            match event {
+                Event::Stored => {
+                    let sent = sent[index].pop_front().ok_or_else(|| io::Error::other("an ack for nothing"))?;
+                    latency.saturating_record((read.1 - sent).as_nanos() as u64);
+                    *stored += 1;
+                }
+                Event::Delivery { .. } => *delivered += 1,
+                _ => {}
+            }
+            Ok(())
+        })?;
+        for ready in 0..self.client.ready.len() {
+            self.top_up(self.client.ready[ready], window, total)?;
+        }
+        if self.progress.elapsed() > STALL_LIMIT {
+            let Self { published, stored, delivered, .. } = self;
+            let what = format!("{stored} stored and {delivered} delivered of {published}");
+            return Err(io::Error::other(format!("nothing came for {STALL_LIMIT:?}, with {what}")));
+        }
+        Ok(())
+    }
+}
+
+/// What was stored in a measured time.
+pub(super) struct Stored {
+    /// What it cost.
+    pub(super) spent: Spent,
+    /// From publish to ack, once for each message.
+    pub(super) latency: Histogram<u64>,
+}
+
+impl Stored {
+    /// How many.
+    pub(super) fn messages(&self) -> f64 {
+        self.latency.len() as f64
+    }
+}
+
+/// Prepares the peer; the connection has to stay open.
+pub(super) fn setup<P: Peer>(peer: &P, server: &Server) -> io::Result<Client<P::Session>> {
+    let session = peer.session(u32::MAX >> 15, Role::Setup).ok_or_else(not_offered)?;
+    Client::connect(server.addr, [session], 1, Duration::from_secs(10))
+}
