@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     baseline::Kind,
     peers::Storage,
+    report::Show,
     scenario::{durable::Durable, fanout::Fanout, idle::Idle, replay::Replay},
 };
 
@@ -61,6 +62,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Show results of earlier runs as a page, as a picture or both.
+    Report(Show),
     /// Becomes a server that ends with the harness; the harness starts all of them so.
     #[command(hide = true)]
     Leash {
@@ -112,4 +115,7 @@ pub(crate) struct Common {
     /// Also write the results to this file, as JSON.
     #[arg(long, value_name = "FILE")]
     pub(crate) json: Option<PathBuf>,
+    /// Also write the results to this file, as a page with charts and tables.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }

@@ -15,8 +15,8 @@ use crate::cli::sanitize;
 /// shall be known soon.
 const FIRST_PATIENCE: Duration = Duration::from_secs(4);
 
-/// How long each of the others is tried for: a thousand at once may have to queue.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long each of the others is tried for, since a thousand at once may have to queue, and how long a join may take.
+const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Clients that connect at a time.
 const CONCURRENCY: usize = 64;
@@ -47,6 +47,7 @@ pub(crate) struct Seat {
 pub(crate) async fn gather(args: &Bench, cast: &Arc<Cast>, prefix: &str) -> anyhow::Result<Vec<Seat>> {
     let first = enter(args, cast, prefix, 0).await?;
     let demanded = args.durability.unwrap_or(first.room.joined().durability);
+    check(std::slice::from_ref(&first), cast, demanded)?;
     let bar = ProgressBar::new(cast.users.len() as u64);
     if let Ok(style) = indicatif::ProgressStyle::with_template("{wide_bar} {pos}/{len} clients") {
         bar.set_style(style);

@@ -27,6 +27,13 @@ pub(crate) struct Counts {
     pub(crate) delivered: u64,
 }
 
+/// Of nanoseconds, empty.
+pub(crate) fn latency_histogram() -> Histogram<u64> {
+    let (least, most) = LATENCY_BOUNDS;
+    #[expect(clippy::expect_used, reason = "the bounds are constants that a histogram takes")]
+    Histogram::new_with_bounds(least, most, LATENCY_DIGITS).expect("these bounds are valid")
+}
+
 /// Latencies of acks and deliveries, in nanoseconds.
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
@@ -38,10 +45,7 @@ pub(crate) struct Latencies {
 
 impl Latencies {
     fn new() -> Self {
-        let (least, most) = LATENCY_BOUNDS;
-        #[expect(clippy::expect_used, reason = "the bounds are constants that a histogram takes")]
-        let empty = Histogram::new_with_bounds(least, most, LATENCY_DIGITS).expect("these bounds are valid");
-        Self { ack: empty.clone(), delivery: empty }
+        Self { ack: latency_histogram(), delivery: latency_histogram() }
     }
 
     fn add(&mut self, other: &Self) {
@@ -81,6 +85,11 @@ impl Meter {
         u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
+    /// Whether what is due then is measured.
+    pub(crate) fn measures(&self, due: u64) -> bool {
+        due >= self.warm
+    }
+
     /// A client sent this many.
     pub(crate) fn sent(&self, client: usize, count: u64) {
         self.shard(client).counts.sent += count;
@@ -92,7 +101,7 @@ impl Meter {
         let mut shard = self.shard(client);
         shard.counts.acked += 1;
         shard.recent.ack.saturating_record(latency);
-        if due >= self.warm {
+        if self.measures(due) {
             shard.measured.ack.saturating_record(latency);
         }
     }
@@ -104,7 +113,7 @@ impl Meter {
         for &(due, came) in messages {
             let latency = came.saturating_sub(due);
             shard.recent.delivery.saturating_record(latency);
-            if due >= self.warm {
+            if self.measures(due) {
                 shard.measured.delivery.saturating_record(latency);
             }
         }

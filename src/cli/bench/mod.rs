@@ -37,6 +37,7 @@ use self::{
     member::{Duty, Outcome, Phase, Stage},
     meter::{Counts, Meter},
     options::{Bench, Cast},
+    pace::Paced,
     payload::Payloads,
     progress::Progress,
     summary::{LoadAsked, Measured, Place, Summary},
@@ -55,6 +56,12 @@ const NOT_RUN: u8 = 3;
 
 /// Open files besides the clients' connections: standard streams, the runtime's, libraries'.
 const FILES_BESIDES: u64 = 64;
+
+/// How long publishers may take after the end to send what was due before it.
+const CATCH_UP_LIMIT: Duration = Duration::from_secs(1);
+
+/// How often it is looked whether they have.
+const LOOK_EVERY: Duration = Duration::from_millis(5);
 
 /// How long acks may take to come after the last publish.
 const SETTLE_LIMIT: Duration = Duration::from_secs(40);
@@ -129,7 +136,7 @@ struct Run {
     /// Nothing more comes when all publishers have settled.
     settled: mpsc::Receiver<()>,
     members: JoinSet<Outcome>,
-    pacer: Option<tokio::task::JoinHandle<hdrhistogram::Histogram<u64>>>,
+    pacer: Option<tokio::task::JoinHandle<Paced>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -183,7 +190,7 @@ impl Run {
             };
         }
         let (to, after, cpu) = (self.stage.meter.now(), self.stage.meter.counts(), cpu_seconds() - cpu);
-        self.stop.store(true, Relaxed);
+        let late = self.catch_up(interrupted).await?;
         progress.say("waiting for the last acks");
         self.phase.send_replace(Phase::Settle);
         // What is not answered by then is told as that.
@@ -192,10 +199,6 @@ impl Run {
         self.phase.send_replace(Phase::Leave);
         let mut outcomes = self.members.join_all().await;
         outcomes.sort_by_key(|outcome| outcome.client);
-        let late = match self.pacer {
-            Some(pacer) => Some(pacer.await?),
-            None => None,
-        };
         progress.end();
         let counts = Counts {
             sent: after.sent - before.sent,
@@ -207,6 +210,23 @@ impl Run {
         let seconds = if seconds < 0.01 { 0.0 } else { seconds };
         let measured = Measured { seconds, counts, latencies: self.stage.meter.measured(), cpu, late };
         Ok((measured, outcomes, interrupted))
+    }
+}
+
+impl Run {
+    /// Lets the publishers send what was due last. Returns how late that was handed to them.
+    async fn catch_up(&mut self, interrupted: bool) -> anyhow::Result<Option<hdrhistogram::Histogram<u64>>> {
+        self.stop.store(interrupted, Relaxed);
+        let Some(pacer) = self.pacer.take() else { return Ok(None) };
+        let Paced { due, late } = pacer.await?;
+        let all_sent = async {
+            while self.stage.meter.counts().sent < due {
+                sleep(LOOK_EVERY).await;
+            }
+        };
+        // What is not sent by then is told as that.
+        let _ = timeout(CATCH_UP_LIMIT, all_sent).await;
+        Ok(Some(late))
     }
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Bench {
     pub(crate) publishers: Share,
 
     /// Messages a second over all publishers; 0 or `max`: as fast as the acks allow.
-    #[arg(long, value_name = "RATE", default_value = "max")]
+    #[arg(long, value_name = "RATE", default_value = "max", allow_hyphen_values = true)]
     pub(crate) rate: Rate,
 
     /// Messages that each publisher has in flight at most, 1 to 32.
@@ -249,7 +249,7 @@ mod tests {
         check_wrong("--publishers 0", "above 0 and at most 1");
         check_wrong("--publishers 120%", "100% lets every member publish");
         check_wrong("--rate fast", "`max` for as fast as it goes");
-        check_wrong("--rate -1", "--rate");
+        check_wrong("--rate -1", "0.001 to 10000000");
         check_wrong("--payload 8", "32 to 65536 bytes");
         check_wrong("--payload 200-100", "as 128 or 64-1024");
         check_wrong("--window 33", "32");

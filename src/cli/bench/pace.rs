@@ -14,7 +14,7 @@ use std::{
 use hdrhistogram::Histogram;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::meter::Meter;
+use super::meter::{Meter, latency_histogram};
 
 /// The longest sleep, so that a stop is noticed.
 const SLEEP_MAX: Duration = Duration::from_millis(50);
@@ -26,17 +26,24 @@ pub(crate) fn due(number: u64, rate: f64) -> u64 {
     nanos
 }
 
-/// Tells the publishers in turn what is due, until `end` or until `stop`. How late it was itself comes back, in
-/// nanoseconds: that much of each latency is the load generator's.
+/// What came of it.
+#[derive(Debug)]
+pub(crate) struct Paced {
+    /// Messages that were due.
+    pub(crate) due: u64,
+    /// How late they were handed out in the measured time, in nanoseconds: that much of each latency is our own.
+    pub(crate) late: Histogram<u64>,
+}
+
+/// Tells the publishers in turn what is due, until `end` or until `stop`.
 pub(crate) fn run(
     meter: &Meter,
     rate: f64,
     end: u64,
     stop: &Arc<AtomicBool>,
     publishers: &[UnboundedSender<u64>],
-) -> Histogram<u64> {
-    let mut late = meter.measured().ack;
-    late.reset();
+) -> Paced {
+    let mut paced = Paced { due: 0, late: latency_histogram() };
     for (number, publisher) in (0..).zip(publishers.iter().cycle()) {
         let due = due(number, rate);
         if due >= end {
@@ -50,11 +57,14 @@ pub(crate) fn run(
         if stop.load(Relaxed) {
             break;
         }
-        late.saturating_record(now.saturating_sub(due));
+        paced.due += 1;
+        if meter.measures(due) {
+            paced.late.saturating_record(now.saturating_sub(due));
+        }
         // A publisher that is gone has said why.
         let _ = publisher.send(due);
     }
-    late
+    paced
 }
 
 #[cfg(test)]
@@ -65,12 +75,12 @@ mod tests {
 
     #[test]
     fn messages_are_due_at_even_times_and_in_turn() {
-        let meter = Meter::start(0);
+        let meter = Meter::start(1_000_000);
         let (first, mut of_first) = unbounded_channel();
         let (second, mut of_second) = unbounded_channel();
-        let late = run(&meter, 1_000.0, 5_000_000, &Arc::default(), &[first, second]);
+        let paced = run(&meter, 1_000.0, 5_000_000, &Arc::default(), &[first, second]);
         assert!(meter.now() >= 4_000_000, "it waited for the last");
-        assert_eq!(late.len(), 5);
+        assert_eq!((paced.due, paced.late.len()), (5, 4));
         let take = |from: &mut tokio::sync::mpsc::UnboundedReceiver<u64>| {
             std::iter::from_fn(|| from.try_recv().ok()).collect::<Vec<_>>()
         };

@@ -157,7 +157,8 @@ impl Summary {
         } else {
             format!("{payload_least}-{payload_most}")
         };
-        format!("{clients} clients in {rooms} rooms, {publishers} publish: {rate}, {bytes} bytes each")
+        let s = if *rooms == 1 { "" } else { "s" };
+        format!("{clients} clients in {rooms} room{s}, {publishers} publish: {rate}, {bytes} bytes each")
     }
 
     fn wrong_in_words(&self) -> String {
@@ -208,7 +209,7 @@ impl fmt::Display for Summary {
         if self.rate_limited > 0 {
             writeln!(
                 f,
-                "The server's rate limit put {} sends off: it is that limit that was measured, not what the server can do.",
+                "The server's rate limit put {} sends off: rates and latencies say what it allows, not what the server can do.",
                 self.rate_limited
             )?;
         }
