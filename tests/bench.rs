@@ -5,6 +5,7 @@
 mod common;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     process::{Output, Stdio},
     time::{Duration, Instant},
@@ -80,6 +81,7 @@ async fn a_short_run_is_complete_to_the_last_message() {
         let [p50, p99, max] = ["p50", "p99", "max"].map(|name| ran.json[latency][name].as_f64().unwrap());
         assert!(0.0 < p50 && p50 <= p99 && p99 <= max, "{latency}: {}", ran.text());
     }
+    check_documented(&ran.json);
     engine.shutdown().await;
 }
 
@@ -289,4 +291,25 @@ async fn a_rate_limit_is_obeyed_and_told() {
     ran.check_counts(&[("sent", 100), ("acked", 100), ("retried", 1), ("rate_limited", 1)]);
     let waited = ran.json["ack_ms"]["max"].as_f64().unwrap();
     assert!(waited >= f64::from(RETRY_AFTER_MS), "latency counts from the time due: {}", ran.text());
+}
+
+/// The fields that a table of `benches/README.md` names in its first column.
+fn documented(section: &str) -> BTreeSet<String> {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/README.md");
+    let readme = std::fs::read_to_string(path).unwrap();
+    let text = readme.split(section).nth(1).unwrap_or_else(|| panic!("benches/README.md has no {section:?}"));
+    let rows = text.lines().skip_while(|line| !line.starts_with('|')).skip(2).take_while(|line| line.starts_with('|'));
+    rows.flat_map(|row| row.split('|').nth(1).unwrap().split('`').skip(1).step_by(2).map(str::to_owned)).collect()
+}
+
+#[track_caller]
+fn check_documented(json: &Value) {
+    let mut fields = BTreeSet::new();
+    for (name, value) in json.as_object().unwrap() {
+        fields.insert(name.clone());
+        let within = value.as_object().into_iter().flatten();
+        // By code, not by field.
+        fields.extend(within.filter(|_| name != "refused").map(|(field, _)| format!("{name}.{field}")));
+    }
+    assert_eq!(documented("### JSON of `parlor bench`"), fields);
 }
