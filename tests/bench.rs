@@ -169,6 +169,9 @@ async fn proxy(server: SocketAddr, fault: Fault, connection: usize, at: usize) -
         for number in 0.. {
             let (client, _) = listener.accept().await.unwrap();
             let server = TcpStream::connect(server).await.unwrap();
+            // Frames go out whole; to hold them back would be a fault of its own.
+            client.set_nodelay(true).unwrap();
+            server.set_nodelay(true).unwrap();
             let fault = (number == connection).then_some(fault);
             tokio::spawn(pass(client, server, fault, at));
         }

@@ -34,10 +34,10 @@ pub(super) const STYLE: &str = "text[fill=\"#1F2328\"]{fill:#e6edf3}";
 /// Pixels of a row, of a caption, and of the names.
 pub(super) const ROW: i32 = 22;
 pub(super) const CAPTION: i32 = 26;
-const NAMES: i32 = 118;
+const NAMES: i32 = 104;
 
 /// Room for a value behind the longest bar or whisker, in pixels.
-const VALUE: i32 = 84;
+const VALUE: i32 = 62;
 
 const FONT: &str = "sans-serif";
 
@@ -70,7 +70,7 @@ impl<'a> Bar<'a> {
 pub(super) fn draw(area: &Area<'_>, caption: &str, bars: &[Bar<'_>]) -> io::Result<()> {
     let (width, _) = area.dim_in_pixel();
     let width = i32::try_from(width).unwrap_or(i32::MAX);
-    write(area, caption, (0, CAPTION / 2), HPos::Left, 15, true, INK)?;
+    write(area, caption, (0, CAPTION / 2), HPos::Left, 14, true, INK)?;
     let longest = bars.iter().filter_map(|bar| bar.figure).map(|figure| figure.max).fold(0.0, f64::max);
     let room = f64::from((width - NAMES - VALUE).max(1));
     // Figures are at or above 0; where all are 0, no bar has a length.
@@ -81,7 +81,7 @@ pub(super) fn draw(area: &Area<'_>, caption: &str, bars: &[Bar<'_>]) -> io::Resu
     for (index, bar) in (0..).zip(bars) {
         let top = CAPTION + index * ROW;
         let middle = top + ROW / 2;
-        write(area, bar.name, (NAMES - 8, middle), HPos::Right, 14, bar.is_own(), INK)?;
+        write(area, bar.name, (NAMES - 8, middle), HPos::Right, 13, bar.is_own(), INK)?;
         let mut at = NAMES + 6;
         if let Some(figure) = bar.figure {
             let colour = if bar.is_own() { OWN } else { OTHER };
@@ -92,13 +92,13 @@ pub(super) fn draw(area: &Area<'_>, caption: &str, bars: &[Bar<'_>]) -> io::Resu
             }
             at = pixels(figure.max) + 6;
             let value = human(figure.median);
-            write(area, &value, (at, middle), HPos::Left, 14, bar.is_own(), INK)?;
+            write(area, &value, (at, middle), HPos::Left, 13, bar.is_own(), INK)?;
             at += 9 * i32::try_from(value.len()).unwrap_or(0);
         }
         match (bar.failed, bar.figure) {
             (0, Some(_)) => {}
-            (0, None) => write(area, "not measured", (at, middle), HPos::Left, 13, false, INK)?,
-            (count, _) => write(area, &format!("{count} failed"), (at, middle), HPos::Left, 13, true, FAILED)?,
+            (0, None) => write(area, "not measured", (at, middle), HPos::Left, 12, false, INK)?,
+            (count, _) => write(area, &format!("{count} failed"), (at, middle), HPos::Left, 12, true, FAILED)?,
         }
     }
     let bottom = CAPTION + ROW * i32::try_from(bars.len()).unwrap_or(0);
@@ -129,6 +129,8 @@ fn write(
     bold: bool,
     colour: RGBColor,
 ) -> io::Result<()> {
+    // The backend divides by this to get from the height of a font to its size.
+    let size = f64::from(size) * 1.24;
     let weight = if bold { FontStyle::Bold } else { FontStyle::Normal };
     let style = TextStyle::from((FONT, size, weight).into_font()).color(&colour).pos(Pos::new(side, VPos::Center));
     area.draw(&Text::new(text.to_owned(), at, style)).map_err(io::Error::other)

@@ -24,12 +24,19 @@ const ACKED: &str = "acked msgs/s";
 
 /// Pixels.
 const MARGIN: i32 = 20;
-const PANEL: i32 = 370;
-const GAP: i32 = 20;
-const HEAD: i32 = 56;
-const LINE: i32 = 18;
+const PANEL: i32 = 300;
+const GAP: i32 = 16;
+const HEAD: i32 = 52;
+const HEADING: i32 = 30;
+const NOTE: i32 = 18;
 
-/// One chart of the picture.
+/// Charts beside each other.
+struct Line<'a> {
+    heading: &'static str,
+    panels: Vec<Panel<'a>>,
+}
+
+/// One chart.
 struct Panel<'a> {
     caption: String,
     bars: Vec<Bar<'a>>,
@@ -40,23 +47,31 @@ struct Panel<'a> {
 /// # Errors
 /// If the runs have nothing for it.
 pub(crate) fn picture(runs: &[Run]) -> io::Result<String> {
-    let rows = [fanouts(runs, DELIVERIES, "more"), fanouts(runs, FANOUT_CPU, "less"), durables(runs)];
-    let rows: Vec<Vec<Panel<'_>>> = rows.into_iter().filter(|row| !row.is_empty()).collect();
+    let mut lines = vec![
+        Line { heading: "Fan-out: deliveries a second (more is better)", panels: fanouts(runs, DELIVERIES) },
+        Line {
+            heading: "Fan-out: server CPU seconds per million deliveries (less is better)",
+            panels: fanouts(runs, FANOUT_CPU),
+        },
+        Line { heading: "Durable publishing: acknowledged messages a second (more is better)", panels: durables(runs) },
+    ];
+    lines.retain(|line| !line.panels.is_empty());
     let Some(first) = runs.iter().find(|run| shape(run).is_some() || publishers(run).is_some()) else {
         return Err(io::Error::other("the picture needs results of fanout w1a, w1b, w1c or of durable at synced"));
     };
-    let heights: Vec<i32> = rows.iter().map(|row| height(row)).collect();
     let notes = [
         format!("{}.", first.conditions()),
-        "Medians; whiskers from the least to the most. Parlor stores every message, synced; in fan-outs the others store \
-         nothing. In durable publishing all do:"
+        "Medians; whiskers from the least to the most. In the fan-outs Parlor stores every message, synced, and the others \
+         store nothing."
             .to_owned(),
-        "redis appendfsync always, nats JetStream sync_interval always. raw-* are baselines without a protocol: raw-tokio \
-         stores nothing, raw-sync syncs each turn."
+        "In durable publishing all sync before they acknowledge: redis with appendfsync always, nats with JetStream's \
+         sync_interval always."
             .to_owned(),
+        "raw-* are baselines of the machine without a protocol: raw-tokio stores nothing, raw-sync syncs a file.".to_owned(),
     ];
     let width = 2 * MARGIN + 3 * PANEL + 2 * GAP;
-    let total = HEAD + heights.iter().map(|height| height + GAP).sum::<i32>() + LINE * 3 + MARGIN;
+    let notes_height = NOTE * i32::try_from(notes.len()).unwrap_or(0);
+    let total = HEAD + lines.iter().map(Line::height).sum::<i32>() + notes_height + MARGIN;
     let dark = chart::STYLE;
     let head = format!(
         "<style>.page{{fill:#fff}}@media (prefers-color-scheme:dark){{.page{{fill:#0d1117}}{dark}}}</style>\n\
@@ -64,36 +79,35 @@ pub(crate) fn picture(runs: &[Run]) -> io::Result<String> {
     );
     let label = "Parlor beside other systems: deliveries, server CPU per million deliveries, and durable publishes";
     chart::svg((width.unsigned_abs(), total.unsigned_abs()), label, &head, |area| {
-        chart::note(area, "Parlor beside other systems on one machine", (MARGIN, HEAD / 2), 21, true)?;
+        chart::note(area, "Parlor beside other systems on one machine", (MARGIN, HEAD / 2), 20, true)?;
         let mut top = HEAD;
-        for (row, height) in rows.iter().zip(&heights) {
-            for (column, panel) in (0..).zip(row) {
+        for line in &lines {
+            chart::note(area, line.heading, (MARGIN, top + HEADING / 2), 15, true)?;
+            for (column, panel) in (0..).zip(&line.panels) {
                 let left = MARGIN + column * (PANEL + GAP);
-                let place = area.clone().shrink((left, top), (PANEL, *height));
+                let place = area.clone().shrink((left, top + HEADING), (PANEL, line.height()));
                 chart::draw(&place, &panel.caption, &panel.bars)?;
             }
-            top += height + GAP;
+            top += line.height();
         }
         for (index, text) in (0..).zip(&notes) {
-            chart::note(area, text, (MARGIN, top + LINE / 2 + index * LINE), 13, false)?;
+            chart::note(area, text, (MARGIN, top + NOTE / 2 + index * NOTE), 12, false)?;
         }
         Ok(())
     })
 }
 
-fn height(row: &[Panel<'_>]) -> i32 {
-    let most = row.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
-    CAPTION + ROW * i32::try_from(most).unwrap_or(0)
+impl Line<'_> {
+    fn height(&self) -> i32 {
+        let most = self.panels.iter().map(|panel| panel.bars.len()).max().unwrap_or(0);
+        HEADING + CAPTION + ROW * i32::try_from(most).unwrap_or(0) + GAP
+    }
 }
 
-fn fanouts<'a>(runs: &'a [Run], figure: &str, better: &str) -> Vec<Panel<'a>> {
-    let panel = |(name, words): (&str, &str)| {
+fn fanouts<'a>(runs: &'a [Run], figure: &str) -> Vec<Panel<'a>> {
+    let panel = |(name, caption): (&str, &str)| {
         let run = runs.iter().find(|run| shape(run) == Some(name))?;
-        let figure_words = if figure == FANOUT_CPU { "CPU s per M deliveries" } else { figure };
-        Some(Panel {
-            caption: format!("{words}: {figure_words} ({better} is better)"),
-            bars: bars(run, &FANOUT_PEERS, figure),
-        })
+        Some(Panel { caption: caption.to_owned(), bars: bars(run, &FANOUT_PEERS, figure) })
     };
     SHAPES.into_iter().filter_map(panel).collect()
 }
@@ -102,8 +116,7 @@ fn durables(runs: &[Run]) -> Vec<Panel<'_>> {
     let panel = |count: u64| {
         let run = runs.iter().find(|run| publishers(run) == Some(count))?;
         let s = if count == 1 { "" } else { "s" };
-        let caption = format!("{count} durable publisher{s}: acked/s (more is better)");
-        Some(Panel { caption, bars: bars(run, &DURABLE_PEERS, ACKED) })
+        Some(Panel { caption: format!("{count} publisher{s}"), bars: bars(run, &DURABLE_PEERS, ACKED) })
     };
     PUBLISHERS.into_iter().filter_map(panel).collect()
 }
