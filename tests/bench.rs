@@ -1,6 +1,6 @@
 //! `parlor bench` over real sockets: exact counts of a sound server, and each fault of an unsound one by its name.
 #![cfg(feature = "cli")]
-#![allow(clippy::unwrap_used, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
 mod common;
 

@@ -23,13 +23,13 @@ const OWN: RGBColor = RGBColor(0xd9, 0x5f, 0x0e);
 const OTHER: RGBColor = RGBColor(0x7f, 0x9c, 0xb8);
 
 /// Whiskers, and the line where all bars begin.
-const LINE: RGBColor = RGBColor(0x6e, 0x77, 0x81);
+const LINE: RGBColor = RGBColor(0x3d, 0x44, 0x4d);
 
 /// What failed.
 const FAILED: RGBColor = RGBColor(0xd1, 0x24, 0x2f);
 
-/// The ink on a dark page.
-pub(super) const STYLE: &str = "text[fill=\"#1F2328\"]{fill:#e6edf3}";
+/// Ink and lines on a dark page.
+pub(super) const STYLE: &str = "text[fill=\"#1F2328\"]{fill:#e6edf3}polyline[stroke=\"#3D444D\"]{stroke:#d0d7de}";
 
 /// Pixels of a row, of a caption, and of the names.
 pub(super) const ROW: i32 = 22;

@@ -20,7 +20,7 @@ pub(crate) struct Progress {
 impl Progress {
     /// Begins to tell how a load of so many seconds goes.
     pub(crate) fn start(stage: Arc<Stage>, seconds: f64) -> Self {
-        let bar = ProgressBar::new(seconds.ceil().max(1.0) as u64);
+        let bar = ProgressBar::new(Duration::from_secs_f64(seconds.max(1.0)).as_secs());
         if let Ok(style) = ProgressStyle::with_template("{bar:20} {msg}") {
             bar.set_style(style);
         }
