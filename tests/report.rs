@@ -63,7 +63,7 @@ fn a_page_shows_values_skips_failures_and_conditions() {
     );
     check_has(&page, &["2 CPUs, Tin &lt;b&gt;Can&lt;/b&gt;, 2023-11-14T22:13:20Z", "Options: shape w1a"]);
     assert_eq!(page.matches("<svg ").count(), 1, "shares of CPU have no chart");
-    assert_eq!(page.matches("polyline").count(), 2 * 3 + 1, "whiskers of two peers, and the line where bars begin");
+    assert_eq!(page.matches("<polyline").count(), 2 * 3 + 1, "whiskers of two peers, and the line where bars begin");
 }
 
 #[test]

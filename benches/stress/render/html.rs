@@ -133,9 +133,9 @@ fn cell(figure: &Summary) -> String {
 /// All failures in full.
 fn words(out: &mut String, run: &Run) {
     for row in run.peers.iter().filter(|row| !row.failures.is_empty()) {
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<details open><summary class=\"failed\">{}: {} failed</summary><pre>{}</pre></details>\n",
+            "<details open><summary class=\"failed\">{}: {} failed</summary><pre>{}</pre></details>",
             escape(&row.peer),
             row.failures.len(),
             escape(&row.failures.join("\n"))
