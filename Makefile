@@ -11,7 +11,7 @@ help:
 	@echo "make test   run all tests (about five minutes)"
 	@echo "make long   run the long proofs: crashes under real load, many seeds (about half an hour)"
 	@echo "make lint   formatting, clippy and documentation, warnings denied"
-	@echo "make bench  measure Parlor under load, beside what else is installed (about ten minutes), then its parts"
+	@echo "make bench  install what Parlor is measured beside, measure all under load, make a report (about half an hour)"
 	@echo "make setup  install a C++ compiler and libclang where they are missing"
 
 setup:
@@ -48,33 +48,6 @@ lint: setup
 fmt:
 	$(CARGO) fmt --all
 
-# Results go to $(BENCH_OUT), a JSON file each; benches/README.md says how to read them.
-BENCH_OUT ?= $(TARGET)/bench
-# A folder of chat logs for the scenario chat, which is skipped without.
-BENCH_LOGS ?=
-STRESS = $(CARGO) bench --bench stress --
-
+# BENCH_OUT, BENCH_PEERS, BENCH_REPS and BENCH_SECS: see scripts/bench.sh. benches/README.md says how to read it.
 bench: setup
-	mkdir -p $(BENCH_OUT)
-	$(STRESS) fanout w1a --json $(abspath $(BENCH_OUT))/w1a.json
-	$(STRESS) fanout w1b --json $(abspath $(BENCH_OUT))/w1b.json
-	$(STRESS) fanout w1c --json $(abspath $(BENCH_OUT))/w1c.json
-	$(STRESS) fanout w1e --peers parlor-buffered,parlor-synced,raw-tokio,redis,nats,rumqttd \
-		--json $(abspath $(BENCH_OUT))/w1e.json
-	$(STRESS) durable --publishers 1 --json $(abspath $(BENCH_OUT))/durable-1.json
-	$(STRESS) durable --publishers 16 --json $(abspath $(BENCH_OUT))/durable-16.json
-	$(STRESS) durable --publishers 256 --peers parlor,raw-sync,redis,nats,nats-buffered \
-		--json $(abspath $(BENCH_OUT))/durable-256.json
-	$(STRESS) durable --publishers 16 --window 16 --json $(abspath $(BENCH_OUT))/durable-16x16.json
-	$(STRESS) durable --publishers 256 --storage buffered --json $(abspath $(BENCH_OUT))/buffered-256.json
-	$(STRESS) idle --json $(abspath $(BENCH_OUT))/idle.json
-	$(STRESS) idle --beats 30 --peers parlor,redis,nats --reps 1 --json $(abspath $(BENCH_OUT))/beats.json
-	$(STRESS) replay --storage buffered --json $(abspath $(BENCH_OUT))/replay.json
-	$(STRESS) joins --json $(abspath $(BENCH_OUT))/joins.json
-	$(STRESS) reconnects --json $(abspath $(BENCH_OUT))/reconnects.json
-	$(STRESS) rooms --json $(abspath $(BENCH_OUT))/rooms.json
-	$(STRESS) large --json $(abspath $(BENCH_OUT))/large.json
-	$(STRESS) growth --reps 1 --json $(abspath $(BENCH_OUT))/growth.json
-	$(STRESS) recovery --reps 1 --json $(abspath $(BENCH_OUT))/recovery.json
-	$(STRESS) chat $(if $(BENCH_LOGS),--logs "$(BENCH_LOGS)") --json $(abspath $(BENCH_OUT))/chat.json
-	$(CARGO) bench --bench core
+	CARGO="$(CARGO)" scripts/bench.sh

@@ -12,6 +12,7 @@ mod baseline;
 mod client;
 mod options;
 mod peers;
+mod render;
 mod report;
 mod run;
 mod scenario;
@@ -30,6 +31,7 @@ fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Leash { command } => server::leash(&command),
         Command::Baseline { kind, port } => baseline::serve(kind, port),
+        Command::Report(show) => report::show(&show),
         Command::Fanout { load, common } => run::run(load, common),
         Command::Durable { load, common } => run::run(load, common),
         Command::Idle { load, common } => run::run(load, common),

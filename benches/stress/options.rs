@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     baseline::Kind,
     peers::Storage,
+    report::Show,
     scenario::{
         chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, joins::Joins, large::Large,
         reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
@@ -127,6 +128,8 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Show results of earlier runs as a page, as a picture or both.
+    Report(Show),
     /// Becomes a server that ends with the harness; the harness starts all of them so.
     #[command(hide = true)]
     Leash {
@@ -181,4 +184,7 @@ pub(crate) struct Common {
     /// How often the scenario's clients beat.
     #[arg(skip)]
     pub(crate) beats: Option<Duration>,
+    /// Also write the results to this file, as a page with charts and tables.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
 }

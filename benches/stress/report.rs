@@ -1,18 +1,22 @@
-//! What a run found, as a Markdown table and as JSON. `benches/README.md` states the JSON's schema.
+//! What a run found: put together, and as a Markdown table.
 
-use std::{fmt::Write as _, fs, io, thread::available_parallelism};
+use std::{
+    fmt::Write as _,
+    fs, io,
+    path::PathBuf,
+    thread::available_parallelism,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
+use clap::Args;
 use serde::Serialize;
 
 use crate::{
     options::Common,
-    peers::Storage,
+    render::{self, Machine, Row, Run, SCHEMA, Summary, human},
     scenario::Scenario,
-    stats::{Figure, Summary, human, summarize},
+    stats::Figure,
 };
-
-/// Raised when a field changes its meaning or goes away.
-const SCHEMA: u32 = 1;
 
 /// What came of one peer.
 pub(crate) struct Outcome {
@@ -33,95 +37,103 @@ impl Outcome {
     }
 }
 
-/// A run of one scenario.
-#[derive(Serialize)]
-pub(crate) struct Report<'a, S> {
-    schema: u32,
-    parlor: &'static str,
-    scenario: &'static str,
-    title: String,
-    load: &'a S,
-    storage: Storage,
-    arbiters: Option<usize>,
-    warm_seconds: f64,
-    seconds: f64,
-    machine: Machine,
-    peers: Vec<Row<'a>>,
+/// Which results to show, and how.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct Show {
+    /// Results as `--json` wrote them, or folders of them.
+    #[arg(required = true, value_name = "DIR_OR_FILES")]
+    from: Vec<PathBuf>,
+    /// Write a page with charts and tables of all.
+    #[arg(long, value_name = "FILE", required_unless_present = "svg")]
+    html: Option<PathBuf>,
+    /// Write a picture of the fan-outs and of durable publishing at `synced`.
+    #[arg(long, value_name = "FILE")]
+    svg: Option<PathBuf>,
 }
 
-#[derive(Serialize)]
-struct Machine {
-    cpus: usize,
-    model: Option<String>,
-    kernel: Option<String>,
+/// Shows results of earlier runs.
+pub(crate) fn show(show: &Show) -> io::Result<()> {
+    let runs = render::read(&show.from)?;
+    if let Some(file) = &show.html {
+        fs::write(file, render::html(&runs)?)?;
+    }
+    if let Some(file) = &show.svg {
+        fs::write(file, render::picture(&runs)?)?;
+    }
+    Ok(())
 }
 
-#[derive(Serialize)]
-struct Row<'a> {
-    peer: &'a str,
-    skipped: Option<&'a str>,
-    failures: &'a [String],
-    figures: Vec<Summary>,
+/// Sums up a run.
+pub(crate) fn sum_up<S: Scenario + Serialize>(load: &S, common: &Common, outcomes: &[Outcome]) -> io::Result<Run> {
+    let row = |outcome: &Outcome| Row {
+        peer: outcome.peer.clone(),
+        skipped: outcome.skipped.clone(),
+        failures: outcome.failures.clone(),
+        figures: summarize(&outcome.repetitions),
+    };
+    Ok(Run {
+        schema: SCHEMA,
+        parlor: env!("CARGO_PKG_VERSION").to_owned(),
+        scenario: S::NAME.to_owned(),
+        title: load.title(),
+        load: serde_json::to_value(load)?,
+        storage: format!("{:?}", common.storage).to_lowercase(),
+        arbiters: common.arbiters,
+        warm_seconds: common.warm,
+        seconds: common.secs,
+        repetitions: common.reps,
+        measured_at: SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+        machine: this_machine(),
+        peers: outcomes.iter().map(row).collect(),
+    })
 }
 
-impl<'a, S: Scenario + Serialize> Report<'a, S> {
-    /// Sums up.
-    pub(crate) fn new(load: &'a S, common: &Common, outcomes: &'a [Outcome]) -> Self {
-        let row = |outcome: &'a Outcome| Row {
-            peer: &outcome.peer,
-            skipped: outcome.skipped.as_deref(),
-            failures: &outcome.failures,
-            figures: summarize(&outcome.repetitions),
+/// Writes what the user wants to keep.
+pub(crate) fn keep(run: &Run, common: &Common) -> io::Result<()> {
+    if let Some(path) = &common.json {
+        fs::write(path, format!("{}\n", serde_json::to_string_pretty(run)?))?;
+    }
+    if let Some(path) = &common.html {
+        fs::write(path, render::html(std::slice::from_ref(run))?)?;
+    }
+    Ok(())
+}
+
+/// A table: a row per peer, a column per figure, `median (min–max)`.
+pub(crate) fn markdown(run: &Run) -> String {
+    let mut out = format!("### {}: {} (storage {})\n\n", run.scenario, run.title, run.storage);
+    let columns = run.figure_names();
+    // Writing to a string cannot fail.
+    let _ = writeln!(out, "| peer | {} |\n|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
+    for row in &run.peers {
+        let cells = match (&row.skipped, &row.figures[..]) {
+            (Some(why), _) => format!("skipped: {why}"),
+            (None, []) => row.failures.first().map_or(String::new(), |why| format!("failed: {}", first_line(why))),
+            (None, _) => {
+                columns.iter().map(|name| row.figure(name).map_or(String::new(), cell)).collect::<Vec<_>>().join(" | ")
+            }
         };
-        Self {
-            schema: SCHEMA,
-            parlor: env!("CARGO_PKG_VERSION"),
-            scenario: S::NAME,
-            title: load.title(),
-            load,
-            storage: common.storage,
-            arbiters: common.arbiters,
-            warm_seconds: common.warm,
-            seconds: common.secs,
-            machine: Machine::this(),
-            peers: outcomes.iter().map(row).collect(),
-        }
+        let short = if row.failures.is_empty() || row.figures.is_empty() {
+            String::new()
+        } else {
+            format!(" ({} failed)", row.failures.len())
+        };
+        let _ = writeln!(out, "| {}{short} | {cells} |", row.peer);
     }
-
-    /// The whole of it, for programs.
-    pub(crate) fn json(&self) -> io::Result<String> {
-        let mut text = serde_json::to_string_pretty(self)?;
-        text.push('\n');
-        Ok(text)
-    }
-
-    /// A table: a row per peer, a column per figure, `median (min–max)`.
-    pub(crate) fn markdown(&self) -> String {
-        let storage = format!("{:?}", self.storage).to_lowercase();
-        let mut out = format!("### {}: {} (storage {storage})\n\n", self.scenario, self.title);
-        let columns: Vec<_> =
-            self.peers.iter().find(|row| !row.figures.is_empty()).map_or(Vec::new(), |row| names(&row.figures));
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, "| peer | {} |\n|---|{}", columns.join(" | "), "---|".repeat(columns.len()));
-        for row in &self.peers {
-            let cells = match (&row.skipped, &row.figures[..]) {
-                (Some(why), _) => format!("skipped: {why}"),
-                (None, []) => row.failures.first().map_or(String::new(), |why| format!("failed: {}", first_line(why))),
-                (None, figures) => figures.iter().map(cell).collect::<Vec<_>>().join(" | "),
-            };
-            let short = if row.failures.is_empty() || row.figures.is_empty() {
-                String::new()
-            } else {
-                format!(" ({} failed)", row.failures.len())
-            };
-            let _ = writeln!(out, "| {}{short} | {cells} |", row.peer);
-        }
-        out
-    }
+    out
 }
 
-fn names(figures: &[Summary]) -> Vec<&'static str> {
-    figures.iter().map(|figure| figure.name).collect()
+/// Sums up repetitions with the same figures.
+fn summarize(repetitions: &[Vec<Figure>]) -> Vec<Summary> {
+    let Some(first) = repetitions.first() else { return Vec::new() };
+    let column = |(index, figure): (usize, &Figure)| {
+        let values: Vec<f64> = repetitions.iter().map(|figures| figures[index].value).collect();
+        let mut sorted = values.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (min, median, max) = (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+        Summary { name: figure.name.to_owned(), median, min, max, values }
+    };
+    first.iter().enumerate().map(column).collect()
 }
 
 fn cell(figure: &Summary) -> String {
@@ -135,13 +147,11 @@ fn first_line(text: &str) -> &str {
     text.trim().lines().next().unwrap_or_default()
 }
 
-impl Machine {
-    fn this() -> Self {
-        let model = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
-            let line = text.lines().find(|line| line.starts_with("model name"))?;
-            Some(line.split_once(':')?.1.trim().to_owned())
-        });
-        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned());
-        Self { cpus: available_parallelism().map_or(1, usize::from), model, kernel }
-    }
+fn this_machine() -> Machine {
+    let model = fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| {
+        let line = text.lines().find(|line| line.starts_with("model name"))?;
+        Some(line.split_once(':')?.1.trim().to_owned())
+    });
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").ok().map(|text| text.trim().to_owned());
+    Machine { cpus: available_parallelism().map_or(1, usize::from), model, kernel }
 }

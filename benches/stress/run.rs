@@ -6,9 +6,10 @@ use crate::{
     baseline::Kind,
     options::Common,
     peers::{Ejabberd, Mqtt, Nats, Parlor, Peer, Raw, Redis, Storage},
-    report::{Outcome, Report},
+    render::human,
+    report::{self, Outcome},
     scenario::Scenario,
-    stats::{Figure, OTHERS, human},
+    stats::{Figure, OTHERS},
 };
 
 /// How often a repetition is tried for a quiet moment of the machine.
@@ -42,11 +43,9 @@ pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: C
         }
     }
     let failed: usize = outcomes.iter().map(|outcome| outcome.failures.len()).sum();
-    let report = Report::new(&scenario, &common, &outcomes);
-    println!("{}", report.markdown());
-    if let Some(path) = &common.json {
-        std::fs::write(path, report.json()?)?;
-    }
+    let found = report::sum_up(&scenario, &common, &outcomes)?;
+    println!("{}", report::markdown(&found));
+    report::keep(&found, &common)?;
     if failed > 0 { Err(io::Error::other(format!("{failed} repetitions failed"))) } else { Ok(()) }
 }
 

@@ -3,7 +3,6 @@
 use std::{io, time::Instant};
 
 use hdrhistogram::Histogram;
-use serde::Serialize;
 
 use crate::server::{Server, machine_cpu_seconds, own_cpu_seconds};
 
@@ -74,49 +73,4 @@ pub(crate) struct Figure {
 /// Puts a name on a value.
 pub(crate) fn figure(name: &'static str, value: f64) -> Figure {
     Figure { name, value }
-}
-
-/// One figure over all repetitions.
-#[derive(Clone, Debug, Serialize)]
-pub(crate) struct Summary {
-    /// What it is, with its unit.
-    pub(crate) name: &'static str,
-    /// The middle one; the upper of the two middle ones if there is an even number.
-    pub(crate) median: f64,
-    /// The least.
-    pub(crate) min: f64,
-    /// The most.
-    pub(crate) max: f64,
-    /// All, in the order in which they were measured.
-    pub(crate) values: Vec<f64>,
-}
-
-/// Sums up repetitions with the same figures.
-pub(crate) fn summarize(repetitions: &[Vec<Figure>]) -> Vec<Summary> {
-    let Some(first) = repetitions.first() else { return Vec::new() };
-    let column = |(index, figure): (usize, &Figure)| {
-        let values: Vec<f64> = repetitions.iter().map(|figures| figures[index].value).collect();
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        let (min, median, max) = (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
-        Summary { name: figure.name, median, min, max, values }
-    };
-    first.iter().enumerate().map(column).collect()
-}
-
-/// Three significant digits; thousands as `k`, millions as `M`.
-pub(crate) fn human(value: f64) -> String {
-    let (scaled, unit) = match value.abs() {
-        v if v >= 1e6 => (value / 1e6, "M"),
-        v if v >= 1e4 => (value / 1e3, "k"),
-        _ => (value, ""),
-    };
-    let decimals = match scaled.abs() {
-        v if v >= 100.0 => 0,
-        v if v >= 10.0 => 1,
-        v if v >= 1.0 => 2,
-        0.0 => 0,
-        _ => 3,
-    };
-    format!("{scaled:.decimals$}{unit}")
 }

@@ -5,6 +5,8 @@ use std::{net::SocketAddr, path::PathBuf, str::FromStr};
 use clap::{Parser, Subcommand};
 use parlor_protocol::Name;
 
+use super::bench::options::Bench;
+
 /// An embeddable chat engine: rooms with ordered, durable messages.
 #[derive(Debug, Parser)]
 #[command(name = "parlor", version)]
@@ -18,6 +20,7 @@ pub(crate) enum Command {
     Serve(Serve),
     Chat(Chat),
     Replay(Replay),
+    Bench(Bench),
 }
 
 /// Run a chat server.

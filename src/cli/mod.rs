@@ -1,9 +1,11 @@
-//! What the binary can do: `serve`, `chat`, `replay`. A user of the library like any other: nothing in here is needed to
+//! What the binary can do: `serve`, `chat`, `replay`, `bench`. A user of the library like any other: nothing in here is needed to
 //! embed Parlor.
 
 pub(crate) mod args;
+mod bench;
 mod chat;
 mod descriptors;
+mod faults;
 mod own_engine;
 mod replay;
 mod sanitize;
@@ -26,6 +28,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Serve(args) => runtime.block_on(serve::run(args)),
         Command::Chat(args) => runtime.block_on(chat::run(args)),
         Command::Replay(args) => runtime.block_on(replay::run(args)),
+        Command::Bench(args) => runtime.block_on(bench::run(args)),
     };
     runtime.shutdown_timeout(RUNTIME_STOP);
     outcome

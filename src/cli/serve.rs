@@ -31,7 +31,7 @@ pub(crate) async fn run(args: Serve) -> anyhow::Result<ExitCode> {
         config.data = data;
     }
     // As many as there may be; the engine refuses further clients by itself.
-    descriptors::ensure(256, "a server")?;
+    descriptors::ensure(256, "a server", "start it as a user who may have more")?;
     // Before the first client: from here on a signal means a clean end.
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -164,6 +164,8 @@ pub struct Stats {
     pub duplicates: u64,
     /// Times that live records jumped ahead and the client fetched what was missing.
     pub holes: u64,
+    /// Records that came of themselves after later ones.
+    pub late: u64,
     /// Gaps told to the application.
     pub gaps: u64,
     /// Connections that were welcomed, the first one included.
@@ -172,6 +174,8 @@ pub struct Stats {
     pub resends: u64,
     /// Publishes refused for the moment and to be sent again.
     pub refusals: u64,
+    /// How many of these because the server limits how fast one may send.
+    pub rate_limited: u64,
     /// From the last heartbeat to its answer; `None` before the first.
     pub round_trip: Option<Duration>,
 }

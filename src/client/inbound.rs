@@ -78,6 +78,7 @@ impl Inbound {
         if message.seq <= self.position || self.held.contains_key(&message.seq) {
             sink.stats.duplicates += 1;
         } else if message.seq == self.position + 1 {
+            sink.stats.late += u64::from(self.has_hole());
             self.advance(message, sink);
             self.drain(sink);
         } else {

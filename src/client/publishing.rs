@@ -107,6 +107,7 @@ impl State {
             let retry_after = Duration::from_millis(u64::from(error.retry_after_ms));
             let dropped = room.outbox.refused(nonce, now.at, retry_after, &mut self.rng);
             self.stats.refusals += 1;
+            self.stats.rate_limited += u64::from(error.code == Code::RateLimited);
             // Their own refusals are under way and mean nothing any more; their acks are known by nonce.
             for request in dropped {
                 self.answered(request);

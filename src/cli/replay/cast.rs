@@ -14,11 +14,11 @@ use tokio::{
 };
 
 use super::{
-    faults::Faults,
     member::{self, Cue, Part, Tally, Ticket},
     plan::{Action, RoomPlan, Step},
     stream::Totals,
 };
+use crate::cli::faults::Faults;
 
 /// The most messages that wait for their acks, over all rooms.
 pub(crate) const UNACKED_MAX: usize = 256;

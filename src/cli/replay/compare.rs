@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use bytes::Bytes;
 use parlor_protocol::{DeviceTag, Name, Nonce, Seq};
 
-use super::faults::Faults;
+use crate::cli::faults::Faults;
 
 /// A message as it was sent, in the order of the log.
 #[derive(Clone, Copy, Debug)]

@@ -23,10 +23,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{
-    faults::Faults,
-    stream::{Stream, Totals},
-};
+use super::stream::{Stream, Totals};
+use crate::cli::faults::Faults;
 
 /// How long a client waits for what it is still owed while nothing comes at all.
 const STALL: Duration = Duration::from_secs(60);

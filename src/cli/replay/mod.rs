@@ -5,7 +5,6 @@
 
 mod cast;
 mod compare;
-mod faults;
 mod irc;
 mod member;
 mod plan;
@@ -30,12 +29,11 @@ use parlor_protocol::{DeviceTag, Name, Seq};
 use self::{
     cast::{RoomOutcome, Stage},
     compare::Sent,
-    faults::Faults,
     member::Part,
     plan::{Planner, RoomPlan},
     report::Report,
 };
-use super::{args::Replay, descriptors, own_engine::OwnEngine};
+use super::{args::Replay, descriptors, faults::Faults, own_engine::OwnEngine};
 
 /// Open files besides the clients' connections: standard streams, the runtime's, libraries'.
 const FILES_BESIDES: usize = 64;
@@ -105,7 +103,11 @@ fn room_of(file: &Path) -> anyhow::Result<Name> {
 fn check_descriptors(plans: &[Arc<RoomPlan>], args: &Replay) -> anyhow::Result<()> {
     let clients: usize = plans.iter().map(|plan| plan.clients_at_once + args.readers).sum();
     let needed = if args.server.is_some() { clients } else { 2 * clients + FILES_OF_ENGINE } + FILES_BESIDES;
-    descriptors::ensure(needed as u64, &format!("a replay with {clients} clients at once"))
+    descriptors::ensure(
+        needed as u64,
+        &format!("a replay with {clients} clients at once"),
+        "replay fewer files at a time",
+    )
 }
 
 async fn replay(

@@ -27,6 +27,17 @@ fn a_hole_is_filled_before_what_came_behind_it() {
     assert_eq!(lab.received(), [(3, 3), (4, 4), (5, 5), (6, 6)]);
     assert!(lab.kinds().is_empty(), "whole again");
     assert_eq!((lab.state.stats().holes, lab.state.stats().gaps, lab.position().1), (1, 0, 6));
+    assert_eq!(lab.state.stats().late, 0, "what was fetched did not come late");
+}
+
+#[test]
+fn records_that_change_places_are_put_right_and_counted() {
+    let mut lab = Lab::joined();
+    for seq in [1, 3, 2, 4] {
+        lab.deliver(seq);
+    }
+    assert_eq!(lab.received(), [(1, 1), (2, 2), (3, 3), (4, 4)]);
+    assert_eq!((lab.state.stats().holes, lab.state.stats().late), (1, 1));
 }
 
 #[test]

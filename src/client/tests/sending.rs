@@ -90,6 +90,7 @@ fn a_refusal_in_the_middle_goes_back_to_it() {
     lab.ack(&last[0], 6);
     let outcomes = lab.outcomes();
     assert_eq!(outcomes, [(1, Ok(1)), (4, Ok(2)), (2, Ok(3)), (3, Ok(4)), (5, Ok(5)), (6, Ok(6))]);
+    assert_eq!(lab.state.stats().rate_limited, 1, "what is held back because of it does not count");
 }
 
 #[test]

@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# Installs the systems that Parlor is measured beside, where it can: redis, nats, mosquitto and ejabberd through apt,
+# rumqttd through cargo. What was there before is not touched, and no service that comes with a package is started, now
+# or at the next boot. What cannot be installed is said, and the benches skip it by name.
+set -uo pipefail
+
+# What Debian calls the program, its package and its services.
+programs=(redis-server nats-server mosquitto ejabberdctl)
+packages=(redis-server nats-server mosquitto ejabberd)
+declare -A services=(
+    [redis-server]="redis-server"
+    [nats-server]="nats-server"
+    [mosquitto]="mosquitto"
+    [ejabberd]="ejabberd epmd.socket epmd.service"
+)
+
+have() { PATH="$PATH:/usr/sbin:/usr/local/sbin:/usr/local/bin:$HOME/.cargo/bin" command -v "$1" >/dev/null; }
+installed() { [ "$(dpkg-query -W -f '${Status}' "$1" 2>/dev/null)" = "install ok installed" ]; }
+
+missing=()
+for index in "${!programs[@]}"; do
+    have "${programs[$index]}" || missing+=("${packages[$index]}")
+done
+
+install_packages() {
+    local sudo=() policy=/usr/sbin/policy-rc.d had_epmd=no package service
+    if [ "$(id -u)" -ne 0 ]; then
+        command -v sudo >/dev/null || { echo "not installed, for want of root and sudo: ${missing[*]}" >&2; return; }
+        sudo=(sudo)
+    fi
+    installed erlang-base && had_epmd=yes
+    # Packages of Debian ask this whether they may start their service. Somebody else's answer stays.
+    local ours=no
+    if [ ! -e "$policy" ]; then
+        ours=yes
+        printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null
+        "${sudo[@]}" chmod +x "$policy"
+        trap '"${sudo[@]}" rm -f "$policy"' EXIT
+    fi
+    "${sudo[@]}" apt-get update
+    for package in "${missing[@]}"; do
+        # One by one: a package that this system does not have must not keep the others away.
+        if ! "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "$package"; then
+            echo "not installed: $package" >&2
+            continue
+        fi
+        for service in ${services[$package]}; do
+            case "$service" in epmd.*) [ "$had_epmd" = no ] || continue ;; esac
+            if [ -d /run/systemd/system ]; then
+                "${sudo[@]}" systemctl disable --now "$service" >/dev/null 2>&1
+            elif [ -x "/etc/init.d/$service" ]; then
+                "${sudo[@]}" "/etc/init.d/$service" stop >/dev/null 2>&1
+                "${sudo[@]}" update-rc.d "$service" disable >/dev/null 2>&1
+            fi
+        done
+    done
+    if [ "$ours" = yes ]; then
+        "${sudo[@]}" rm -f "$policy"
+        trap - EXIT
+    fi
+}
+
+if [ ${#missing[@]} -gt 0 ]; then
+    if command -v apt-get >/dev/null; then
+        echo "to be installed, without their services: ${missing[*]}"
+        install_packages
+    else
+        echo "not installed, for want of apt: ${missing[*]}" >&2
+    fi
+fi
+
+if ! have rumqttd; then
+    echo "to be installed with cargo: rumqttd"
+    "${CARGO:-cargo}" install rumqttd --version 0.20.0 --no-default-features --locked || echo "not installed: rumqttd" >&2
+fi
+exit 0
