@@ -67,4 +67,6 @@ bench: setup
 	$(STRESS) durable --publishers 256 --storage buffered --json $(abspath $(BENCH_OUT))/buffered-256.json
 	$(STRESS) idle --json $(abspath $(BENCH_OUT))/idle.json
 	$(STRESS) replay --storage buffered --json $(abspath $(BENCH_OUT))/replay.json
+	$(STRESS) inprocess --json $(abspath $(BENCH_OUT))/inprocess.json
+	$(STRESS) inprocess --members 10000 --json $(abspath $(BENCH_OUT))/inprocess-fanout.json
 	$(CARGO) bench --bench core

@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand};
 use crate::{
     baseline::Kind,
     peers::Storage,
-    scenario::{durable::Durable, fanout::Fanout, idle::Idle, replay::Replay},
+    scenario::{durable::Durable, fanout::Fanout, idle::Idle, inprocess::InProcess, replay::Replay},
 };
 
 /// Parlor and other systems under the same load, in turn.
@@ -48,6 +48,15 @@ pub(crate) enum Command {
         /// The load.
         #[command(flatten)]
         load: Idle,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Subscribers within the engine's own process, all on one CPU; Parlor only, and `memory` only.
+    Inprocess {
+        /// The load.
+        #[command(flatten)]
+        load: InProcess,
         /// What all scenarios take.
         #[command(flatten)]
         common: Common,

@@ -4,6 +4,7 @@ pub(crate) mod durable;
 pub(crate) mod fanout;
 mod flight;
 pub(crate) mod idle;
+pub(crate) mod inprocess;
 pub(crate) mod replay;
 mod traffic;
 
