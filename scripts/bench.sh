@@ -47,6 +47,8 @@ stress reconnects reconnects
 stress rooms rooms
 stress large large
 stress chat chat ${BENCH_LOGS:+--logs "$BENCH_LOGS"}
+stress inprocess inprocess
+stress inprocess-fanout inprocess --members 10000
 stress growth growth --reps 1
 stress recovery recovery --reps 1
 # A new scenario has its line here.

@@ -102,7 +102,7 @@ impl Engine {
             store: store.clone(),
             clock: Arc::new(SystemClock { start: Instant::now() }),
             limits: Arc::new(config.limits.clone()),
-            beats: config.beats,
+            beats: Arc::new(config.beats),
             create_at_join: config.create_at_join.then_some(config.room_defaults),
             router: Router::default(),
         });

@@ -18,7 +18,7 @@ pub struct Shared {
     /// What may be held.
     pub limits: Arc<Limits>,
     /// How often clients beat.
-    pub beats: BeatIntervals,
+    pub beats: Arc<BeatIntervals>,
     /// How a join creates a room that is not there; `None` if it does not.
     pub create_at_join: Option<RoomOptions>,
     /// Who is online.

@@ -54,7 +54,9 @@ impl Router {
 
     /// A session began.
     pub(crate) fn insert(&self, user: Name, presence: Presence) {
-        self.shard(&user).write().entry(user).or_default().push(presence);
+        let mut shard = self.shard(&user).write();
+        // Most users have one.
+        shard.entry(user).or_insert_with(|| Vec::with_capacity(1)).push(presence);
     }
 
     /// A session ended.

@@ -75,7 +75,7 @@ impl Engine {
             store: store.clone(),
             clock: clock.clone(),
             limits: Arc::new(Limits::default()),
-            beats,
+            beats: beats.into(),
             create_at_join: Some(RoomOptions { durability }),
             router: Router::default(),
         });

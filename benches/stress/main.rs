@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         Command::Fanout { load, common } => run::run(load, common),
         Command::Durable { load, common } => run::run(load, common),
         Command::Idle { load, common } => run::run(load, common),
+        Command::Inprocess { load, common } => run::run(load, common),
         Command::Replay { load, common } => run::run(load, common),
         Command::Joins { load, common } => run::run(load, common),
         Command::Reconnects { load, common } => run::run(load, common),

@@ -9,8 +9,8 @@ use crate::{
     peers::Storage,
     report::Show,
     scenario::{
-        chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, joins::Joins, large::Large,
-        reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
+        chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, inprocess::InProcess, joins::Joins,
+        large::Large, reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
     },
 };
 
@@ -52,6 +52,15 @@ pub(crate) enum Command {
         /// The load.
         #[command(flatten)]
         load: Idle,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Subscribers within the engine's own process, all on one CPU; Parlor only, and `memory` only.
+    Inprocess {
+        /// The load.
+        #[command(flatten)]
+        load: InProcess,
         /// What all scenarios take.
         #[command(flatten)]
         common: Common,

@@ -15,7 +15,7 @@
 //! kind of frame as hex beside its fields.
 //!
 //! The layers, each in its own file: [`frame`] finds frames in a stream of bytes, [`codec`] turns bodies into messages
-//! and back, [`message`] holds the messages, [`code`] the errors and closes, [`id`] the names and numbers.
+//! and back, [`message`] holds the messages, [`peek`] reads records in bulk, [`code`] the errors and closes, [`id`] the names and numbers.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
 pub mod code;
@@ -24,6 +24,7 @@ pub mod error;
 pub mod frame;
 pub mod id;
 pub mod message;
+pub mod peek;
 pub mod version;
 
 pub use code::{Advice, Code};

@@ -108,10 +108,16 @@ struct Connection {
     lagging: VecDeque<RoomNumber>,
     pulls: usize,
     pending: VecDeque<Pending>,
+    /// At least the highest number among those, so that a new one is known as such without a look at all.
+    newest: u32,
+    /// How many of those are fetches.
+    fetches: usize,
     /// Publishes that were refused for now: later ones of the room are held back.
     held: Vec<Held>,
     /// Its session waits for the socket before it handles more.
     unheard: bool,
+    /// A tick looks at it.
+    watched: bool,
     closing: Closing,
 }
 
@@ -171,6 +177,8 @@ pub struct State {
     serial: u64,
     /// Slots with something to write, each once.
     dirty: VecDeque<u32>,
+    /// Connections whose socket refuses something, or for which publishes are held back: all that a tick has to look at.
+    watched: Vec<Conn>,
     /// Pulls that the store could not serve, to be tried again.
     retries: Vec<(Conn, RoomNumber)>,
     pending: usize,
@@ -188,6 +196,7 @@ impl State {
             rooms: FxHashMap::default(),
             serial: 0,
             dirty: VecDeque::new(),
+            watched: Vec::new(),
             retries: Vec::new(),
             pending: 0,
             effects: VecDeque::new(),
@@ -226,8 +235,9 @@ impl State {
     /// Whether a request of this number waits for an answer.
     #[must_use]
     pub fn is_pending(&self, conn: Conn, request: u32) -> bool {
-        self.connection(conn)
-            .is_some_and(|connection| connection.pending.iter().any(|pending| pending.request == request))
+        self.connection(conn).is_some_and(|connection| {
+            request <= connection.newest && connection.pending.iter().any(|pending| pending.request == request)
+        })
     }
 
     /// Whether requests of this connection are still taken: it has not had its last frame.
@@ -256,8 +266,11 @@ impl State {
             lagging: VecDeque::new(),
             pulls: 0,
             pending: VecDeque::new(),
+            newest: 0,
+            fetches: 0,
             held: Vec::new(),
             unheard: false,
+            watched: false,
             closing: Closing::Open,
         });
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
@@ -354,7 +367,9 @@ impl State {
             connection.blocked_since = None;
         } else if progressed || connection.blocked_since.is_none() {
             connection.blocked_since = Some(now_mono);
+            self.watch(conn);
         }
+        let Some(connection) = self.connection_mut(conn) else { return };
         if connection.outbound.bytes() <= low {
             if std::mem::take(&mut connection.unheard) {
                 self.effects.push_back(Effect::Answered(conn));
@@ -376,28 +391,41 @@ impl State {
             }
             self.pull_lagging(conn);
         }
-        let hold_until = now_mono + self.limits.hold_back_ms;
-        for (_, connection) in &mut self.connections {
-            connection.held.retain_mut(|held| *held.until.get_or_insert(hold_until) > now_mono);
+        for conn in std::mem::take(&mut self.watched) {
+            self.look_at(conn, now_mono);
         }
-        let overdue = |connection: &Connection| {
-            let patience = match connection.closing {
-                Closing::Closed => self.limits.close_linger_ms,
-                Closing::Open | Closing::WhenAnswered(..) => self.limits.slow_reader_ms,
-            };
-            connection.blocked_since.is_some_and(|since| now_mono >= since + patience)
-        };
-        let slow = self.connections.iter().filter(|(_, connection)| overdue(connection));
-        let slow: Vec<(Conn, bool)> = slow
-            .map(|(slot, connection)| (self.conn(slot, connection), connection.closing == Closing::Closed))
-            .collect();
-        for (conn, closed) in slow {
-            if closed {
-                self.effects.push_back(Effect::Kill(conn));
-            } else {
-                self.close(conn, 0, Code::SlowReader, "nothing was read for too long: join again with the position", 0);
-                self.on_written(conn, true, now_mono);
-            }
+    }
+
+    /// Ends what is over for a watched connection, which stays watched while there is something to watch.
+    fn look_at(&mut self, conn: Conn, now_mono: u64) {
+        let hold_until = now_mono + self.limits.hold_back_ms;
+        let (slow_reader_ms, close_linger_ms) = (self.limits.slow_reader_ms, self.limits.close_linger_ms);
+        let Some(connection) = self.connection_mut(conn) else { return };
+        connection.watched = false;
+        connection.held.retain_mut(|held| *held.until.get_or_insert(hold_until) > now_mono);
+        let closed = connection.closing == Closing::Closed;
+        let patience = if closed { close_linger_ms } else { slow_reader_ms };
+        let (blocked, holds) = (connection.blocked_since, !connection.held.is_empty());
+        if blocked.is_some() || holds {
+            self.watch(conn);
+        }
+        if !blocked.is_some_and(|since| now_mono >= since + patience) {
+            return;
+        }
+        if closed {
+            self.effects.push_back(Effect::Kill(conn));
+        } else {
+            self.close(conn, 0, Code::SlowReader, "nothing was read for too long: join again with the position", 0);
+            self.on_written(conn, true, now_mono);
+        }
+    }
+
+    /// Has the next tick look at a connection.
+    fn watch(&mut self, conn: Conn) {
+        if let Some(connection) = self.connection_mut(conn)
+            && !std::mem::replace(&mut connection.watched, true)
+        {
+            self.watched.push(conn);
         }
     }
 

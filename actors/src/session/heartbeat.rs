@@ -3,7 +3,7 @@
 //! Each beat's ack grants the next interval. A client that misses beats is asked to beat more often, so that its death
 //! is noticed sooner while its line is bad, and less often again once it keeps its word.
 
-use std::collections::VecDeque;
+use std::sync::Arc;
 
 use parlor_protocol::message::Network;
 
@@ -40,8 +40,8 @@ impl Default for BeatIntervals {
     }
 }
 
-/// Beats kept: three intervals.
-const BEATS_KEPT: usize = 4;
+/// Intervals whose misses count.
+const INTERVALS_KEPT: usize = 3;
 
 /// Grants that may pass without any frame before the lease ends.
 const GRANTS_PER_LEASE: u64 = 3;
@@ -49,40 +49,41 @@ const GRANTS_PER_LEASE: u64 = 3;
 /// A session's beats.
 #[derive(Debug)]
 pub struct Heartbeat {
-    intervals: BeatIntervals,
+    intervals: Arc<BeatIntervals>,
     network: Network,
-    /// The newest beats: when each came, and what it was granted.
-    beats: VecDeque<(u64, u32)>,
+    /// When the newest beat came.
+    newest: u64,
+    /// What it was granted.
+    grant_ms: u32,
+    /// How many beats were missed in each of the last intervals, the newest first.
+    missed: [u32; INTERVALS_KEPT],
 }
 
 impl Heartbeat {
     /// A session that begins now; the hello counts as a beat.
     #[must_use]
-    pub fn new(intervals: BeatIntervals, network: Network, now_mono: u64) -> Self {
-        let base = intervals.base(network);
-        Self { intervals, network, beats: VecDeque::from([(now_mono, base)]) }
+    pub fn new(intervals: impl Into<Arc<BeatIntervals>>, network: Network, now_mono: u64) -> Self {
+        let intervals = intervals.into();
+        let grant_ms = intervals.base(network);
+        Self { intervals, network, newest: now_mono, grant_ms, missed: [0; INTERVALS_KEPT] }
     }
 
     /// A beat came: the next grant, in milliseconds.
     pub fn on_beat(&mut self, network: Option<Network>, now_mono: u64) -> u32 {
         self.network = network.unwrap_or(self.network);
-        self.beats.push_back((now_mono, 0));
-        if self.beats.len() > BEATS_KEPT {
-            self.beats.pop_front();
-        }
-        let times = self.beats.iter().zip(self.beats.iter().skip(1));
-        let missed = times.map(|((from, grant), (to, _))| self.intervals.missed(*grant, to - from)).sum();
-        let grant = self.intervals.granted(self.network, missed);
-        if let Some(newest) = self.beats.back_mut() {
-            newest.1 = grant;
-        }
-        grant
+        let missed = self.intervals.missed(self.grant_ms, now_mono - self.newest);
+        self.missed.rotate_right(1);
+        self.missed[0] = u32::try_from(missed).unwrap_or(u32::MAX);
+        let missed = self.missed.iter().map(|missed| u64::from(*missed)).sum();
+        self.newest = now_mono;
+        self.grant_ms = self.intervals.granted(self.network, missed);
+        self.grant_ms
     }
 
     /// The grant in force, in milliseconds.
     #[must_use]
     pub fn grant_ms(&self) -> u32 {
-        self.beats.back().map_or(self.intervals.least_ms, |(_, grant)| *grant)
+        self.grant_ms
     }
 
     /// How long the session lives behind its client's last frame, in milliseconds.

@@ -34,9 +34,8 @@ pub struct Session {
     local: Local,
     conn: Conn,
     device: DeviceKey,
-    hello: Hello,
-    /// Taken when the supervisor is told.
-    presence: Option<Presence>,
+    /// What only its beginning needs; taken then.
+    opening: Option<Box<(Hello, Presence)>>,
     signals: SessionSignals,
     /// Whole frames that are not handled yet.
     backlog: VecDeque<Bytes>,
@@ -79,8 +78,8 @@ impl Session {
         let shared = local.shared();
         let heartbeat = Heartbeat::new(shared.beats.clone(), hello.network, now.mono_ms);
         let state = State::new(conn, device.clone(), heartbeat, &shared.limits, now);
-        let (presence, backlog) = (Some(presence), VecDeque::new());
-        Self { state, local, conn, device, hello, presence, signals, backlog, resolved: None }
+        let opening = Some(Box::new((hello, presence)));
+        Self { state, local, conn, device, opening, signals, backlog: VecDeque::new(), resolved: None }
     }
 
     fn now(&self) -> Now {
@@ -94,6 +93,8 @@ impl Session {
 
     /// Handles frames until they end, or too many wait for answers or too many answers for the client.
     fn work(&mut self, ctx: &mut Context<Self>) {
+        // One look at the clock for all of them.
+        let now = self.now();
         while let Some(frames) = self.backlog.front_mut() {
             if !self.local.takes(self.conn) {
                 break; // Closed meanwhile: what is carried out now could not be answered.
@@ -109,7 +110,8 @@ impl Session {
             // The link hands over whole frames only.
             let mut frame = frames.split_to(HEADER_BYTES + len as usize);
             let (reused, body) = (self.local.is_pending(self.conn, request), frame.split_off(HEADER_BYTES));
-            self.input(Input::Frame { kind, request, reused, body }, ctx);
+            self.state.handle(now, Input::Frame { kind, request, reused, body });
+            self.run(ctx);
         }
         self.backlog = VecDeque::new();
         self.signals.turn_ends(false);
@@ -152,14 +154,14 @@ impl Session {
         self.local.beat(self.conn, positions);
     }
 
-    fn welcome(&self) {
+    fn welcome(&self, hello: &Hello) {
         let limits = &self.local.shared().limits;
         let welcome = Welcome {
-            version: self.hello.version,
+            version: hello.version,
             features: 0,
             server_time: self.now().unix_ms,
             grant_ms: self.state.grant_ms(),
-            token: self.hello.token,
+            token: hello.token,
             resumed: false,
             device_tag: self.device.tag,
             limits: WireLimits {
@@ -172,7 +174,7 @@ impl Session {
             modules: List::default(),
             extensions: Extensions::default(),
         };
-        self.local.send(self.conn, self.hello.request, &welcome);
+        self.local.send(self.conn, hello.request, &welcome);
     }
 }
 
@@ -180,11 +182,12 @@ impl Actor for Session {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        if let Some(presence) = self.presence.take() {
+        if let Some(opening) = self.opening.take() {
+            let (hello, presence) = *opening;
             let (device, session) = (self.device.clone(), ctx.address());
             self.local.supervisor().do_send(ToSupervisor::Opened { device, presence, session });
+            self.welcome(&hello);
         }
-        self.welcome();
         self.local.arm(self.conn, self.state.deadline());
     }
 }
@@ -217,13 +220,14 @@ impl Handler<ToSession> for Session {
             ToSession::Replaced => self.input(Input::Replaced, ctx),
             ToSession::Disconnected => ctx.stop(),
         }
+        self.state.rest();
     }
 }
 
 impl Drop for Session {
     /// Whatever the session ends of. Runs while unwinding: must not panic.
     fn drop(&mut self) {
-        if self.presence.is_none() {
+        if self.opening.is_none() {
             let (device, conn) = (self.device.clone(), self.conn);
             self.local.supervisor().do_send(ToSupervisor::Closed { device, conn });
         }

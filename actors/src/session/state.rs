@@ -3,15 +3,13 @@
 //! In: [`handle`](State::handle). Out: [`poll`](State::poll), until it says `None`. Answers that rooms give do not pass
 //! here: a relay hands them to the connection.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use parlor_protocol::{
     Code, DecodeError, Kind, Name, RoomNumber,
     message::{self, JoinFrom, PUBLISH_SILENT, Position, RecordKind},
 };
-
-use rustc_hash::FxHashMap;
 
 use super::heartbeat::Heartbeat;
 use crate::{
@@ -127,7 +125,15 @@ pub enum Effect {
     },
 }
 
-/// A session.
+/// A join that is not answered.
+#[derive(Debug)]
+struct Joining {
+    request: u32,
+    name: Name,
+    from: JoinFrom,
+}
+
+/// A session. Most of them do nothing most of the time, so that it owns little then; see [`rest`](Self::rest).
 #[derive(Debug)]
 pub struct State {
     conn: Conn,
@@ -137,10 +143,9 @@ pub struct State {
     heartbeat: Heartbeat,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
-    rooms: FxHashMap<RoomNumber, Name>,
-    joining: HashMap<u32, (Name, JoinFrom)>,
-    /// The names of both.
-    names: HashSet<Name>,
+    /// In the order of their numbers.
+    rooms: Vec<(RoomNumber, Name)>,
+    joining: Vec<Joining>,
     effects: VecDeque<Effect>,
 }
 
@@ -155,9 +160,8 @@ impl State {
             rooms_max: limits.rooms_per_session_max,
             heartbeat,
             last_frame: now.mono_ms,
-            rooms: FxHashMap::default(),
-            joining: HashMap::new(),
-            names: HashSet::new(),
+            rooms: Vec::new(),
+            joining: Vec::new(),
             effects: VecDeque::new(),
         }
     }
@@ -179,7 +183,7 @@ impl State {
         match input {
             Input::Frame { kind, request, reused, body } => {
                 self.last_frame = now.mono_ms;
-                if reused || self.joining.contains_key(&request) {
+                if reused || self.joining.iter().any(|joining| joining.request == request) {
                     // Two answers under one number could not be told apart, by nobody.
                     return self.close(
                         Code::MalformedFrame,
@@ -204,6 +208,22 @@ impl State {
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// Gives back what only work needs, when there is none.
+    pub fn rest(&mut self) {
+        if self.effects.is_empty() {
+            self.effects = VecDeque::new();
+        }
+    }
+
+    fn is_joined(&self, room: RoomNumber) -> bool {
+        self.rooms.binary_search_by_key(&room, |(number, _)| *number).is_ok()
+    }
+
+    /// Whether a room of this name is joined, or being joined.
+    fn has(&self, name: &Name) -> bool {
+        self.rooms.iter().any(|(_, joined)| joined == name) || self.joining.iter().any(|joining| joining.name == *name)
     }
 
     fn on_frame(&mut self, now: Now, kind: u16, request: u32, body: &Bytes) {
@@ -239,12 +259,12 @@ impl State {
                 return Ok(());
             }
         };
-        if self.names.len() >= self.rooms_max as usize {
+        if self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
             self.error(request, Code::TooManyRooms, format!("a session may join {} rooms", self.rooms_max));
-        } else if !self.names.insert(name.clone()) {
+        } else if self.has(&name) {
             self.error(request, Code::AlreadyJoined, format!("room {name:?} is joined already"));
         } else {
-            self.joining.insert(request, (name.clone(), join.from));
+            self.joining.push(Joining { request, name: name.clone(), from: join.from });
             self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Join }));
             self.effects.push_back(Effect::Resolve { request, name });
         }
@@ -252,9 +272,9 @@ impl State {
     }
 
     fn on_resolved(&mut self, request: u32, room: Result<RoomNumber, (Code, &'static str)>) {
-        match (room, self.joining.get(&request)) {
-            (Ok(room), Some((_, from))) => {
-                let join = Join { conn: self.conn, request, device: self.device.clone(), from: *from };
+        match (room, self.joining.iter().find(|joining| joining.request == request)) {
+            (Ok(room), Some(joining)) => {
+                let join = Join { conn: self.conn, request, device: self.device.clone(), from: joining.from };
                 self.effects.push_back(Effect::Join(room, join));
             }
             (Err((code, message)), Some(_)) => self.effects.push_back(Effect::Refuse { request, code, message }),
@@ -263,21 +283,29 @@ impl State {
     }
 
     fn on_join_ended(&mut self, request: u32, room: Option<(RoomNumber, Name)>) {
-        let Some((name, _)) = self.joining.remove(&request) else { return };
-        match room {
-            Some((room, name)) => drop(self.rooms.insert(room, name)),
-            None => drop(self.names.remove(&name)),
+        let Some(at) = self.joining.iter().position(|joining| joining.request == request) else { return };
+        self.joining.swap_remove(at);
+        if self.joining.is_empty() {
+            self.joining = Vec::new();
+        }
+        let Some((room, name)) = room else { return };
+        if self.rooms.is_empty() {
+            self.rooms.reserve_exact(1); // Mostly it stays at one.
+        }
+        match self.rooms.binary_search_by_key(&room, |(number, _)| *number) {
+            Ok(at) => self.rooms[at].1 = name,
+            Err(at) => self.rooms.insert(at, (room, name)),
         }
     }
 
     fn on_leave(&mut self, request: u32, body: &Bytes) -> Result<(), DecodeError> {
         let leave: message::Leave<'_> = parlor_protocol::decode(body)?;
-        match self.rooms.remove(&leave.room) {
-            Some(name) => {
-                self.names.remove(&name);
+        match self.rooms.binary_search_by_key(&leave.room, |(number, _)| *number) {
+            Ok(at) => {
+                self.rooms.remove(at);
                 self.effects.push_back(Effect::Leave { request, room: leave.room });
             }
-            None => self.not_joined(request, leave.room),
+            Err(_) => self.not_joined(request, leave.room),
         }
         Ok(())
     }
@@ -286,7 +314,7 @@ impl State {
         let publish: message::Publish<'_> = parlor_protocol::decode(body)?;
         let room = publish.room;
         let max = self.payload_bytes_max;
-        if !self.rooms.contains_key(&room) {
+        if !self.is_joined(room) {
             self.not_joined(request, room);
         } else if publish.payload.len() > max as usize {
             let text = format!("the payload has {} bytes, at most {max} are allowed", publish.payload.len());
@@ -321,7 +349,7 @@ impl State {
 
     fn on_fetch(&mut self, request: u32, body: &Bytes) -> Result<(), DecodeError> {
         let fetch: message::Fetch<'_> = parlor_protocol::decode(body)?;
-        if self.rooms.contains_key(&fetch.room) {
+        if self.is_joined(fetch.room) {
             let message::Fetch { room, start, direction, limit, .. } = fetch;
             let fetch = Fetch { conn: self.conn, request, start, direction, limit };
             self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Fetch }));

@@ -17,6 +17,9 @@ impl Timers {
 
     /// Takes everybody whose deadline has come.
     pub fn expire(&mut self, now: u64) -> Vec<u32> {
+        if self.due.first().is_none_or(|(at, _)| *at > now) {
+            return Vec::new();
+        }
         let later = self.due.split_off(&(now + 1, 0));
         std::mem::replace(&mut self.due, later).into_iter().map(|(_, slot)| slot).collect()
     }

@@ -8,6 +8,7 @@ mod flight;
 mod follow;
 pub(crate) mod growth;
 pub(crate) mod idle;
+pub(crate) mod inprocess;
 pub(crate) mod joins;
 pub(crate) mod large;
 mod payload;

@@ -274,7 +274,8 @@ fn a_turn_that_does_not_end_is_committed_in_pieces() {
         room.ann(1, nonce, &[]);
     }
     let told = room.handle(Input::Publish(publish("ann", 0, 1, most, "x")));
-    assert!(told[0].starts_with(&format!("0: batch 1 {most}, ")), "{told:?}");
+    let batch: String = (1..=most).map(|seq| format!(" {seq}")).collect();
+    assert!(told[0].starts_with(&format!("0: batch{batch}, ")), "{told:?}");
     room.ann(2, most + 1, &[]);
     let next = most + 1;
     room.check(Input::EndOfTurn, &[&format!("0: batch {next}, #2 stored at {next}")]);

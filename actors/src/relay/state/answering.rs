@@ -1,5 +1,7 @@
 //! Requests that wait for an answer: taken, held back, answered, refused.
 
+use std::collections::VecDeque;
+
 use parlor_protocol::{
     Advice, Code, Extensions, Nonce, RoomNumber,
     message::{Ack, Durability, Error},
@@ -12,6 +14,8 @@ impl State {
     /// A request is on its way to a channel or the supervisor.
     pub fn begin(&mut self, conn: Conn, pending: Pending) {
         if let Some(connection) = self.connection_mut(conn) {
+            connection.newest = connection.newest.max(pending.request);
+            connection.fetches += usize::from(pending.asks == Asks::Fetch);
             connection.pending.push_back(pending);
             self.pending += 1;
         }
@@ -32,8 +36,9 @@ impl State {
         let Some(connection) = self.connection_mut(conn) else { return true };
         connection.unheard = connection.outbound.bytes() > bytes_max;
         // Pages are large: few may be on their way at a time, so that what comes at once is bounded, too.
-        let fetches = connection.pending.iter().filter(|pending| pending.asks == Asks::Fetch).count();
-        !connection.unheard && connection.pending.len() < pending_max as usize && fetches < FETCHES_PER_CONNECTION_MAX
+        !connection.unheard
+            && connection.pending.len() < pending_max as usize
+            && connection.fetches < FETCHES_PER_CONNECTION_MAX
     }
 
     /// Whether a pending publish may go to its channel: not before one that was refused for now has come again. Only the
@@ -107,10 +112,17 @@ impl State {
     pub(super) fn end(&mut self, conn: Conn, request: u32, meant: impl Fn(&Pending) -> bool) -> Option<Pending> {
         let connection = self.connection_mut(conn)?;
         let at = connection.pending.iter().position(|pending| pending.request == request && meant(pending))?;
-        let ended = connection.pending.remove(at);
+        let ended = connection.pending.remove(at)?;
+        connection.fetches -= usize::from(ended.asks == Asks::Fetch);
+        if connection.pending.is_empty() {
+            connection.newest = 0;
+            if ended.asks == Asks::Join {
+                connection.pending = VecDeque::new(); // It may only listen from now on.
+            }
+        }
         self.pending -= 1;
         self.effects.push_back(Effect::Answered(conn));
-        ended
+        Some(ended)
     }
 
     pub(super) fn hold(&mut self, conn: Conn, room: RoomNumber, nonce: Nonce) {
@@ -124,5 +136,6 @@ impl State {
             Some(held) => *held = Held { room, nonce, until: None },
             None => connection.held.push(Held { room, nonce, until: None }),
         }
+        self.watch(conn);
     }
 }

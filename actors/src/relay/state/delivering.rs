@@ -49,6 +49,9 @@ impl State {
         let index = entry.subscribers.len() as u32;
         entry.subscribers.push(Subscriber { slot: conn.slot, standing, cursor });
         if let Some(connection) = self.connection_mut(conn) {
+            if connection.rooms.is_empty() {
+                connection.rooms.reserve_exact(1); // Mostly it stays at one.
+            }
             connection.rooms.push((room, index));
             if standing == Standing::Lagging {
                 connection.lagging.push_back(room);

@@ -512,3 +512,45 @@ fn connections_that_are_gone_get_nothing_and_their_places_are_used_again() {
     relay.news(FromChannel::Answer { conn: bob, request: 2, frame: out.freeze() }, &["answered 0"]);
     assert_eq!(relay.reads(bob), "2");
 }
+
+#[test]
+fn an_idle_connection_costs_a_tick_nothing_and_owns_little() {
+    let mut relay = relay();
+    let (ann, bob) = (relay.live("ann", 0), relay.live("bob", 0));
+    relay.reads(ann);
+    relay.tick(200, &[]);
+    assert!(relay.state.watched.is_empty());
+    let idle = relay.state.connection(ann).unwrap();
+    assert_eq!((idle.rooms.capacity(), idle.pending.capacity(), idle.lagging.capacity()), (1, 0, 0));
+    relay.news(batch(1, 1, 50), &[]);
+    relay.write(bob, false);
+    relay.write(bob, false);
+    assert_eq!(relay.state.watched, [bob], "once, however often its socket refuses");
+    relay.tick(200, &[]);
+    assert_eq!(relay.state.watched, [bob], "for as long as that lasts");
+    relay.reads(bob);
+    relay.tick(200, &[]);
+    assert!(relay.state.watched.is_empty());
+}
+
+#[test]
+fn numbers_of_requests_need_not_rise() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 0);
+    for request in [7, 3, 9, 5] {
+        assert!(!relay.state.is_pending(ann, request));
+        relay.begin(ann, request, Asks::Publish(u64::from(request)));
+        assert!(relay.state.is_pending(ann, request));
+    }
+    for request in [9, 3, 7] {
+        relay.news(refused(ann, request, Code::TooLarge), &["answered 0"]);
+        assert!(!relay.state.is_pending(ann, request) && relay.state.is_pending(ann, 5));
+    }
+    for request in 10..14 {
+        assert!(relay.state.may_ask(ann));
+        relay.begin(ann, request, Asks::Fetch);
+    }
+    assert!(!relay.state.may_ask(ann), "four fetches are enough");
+    relay.news(refused(ann, 11, Code::Busy), &["answered 0"]);
+    assert!(relay.state.may_ask(ann));
+}

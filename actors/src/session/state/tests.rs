@@ -191,3 +191,31 @@ fn a_number_is_not_used_again_before_its_answer() {
     session
         .check(Input::Frame { kind: Kind::Goodbye as u16, request: 5, reused: true, body }, &["close MalformedFrame"]);
 }
+
+#[test]
+fn a_session_that_rests_owns_its_rooms_alone() {
+    let mut session = session().joined();
+    session.state.rest();
+    let state = &session.state;
+    assert_eq!((state.rooms.capacity(), state.joining.capacity(), state.effects.capacity()), (1, 0, 0));
+}
+
+#[test]
+fn rooms_are_found_whatever_the_order_of_their_joins() {
+    let mut session = session();
+    for (request, room, name) in [(1, 9, "nine"), (2, 3, "three")] {
+        session.join(request, name, &[&format!("#{request} begins to Join"), &format!("#{request} resolve {name}")]);
+        let joined = Some((RoomNumber(room), name.parse().unwrap()));
+        session.check(Input::JoinEnded { request, room: joined }, &[]);
+    }
+    session.join(5, "five", &["#5 TooManyRooms"]);
+    for room in [3, 9] {
+        let leave = Leave { room: RoomNumber(room), extensions: Extensions::default() };
+        session.frame(6, &leave, &[&format!("#6 leave {room}")]);
+        session.frame(7, &leave, &["#7 NotJoined"]);
+        if room == 3 {
+            session.join(8, "nine", &["#8 AlreadyJoined"]);
+        }
+    }
+    session.join(8, "three", &["#8 begins to Join", "#8 resolve three"]);
+}
