@@ -17,20 +17,23 @@ declare -A services=(
 have() { PATH="$PATH:/usr/sbin:/usr/local/sbin:/usr/local/bin:$HOME/.cargo/bin" command -v "$1" >/dev/null; }
 installed() { [ "$(dpkg-query -W -f '${Status}' "$1" 2>/dev/null)" = "install ok installed" ]; }
 
+# How to become root, and what Debian's packages ask whether they may start their service.
+sudo=()
+policy=/usr/sbin/policy-rc.d
+
 missing=()
 for index in "${!programs[@]}"; do
     have "${programs[$index]}" || missing+=("${packages[$index]}")
 done
 
 install_packages() {
-    local sudo=() policy=/usr/sbin/policy-rc.d had_epmd=no package service
+    local had_epmd=no ours=no package service
     if [ "$(id -u)" -ne 0 ]; then
         command -v sudo >/dev/null || { echo "not installed, for want of root and sudo: ${missing[*]}" >&2; return; }
         sudo=(sudo)
     fi
     installed erlang-base && had_epmd=yes
-    # Packages of Debian ask this whether they may start their service. Somebody else's answer stays.
-    local ours=no
+    # Somebody else's answer stays.
     if [ ! -e "$policy" ]; then
         ours=yes
         printf '#!/bin/sh\nexit 101\n' | "${sudo[@]}" tee "$policy" >/dev/null

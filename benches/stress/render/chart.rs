@@ -76,7 +76,9 @@ pub(super) fn draw(area: &Area<'_>, caption: &str, bars: &[Bar<'_>]) -> io::Resu
     // Figures are at or above 0; where all are 0, no bar has a length.
     let pixels = |value: f64| {
         let share = if longest > 0.0 { (value / longest).clamp(0.0, 1.0) } else { 0.0 };
-        NAMES + (room * share).round() as i32
+        #[expect(clippy::cast_possible_truncation, reason = "at most the chart's width")]
+        let bar = (room * share).round() as i32;
+        NAMES + bar
     };
     for (index, bar) in (0..).zip(bars) {
         let top = CAPTION + index * ROW;
