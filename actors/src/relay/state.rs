@@ -409,7 +409,7 @@ impl State {
         if blocked.is_some() || holds {
             self.watch(conn);
         }
-        if !blocked.is_some_and(|since| now_mono >= since + patience) {
+        if blocked.is_none_or(|since| now_mono < since + patience) {
             return;
         }
         if closed {
