@@ -781,10 +781,11 @@ fn ten_thousand_bad_connections_leave_nothing_behind() {
     let served = Served::start(&folder.path().join("data"), Some(&file), loopback());
     Runtime::new().unwrap().block_on(async {
         let mut neighbour = Neighbour::move_in(served.address).await;
-        many_go_wrong(served.address, 0..2_000).await;
+        // So many, until the allocator has what the busiest moment needs.
+        many_go_wrong(served.address, 0..6_000).await;
         neighbour.round().await;
         let before = served.resident_bytes();
-        many_go_wrong(served.address, 2_000..12_000).await;
+        many_go_wrong(served.address, 6_000..16_000).await;
         neighbour.round().await;
         match before.zip(served.resident_bytes()) {
             Some((before, after)) => {

@@ -178,8 +178,16 @@ impl<S: Socket> Inbound<S> {
                 return Poll::Pending;
             }
             if !link.reads() {
-                // A closed connection reads nothing, but has to notice that its client is gone.
-                return if link.closed() { self.poll_gone(cx) } else { Poll::Pending };
+                if link.closed() {
+                    // It reads nothing, but has to notice that its client is gone.
+                    return self.poll_gone(cx);
+                }
+                // Mostly there is nothing more, and the socket wakes this task before the session has to.
+                let left = self.unseen || self.broken.is_some() || !self.partial.is_empty();
+                if left || self.socket.poll_readable(cx).is_ready() {
+                    link.await_turn();
+                }
+                return Poll::Pending;
             }
             if let Some(broken) = self.broken.take() {
                 let (code, message) = *broken;

@@ -9,7 +9,10 @@ use std::{
 
 use bytes::Bytes;
 use parlor_actors::outbound::{Outbound, Wire};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
 
 /// The buffer that all links of a thread read into.
 const SCRATCH_BYTES: usize = 64 << 10;
@@ -25,6 +28,11 @@ pub trait Socket: Wire + 'static {
     /// # Errors
     /// If the far end is gone, also at the end of what it sent.
     fn poll_read<T>(&self, cx: &mut Context<'_>, take: impl FnOnce(Chunk<'_>) -> T) -> Poll<io::Result<T>>;
+
+    /// Whether there may be something to read. `Pending` if there is nothing: then the link is woken when there is.
+    fn poll_readable(&self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
+    }
 
     /// Says that nothing more will be written.
     ///
@@ -68,6 +76,14 @@ impl<S> Stream<S> {
     /// A connection over this stream.
     pub fn new(stream: S) -> Self {
         Self(RefCell::new(stream))
+    }
+}
+
+impl Stream<TcpStream> {
+    /// See [`Socket::poll_readable`].
+    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        // An error is something to read, too.
+        self.0.borrow().poll_read_ready(cx).map(drop)
     }
 }
 

@@ -53,6 +53,8 @@ pub(super) struct Signals {
     blocked: Cell<bool>,
     /// The session has frames that it has not handled yet.
     busy: Cell<bool>,
+    /// The link has something for the session when that is no longer busy.
+    awaited: Cell<bool>,
     /// The session has frames that wait for answers to others.
     held: Cell<bool>,
     finish: Cell<bool>,
@@ -165,7 +167,7 @@ impl SessionSignals {
     pub(crate) fn turn_ends(&self, held: bool) {
         self.signals.held.set(held);
         self.signals.busy.set(held);
-        if !held {
+        if !held && self.signals.awaited.replace(false) {
             self.signals.wake();
         }
     }
@@ -196,6 +198,11 @@ impl Link {
     #[must_use]
     pub fn reads(&self) -> bool {
         !self.signals.busy.get() && !self.signals.finish.get() && !self.local.draining()
+    }
+
+    /// Wants to be woken when the session has handled what came before.
+    pub fn await_turn(&self) {
+        self.signals.awaited.set(true);
     }
 
     /// Whether the last frame is on its way, so that nothing more is read.
