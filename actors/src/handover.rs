@@ -18,7 +18,7 @@ use crate::{
 
 /// The most appends that are handed over together: the writer begins with the first of a long turn while the arbiter is
 /// still busy with the rest.
-const APPENDS_MAX: usize = 64;
+const APPENDS_MAX: usize = 16;
 
 /// Where an arbiter's channels and the writer meet. Its locks are held for moments.
 pub(crate) struct Handover {
