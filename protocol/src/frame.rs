@@ -35,6 +35,7 @@ pub struct Header {
 
 impl Header {
     /// Reads a header; any 12 bytes are one.
+    #[inline]
     #[must_use]
     pub fn from_bytes(bytes: &[u8; HEADER_BYTES]) -> Self {
         let [l0, l1, l2, l3, k0, k1, f0, f1, r0, r1, r2, r3] = *bytes;
@@ -69,6 +70,7 @@ macro_rules! kinds {
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
             /// The kind with this number, if version 1 knows it.
+            #[inline]
             #[must_use]
             pub fn from_wire(number: u16) -> Option<Self> {
                 match number {
@@ -119,12 +121,14 @@ kinds! {
 
 impl Kind {
     /// Whether clients send it (servers send the others).
+    #[inline]
     #[must_use]
     pub fn is_request(self) -> bool {
         self as u16 & 1 == 0
     }
 
     /// The longest body of this kind, in bytes, where a message's payload may have `payload_bytes_max`.
+    #[inline]
     #[must_use]
     pub fn body_bytes_max(self, payload_bytes_max: u32) -> u32 {
         match self {
@@ -149,6 +153,7 @@ pub struct Frame<'a> {
 
 impl Frame<'_> {
     /// Bytes of the buffer that the frame takes, header and body.
+    #[inline]
     #[must_use]
     pub fn size(&self) -> usize {
         HEADER_BYTES + self.body.len()
@@ -162,6 +167,7 @@ impl Frame<'_> {
 ///
 /// # Errors
 /// If the header is one that `body_bytes_max` refuses, or its length is above what it allows.
+#[inline]
 pub fn split(
     input: &[u8],
     body_bytes_max: impl FnOnce(&Header) -> Result<u32, FrameError>,
@@ -188,10 +194,12 @@ pub fn request_body_max(header: &Header, payload_bytes_max: u32) -> Result<u32, 
 ///
 /// # Errors
 /// If servers do not send such frames.
+#[inline]
 pub fn answer_body_max(header: &Header) -> Result<u32, FrameError> {
     expected(header, |kind| !kind.is_request(), PAYLOAD_BYTES_MAX)
 }
 
+#[inline]
 fn expected(header: &Header, takes: impl Fn(Kind) -> bool, payload_bytes_max: u32) -> Result<u32, FrameError> {
     let Header { kind, flags, .. } = *header;
     if flags & 0xff00 != 0 {

@@ -53,9 +53,13 @@ fn plain(body: &[u8]) -> Option<Glance<'_>> {
     }
     fields.skip()?; // device_tag
     fields.skip()?; // nonce
-    fields.skip_16()?; // kind
-    fields.skip()?; // refers_to
-    fields.skip()?; // expires
+    if let [0, 0, 0, rest @ ..] = fields.0 {
+        fields.0 = rest; // A message that changes nothing and stays: most are.
+    } else {
+        fields.skip_16()?; // kind
+        fields.skip()?; // refers_to
+        fields.skip()?; // expires
+    }
     fields.skip()?; // count
     fields.skip_16()?; // content_type
     let payload = fields.bytes()?;
@@ -68,7 +72,7 @@ struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     /// A number of up to 64 bits.
-    #[inline]
+    #[inline(always)]
     fn number(&mut self) -> Option<u64> {
         let (&first, rest) = self.0.split_first()?;
         let (value, rest) = match first {
@@ -82,27 +86,32 @@ impl<'a> Fields<'a> {
         Some(value)
     }
 
-    /// Passes over a number of up to 64 bits.
-    #[inline]
+    /// Passes over a number of up to 64 bits. Written as branches, which a processor foretells, where a table of widths
+    /// would have each field wait for the one before it.
+    #[inline(always)]
     fn skip(&mut self) -> Option<()> {
-        let bytes = match *self.0.first()? {
-            0..=250 => 1,
-            251 => 3,
-            252 => 5,
-            253 => 9,
+        self.0 = match self.0 {
+            [0..=250, rest @ ..] => rest,
+            [253, _, _, _, _, _, _, _, _, rest @ ..] => rest,
+            [252, _, _, _, _, rest @ ..] => rest,
+            [251, _, _, rest @ ..] => rest,
             _ => return None,
         };
-        self.0 = self.0.get(bytes..)?;
         Some(())
     }
 
     /// Passes over a number of up to 16 bits.
-    #[inline]
+    #[inline(always)]
     fn skip_16(&mut self) -> Option<()> {
-        if *self.0.first()? > 251 { None } else { self.skip() }
+        self.0 = match self.0 {
+            [0..=250, rest @ ..] => rest,
+            [251, _, _, rest @ ..] => rest,
+            _ => return None,
+        };
+        Some(())
     }
 
-    #[inline]
+    #[inline(always)]
     fn bytes(&mut self) -> Option<&'a [u8]> {
         let len = usize::try_from(self.number()?).ok()?;
         let (bytes, rest) = self.0.split_at_checked(len)?;

@@ -30,6 +30,9 @@ use super::{
 /// How long to wait when the system refuses to accept, for want of descriptors mostly.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 
+/// Clients that may wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 4_096;
+
 /// Connections beyond the limit that may be told so at a time; further ones are dropped without a word.
 const REFUSED_MAX: usize = 1_024;
 
@@ -43,7 +46,7 @@ pub fn listen(
     gate: Gate,
     stop: watch::Receiver<bool>,
 ) -> io::Result<SocketAddr> {
-    let listener = std::net::TcpListener::bind(address)?;
+    let listener = bind(address)?;
     listener.set_nonblocking(true)?;
     let local = listener.local_addr()?;
     let accepting = fleet.clone();
@@ -51,6 +54,17 @@ pub fn listen(
         actix_rt::spawn(accept(listener, accepting, gate, stop));
     });
     Ok(local)
+}
+
+/// As `TcpListener::bind`, which lets 128 clients wait to be accepted: of a storm of thousands, most would come again only
+/// after their first second without an answer.
+fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None)?;
+    #[cfg(unix)] // Elsewhere it would let another process take the same port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
 }
 
 async fn accept(listener: std::net::TcpListener, fleet: Arc<Fleet>, gate: Gate, mut stop: watch::Receiver<bool>) {

@@ -172,6 +172,15 @@ impl Page {
 
 fn answers(db: &Db, room: RoomNumber, device: &DeviceKey) -> Result<Vec<Answer>, StoreError> {
     let prefix = schema::answers_prefix(room, device);
+    // Slots are filled from 0, so a device without that one has none: the filters say so without reading a block.
+    if db
+        .rocks()
+        .get_pinned_cf(db.family(Family::Answers), [prefix.as_slice(), &[0]].concat())
+        .map_err(failed)?
+        .is_none()
+    {
+        return Ok(Vec::new());
+    }
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(prefix.as_slice());
     // Slots are one byte; nothing but them lies between these bounds, and so at most 256 keys.

@@ -13,7 +13,8 @@ use crate::port::{Answer, DeviceKey};
 /// store: then the store has all of it. A room without a store keeps the windows of some devices that left.
 #[derive(Debug)]
 pub struct Devices<Waiting> {
-    devices: HashMap<DeviceKey, Device<Waiting>>,
+    /// Boxed, so that the table has little to copy and to leave behind when it grows.
+    devices: HashMap<DeviceKey, Box<Device<Waiting>>>,
     /// Devices that left, oldest first, of a room without a store.
     absent: VecDeque<DeviceKey>,
     /// How many of those are kept; `None` in a room with a store.
@@ -49,14 +50,14 @@ impl<Waiting> Devices<Waiting> {
             Entry::Vacant(entry) => {
                 // Where there is no store, an unknown device has no answers.
                 let window = self.absent_max.map(|_| Window::default());
-                entry.insert(Device {
+                entry.insert(Box::new(Device {
                     window,
                     loading: false,
                     held: None,
                     pending: 0,
                     attached: 1,
                     waiting: Vec::new(),
-                });
+                }));
             }
         }
         self.wants_load(key)
@@ -130,7 +131,7 @@ impl<Waiting> Devices<Waiting> {
 
     /// The device, if it is attached or has records on their way.
     pub fn device(&mut self, key: &DeviceKey) -> Option<&mut Device<Waiting>> {
-        self.devices.get_mut(key)
+        self.devices.get_mut(key).map(Box::as_mut)
     }
 
     /// How many are remembered.
@@ -156,7 +157,7 @@ impl<Waiting> Devices<Waiting> {
         {
             // It may have come back since, or stand in the queue again, or will when its records are committed.
             let idle = |device: &Device<Waiting>| device.attached == 0 && device.pending == 0;
-            if !self.absent.contains(&oldest) && self.devices.get(&oldest).is_some_and(idle) {
+            if !self.absent.contains(&oldest) && self.devices.get(&oldest).is_some_and(|device| idle(device)) {
                 self.devices.remove(&oldest);
             }
         }

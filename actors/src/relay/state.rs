@@ -172,7 +172,8 @@ enum Standing {
 pub struct State {
     arbiter: u16,
     limits: Arc<Limits>,
-    connections: Slab<Connection>,
+    /// Boxed, so that the table has little to copy and to leave behind when it grows.
+    connections: Slab<Box<Connection>>,
     rooms: FxHashMap<RoomNumber, Room>,
     serial: u64,
     /// Slots with something to write, each once.
@@ -256,7 +257,7 @@ impl State {
     #[expect(clippy::cast_possible_truncation, reason = "the number of connections is limited")]
     pub fn on_connect(&mut self, device: DeviceKey) -> Conn {
         self.serial += 1;
-        let slot = self.connections.insert(Connection {
+        let slot = self.connections.insert(Box::new(Connection {
             serial: self.serial,
             device,
             outbound: Outbound::default(),
@@ -272,7 +273,7 @@ impl State {
             unheard: false,
             watched: false,
             closing: Closing::Open,
-        });
+        }));
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
     }
 
@@ -320,8 +321,7 @@ impl State {
     /// Every connection, for closing them all.
     #[must_use]
     pub fn all(&self) -> Vec<Conn> {
-        let conn = |(slot, connection): (usize, &Connection)| self.conn(slot, connection);
-        self.connections.iter().map(conn).collect()
+        self.connections.iter().map(|(slot, connection)| self.conn(slot, connection)).collect()
     }
 
     /// A channel of this room says something.
@@ -409,7 +409,7 @@ impl State {
         if blocked.is_some() || holds {
             self.watch(conn);
         }
-        if !blocked.is_some_and(|since| now_mono >= since + patience) {
+        if blocked.is_none_or(|since| now_mono < since + patience) {
             return;
         }
         if closed {
@@ -472,11 +472,14 @@ impl State {
     }
 
     fn connection(&self, conn: Conn) -> Option<&Connection> {
-        self.connections.get(conn.slot as usize).filter(|connection| connection.serial == conn.serial)
+        self.connections.get(conn.slot as usize).map(Box::as_ref).filter(|connection| connection.serial == conn.serial)
     }
 
     fn connection_mut(&mut self, conn: Conn) -> Option<&mut Connection> {
-        self.connections.get_mut(conn.slot as usize).filter(|connection| connection.serial == conn.serial)
+        self.connections
+            .get_mut(conn.slot as usize)
+            .map(Box::as_mut)
+            .filter(|connection| connection.serial == conn.serial)
     }
 
     fn open_mut(&mut self, conn: Conn) -> Option<&mut Connection> {

@@ -1,7 +1,5 @@
 //! The session actor: one connection's client. Decides nothing: [`state`] does.
 
-use std::collections::VecDeque;
-
 use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use parlor_protocol::{
@@ -37,8 +35,8 @@ pub struct Session {
     /// What only its beginning needs; taken then.
     opening: Option<Box<(Hello, Presence)>>,
     signals: SessionSignals,
-    /// Whole frames that are not handled yet.
-    backlog: VecDeque<Bytes>,
+    /// Whole frames that are not handled yet. The link brings more when there are none.
+    backlog: Bytes,
     /// Channels of joins that the state is being told of.
     resolved: Option<Addr<Channel>>,
 }
@@ -79,7 +77,7 @@ impl Session {
         let heartbeat = Heartbeat::new(shared.beats.clone(), hello.network, now.mono_ms);
         let state = State::new(conn, device.clone(), heartbeat, &shared.limits, now);
         let opening = Some(Box::new((hello, presence)));
-        Self { state, local, conn, device, opening, signals, backlog: VecDeque::new(), resolved: None }
+        Self { state, local, conn, device, opening, signals, backlog: Bytes::new(), resolved: None }
     }
 
     fn now(&self) -> Now {
@@ -95,25 +93,21 @@ impl Session {
     fn work(&mut self, ctx: &mut Context<Self>) {
         // One look at the clock for all of them.
         let now = self.now();
-        while let Some(frames) = self.backlog.front_mut() {
+        while let Some(header) = self.backlog.first_chunk() {
             if !self.local.takes(self.conn) {
                 break; // Closed meanwhile: what is carried out now could not be answered.
             }
             if !self.local.may_ask(self.conn) {
                 return self.signals.turn_ends(true);
             }
-            let Some(header) = frames.first_chunk() else {
-                self.backlog.pop_front();
-                continue;
-            };
             let Header { len, kind, request, .. } = Header::from_bytes(header);
             // The link hands over whole frames only.
-            let mut frame = frames.split_to(HEADER_BYTES + len as usize);
+            let mut frame = self.backlog.split_to(HEADER_BYTES + len as usize);
             let (reused, body) = (self.local.is_pending(self.conn, request), frame.split_off(HEADER_BYTES));
             self.state.handle(now, Input::Frame { kind, request, reused, body });
             self.run(ctx);
         }
-        self.backlog = VecDeque::new();
+        self.backlog = Bytes::new();
         self.signals.turn_ends(false);
     }
 
@@ -198,7 +192,8 @@ impl Handler<ToSession> for Session {
     fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         match message {
             ToSession::Frames(frames) => {
-                self.backlog.push_back(frames);
+                debug_assert!(self.backlog.is_empty(), "a link waits until its frames are handled");
+                self.backlog = frames;
                 self.work(ctx);
             }
             ToSession::Resume => self.work(ctx),

@@ -561,3 +561,8 @@ fn a_pull_of_what_is_trimmed_tells_the_gap_first() {
     room.check(Input::Pull { conn: conn(0), after: 7 }, &["0: 1 pulled 8 after 7 to 8"]);
     room.check(Input::Pull { conn: conn(0), after: 8 }, &["0: 1 pulled none after 8 to 8"]);
 }
+
+#[test]
+fn the_content_hash_is_what_stores_hold() {
+    assert_eq!(content_hash(&publish("ann", 0, 0, 1, "x")), 0x93fc_d650_ac62_1b78);
+}
