@@ -1,17 +1,19 @@
 #!/usr/bin/env bash
 # Installs the systems that Parlor is measured beside, where it can: redis, nats, mosquitto and ejabberd through apt,
-# rumqttd through cargo. What was there before is not touched, and no service that comes with a package is started, now
-# or at the next boot. What cannot be installed is said, and the benches skip it by name.
+# rumqttd through cargo; and what counts instructions, valgrind and gungraun-runner. What was there before is not touched,
+# except a gungraun-runner of another version, and no service that comes with a package is started, now or at the next
+# boot. What cannot be installed is said, and the benches skip it by name.
 set -uo pipefail
 
 # What Debian calls the program, its package and its services.
-programs=(redis-server nats-server mosquitto ejabberdctl)
-packages=(redis-server nats-server mosquitto ejabberd)
+programs=(redis-server nats-server mosquitto ejabberdctl valgrind)
+packages=(redis-server nats-server mosquitto ejabberd valgrind)
 declare -A services=(
     [redis-server]="redis-server"
     [nats-server]="nats-server"
     [mosquitto]="mosquitto"
     [ejabberd]="ejabberd epmd.socket epmd.service"
+    [valgrind]=""
 )
 
 have() { PATH="$PATH:/usr/sbin:/usr/local/sbin:/usr/local/bin:$HOME/.cargo/bin" command -v "$1" >/dev/null; }
@@ -75,5 +77,11 @@ fi
 if ! have rumqttd; then
     echo "to be installed with cargo: rumqttd"
     "${CARGO:-cargo}" install rumqttd --version 0.20.0 --no-default-features --locked || echo "not installed: rumqttd" >&2
+fi
+# The library wants exactly its own version.
+runner=$(sed -n 's/^gungraun = .*version = "=\([0-9.]*\)".*/\1/p' "$(dirname "$0")/../Cargo.toml")
+if ! have gungraun-runner || [ "$(PATH="$PATH:$HOME/.cargo/bin" gungraun-runner --version)" != "gungraun-runner $runner" ]; then
+    echo "to be installed with cargo: gungraun-runner $runner"
+    "${CARGO:-cargo}" install gungraun-runner --version "$runner" --locked || echo "not installed: gungraun-runner" >&2
 fi
 exit 0

@@ -59,6 +59,7 @@ echo "the results are in $out; open $out/report.html"
 
 printf '\n== micro-benchmarks\n'
 "${CARGO:-cargo}" bench --quiet --bench core
+"${CARGO:-cargo}" bench --quiet --bench instructions
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "not all repetitions were sound, or not all scenarios ran: ${failed[*]}" >&2

@@ -1,0 +1,81 @@
+//! A room's state: from publishes to a batch and acks, without a store.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parlor_actors::{
+    channel::state::{Effect, Input, State},
+    limits::Limits,
+    message::{Conn, FromChannel, Join, Publish},
+    port::{Budget, DeviceKey, EpochStart, Generation, Loaded},
+};
+use parlor_protocol::{
+    DeviceTag, Epoch, RoomNumber,
+    message::{Durability, JoinFrom},
+};
+
+use super::{NOW, PAYLOAD};
+
+/// Messages of one turn.
+pub(crate) const MESSAGES: u64 = 256;
+
+/// A `memory` room with one subscriber, who also speaks. Its ring is full, and it knows the subscriber's last answers.
+pub(crate) struct Room {
+    state: State,
+    conn: Conn,
+    device: DeviceKey,
+    nonce: u64,
+}
+
+impl Room {
+    pub(crate) fn new() -> Self {
+        let limits = Arc::new(Limits::default());
+        let loaded = Loaded {
+            room: RoomNumber(7),
+            name: "bench".parse().expect("a name"),
+            durability: Durability::Memory,
+            generation: Generation(1),
+            epochs: vec![EpochStart { epoch: Epoch(1), first: 1 }],
+            first: 1,
+            tail: 0,
+            count: 0,
+            time: 0,
+        };
+        let turns = limits.ring_records_max as u64 / MESSAGES + 1;
+        let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
+        let mut state = State::new(loaded, 1, limits, budget);
+        let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
+        let device = DeviceKey { user: "somebody".parse().expect("a name"), tag: DeviceTag(1) };
+        state.handle(NOW, Input::Join(Join { conn, request: 1, device: device.clone(), from: JoinFrom::Tail }));
+        let mut room = Self { state, conn, device, nonce: 0 };
+        for _ in 0..turns {
+            assert_eq!(room.turn(), MESSAGES, "all are acknowledged");
+        }
+        room
+    }
+
+    /// What one turn of 256 messages takes, up to the batch and the acks. Returns the number of acks.
+    pub(crate) fn turn(&mut self) -> u64 {
+        for _ in 0..MESSAGES {
+            self.nonce += 1;
+            let publish = Publish {
+                conn: self.conn,
+                request: 1,
+                device: self.device.clone(),
+                nonce: self.nonce,
+                silent: false,
+                content_type: 1,
+                payload: Bytes::from_static(PAYLOAD),
+            };
+            self.state.handle(NOW, Input::Publish(publish));
+        }
+        self.state.handle(NOW, Input::EndOfTurn);
+        let mut acks = 0;
+        while let Some(effect) = self.state.poll() {
+            if let Effect::Relay { news: FromChannel::Committed { batch: Some(_), stored, .. }, .. } = effect {
+                acks += stored.len() as u64;
+            }
+        }
+        acks
+    }
+}
