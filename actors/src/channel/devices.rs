@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
+use foldhash::fast::RandomState;
 use parlor_protocol::Nonce;
 
 use super::window::Window;
@@ -14,7 +15,7 @@ use crate::port::{Answer, DeviceKey};
 #[derive(Debug)]
 pub struct Devices<Waiting> {
     /// Boxed, so that the table has little to copy and to leave behind when it grows.
-    devices: HashMap<DeviceKey, Box<Device<Waiting>>>,
+    devices: HashMap<DeviceKey, Box<Device<Waiting>>, RandomState>,
     /// Devices that left, oldest first, of a room without a store.
     absent: VecDeque<DeviceKey>,
     /// How many of those are kept; `None` in a room with a store.
@@ -39,7 +40,7 @@ impl<Waiting> Devices<Waiting> {
     /// No device. `absent_max` is for a room without a store.
     #[must_use]
     pub fn new(absent_max: Option<usize>) -> Self {
-        Self { devices: HashMap::new(), absent: VecDeque::new(), absent_max }
+        Self { devices: HashMap::default(), absent: VecDeque::new(), absent_max }
     }
 
     /// A subscriber of this device is there. True if its window has to be loaded.
