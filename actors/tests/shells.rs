@@ -190,7 +190,11 @@ impl Socket {
             if ends.hung_up {
                 return Poll::Ready(End::Killed);
             }
-            if !link.reads() || ends.up.is_empty() {
+            if !link.reads() {
+                link.await_turn();
+                return Poll::Pending;
+            }
+            if ends.up.is_empty() {
                 return Poll::Pending;
             }
             let frames = ends.up.drain(..).collect::<Vec<_>>().concat();

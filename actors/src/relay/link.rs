@@ -194,7 +194,8 @@ impl Link {
         }
     }
 
-    /// Whether more may be read: the session has handled what came before, and the engine does not shut down.
+    /// Whether more may be read: the session has handled what came before, and the engine does not shut down. If not,
+    /// only [`await_turn`](Self::await_turn) has the link woken when it may.
     #[must_use]
     pub fn reads(&self) -> bool {
         !self.signals.busy.get() && !self.signals.finish.get() && !self.local.draining()
