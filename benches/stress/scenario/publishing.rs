@@ -65,6 +65,9 @@ impl<S: Session> Publishing<S> {
         let spent = meter.end(server)?;
         let latency = std::mem::replace(&mut self.latency, latency_histogram());
         self.upto(window, self.published)?;
+        if self.delivered > 0 {
+            self.all_delivered()?;
+        }
         Ok(Stored { spent, latency })
     }
 
@@ -78,10 +81,15 @@ impl<S: Session> Publishing<S> {
     /// Waits until all that was published has also come to its publisher, for peers where it does, and hands back the
     /// connections.
     pub(super) fn received(mut self) -> io::Result<Client<S>> {
+        self.all_delivered()?;
+        Ok(self.client)
+    }
+
+    fn all_delivered(&mut self) -> io::Result<()> {
         while self.delivered < self.published {
             self.turn(0, 0)?;
         }
-        Ok(self.client)
+        Ok(())
     }
 
     fn during(&mut self, window: usize, duration: Duration) -> io::Result<()> {

@@ -107,7 +107,9 @@ impl State {
             }
             debug_assert_eq!(subscriber.cursor + 1, batch.first, "a live cursor is at the tail");
             let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
-            if connection.outbound.bytes() + batch.frames.len() > self.limits.outbound_bytes_max {
+            // With nothing queued it takes a batch of any size: nothing would drain, and so nothing would ever pull it.
+            let waiting = connection.outbound.bytes();
+            if waiting > 0 && waiting + batch.frames.len() > self.limits.outbound_bytes_max {
                 subscriber.standing = Standing::Lagging;
                 connection.lagging.push_back(room);
                 continue;

@@ -554,3 +554,15 @@ fn numbers_of_requests_need_not_rise() {
     relay.news(refused(ann, 11, Code::Busy), &["answered 0"]);
     assert!(relay.state.may_ask(ann));
 }
+
+#[test]
+fn a_batch_above_the_limit_goes_to_a_connection_with_nothing_queued() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 0);
+    relay.news(batch(1, 1, 500), &[]);
+    assert_eq!(relay.reads(ann), "1");
+    relay.news(batch(2, 2, 500), &[]);
+    relay.news(batch(3, 3, 10), &[]);
+    assert_eq!(relay.write(ann, true), "2", "behind that one the limit holds");
+    assert_eq!(relay.effects(), ["pull 0 after 2"]);
+}
