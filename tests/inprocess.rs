@@ -168,6 +168,26 @@ async fn a_host_that_stops_reading_lags_and_catches_up() {
 }
 
 #[tokio::test]
+async fn one_commit_above_what_may_be_queued_reaches_who_only_listens() {
+    let data = TempDir::new().unwrap();
+    let (engine, _) = engine(data.path(), |config| {
+        config.limits.outbound_bytes_max = 32 << 10;
+        config.limits.outbound_low_bytes = 16 << 10;
+        config.limits.unanswered_requests_max = 256;
+    });
+    let mut bob = Host::welcomed(&engine, "bob").await;
+    bob.join("tea", JoinFrom::Tail).await;
+    let mut ann = Host::welcomed(&engine, "ann").await;
+    let room = ann.join("tea", JoinFrom::Tail).await;
+    for round in 0..3 {
+        // What comes in one chunk is committed together, mostly: 200 kB.
+        assert_eq!(ann.say(room, 1 + 200 * round, 200, &[b'x'; 1_000]).await, 200 * (round + 1));
+        bob.hear(200 * round + 1, 200 * (round + 1)).await;
+    }
+    engine.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_pipe_holds_no_more_than_it_says() {
     let data = TempDir::new().unwrap();
     let (engine, _) = engine(data.path(), |_| {});
