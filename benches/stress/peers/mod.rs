@@ -152,6 +152,11 @@ pub(crate) trait Session {
     /// Appends one publish of `payload` to the connection's room.
     fn publish(&mut self, payload: &[u8], out: &mut BytesMut);
 
+    /// Whether a publisher receives what it publishes, besides the ack.
+    fn delivers(&self) -> bool {
+        false
+    }
+
     /// Appends a request for the next `records` stored messages. A peer that streams them needs only the first.
     fn read_on(&mut self, _records: u64, _out: &mut BytesMut) {}
 

@@ -65,7 +65,7 @@ impl<S: Session> Publishing<S> {
         let spent = meter.end(server)?;
         let latency = std::mem::replace(&mut self.latency, latency_histogram());
         self.upto(window, self.published)?;
-        if self.delivered > 0 {
+        if self.client.conns.iter().any(|conn| conn.session.delivers()) {
             self.all_delivered()?;
         }
         Ok(Stored { spent, latency })

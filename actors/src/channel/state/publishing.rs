@@ -136,13 +136,7 @@ impl State {
             let (arbiter, durability) = (stored.conn.arbiter, self.durability);
             self.relay(arbiter, FromChannel::Committed { batch: None, durability, stored: vec![stored] });
         } else if self.failed.is_some() {
-            self.refuse(
-                stored.conn,
-                stored.request,
-                Code::OutcomeUnknown,
-                1_000,
-                "the store failed: it may be stored or not",
-            );
+            self.outcome_unknown(stored);
         } else {
             self.repeats.push(stored);
         }
@@ -231,17 +225,15 @@ impl State {
         self.uncommitted.clear();
         let waiting = std::mem::take(&mut self.waiting).into_iter().map(|waiting| waiting.stored);
         for stored in waiting.chain(std::mem::take(&mut self.repeats)) {
-            self.refuse(
-                stored.conn,
-                stored.request,
-                Code::OutcomeUnknown,
-                1_000,
-                "the store failed: it may be stored or not",
-            );
+            self.outcome_unknown(stored);
         }
         if stops {
             self.effects.push_back(Effect::Stop);
         }
+    }
+
+    fn outcome_unknown(&mut self, Stored { conn, request, .. }: Stored) {
+        self.refuse(conn, request, Code::OutcomeUnknown, 1_000, "the store failed: it may be stored or not");
     }
 }
 

@@ -200,6 +200,10 @@ fn number(name: &[u8]) -> Option<u32> {
 }
 
 impl Session for ParlorSession {
+    fn delivers(&self) -> bool {
+        true
+    }
+
     fn start(&mut self, out: &mut BytesMut) -> bool {
         let user = format!("m{:05}", self.id);
         let device = if matches!(self.role, Role::Reader) { "reader" } else { "bench" };
