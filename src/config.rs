@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, path::PathBuf};
 
-use parlor_actors::{limits::Limits, port::RoomOptions, session::heartbeat::BeatIntervals};
+use parlor_actors::{limits::Limits, port::RoomOptions, session::heartbeat::BeatIntervals, tiers::Tiers};
 use parlor_protocol::message::{Durability, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
@@ -30,6 +30,8 @@ pub struct EngineConfig {
     pub beats: BeatIntervals,
     /// Who may come in; `None` lets everybody in as whom he says he is.
     pub authenticate: Option<Authenticate>,
+    /// What users of each tier may do.
+    pub tiers: Tiers,
     /// How long a shutdown waits for answers, and then for clients to read them, in milliseconds.
     pub shutdown_patience_ms: u64,
 }
@@ -47,6 +49,7 @@ impl EngineConfig {
             net: NetLimits::default(),
             beats: BeatIntervals::default(),
             authenticate: None,
+            tiers: Tiers::default(),
             shutdown_patience_ms: 5_000,
         }
     }

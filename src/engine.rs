@@ -103,6 +103,7 @@ impl Engine {
             clock: Arc::new(SystemClock { start: Instant::now() }),
             limits: Arc::new(config.limits.clone()),
             beats: Arc::new(config.beats),
+            tiers: Arc::new(config.tiers),
             create_at_join: config.create_at_join.then_some(config.room_defaults),
             router: Router::default(),
         });

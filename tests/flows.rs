@@ -168,7 +168,9 @@ async fn acks_name_the_rooms_durability() {
     let mut numbers = BTreeSet::new();
     for durability in levels {
         let name = format!("{durability:?}");
-        let number = soon("a room", engine.create_room(&name, RoomOptions { durability })).await.unwrap();
+        let number = soon("a room", engine.create_room(&name, RoomOptions { durability, ..RoomOptions::default() }))
+            .await
+            .unwrap();
         let again = soon("a room", engine.create_room(&name, RoomOptions::default())).await.unwrap();
         assert_eq!(number, again, "a room keeps what it was created with");
         numbers.insert(number);
@@ -198,7 +200,7 @@ async fn what_a_buffered_or_synced_room_acked_is_there_after_a_restart() {
     let mut before = Vec::new();
     for durability in levels {
         let name = format!("{durability:?}");
-        let number = first.create_room(&name, RoomOptions { durability }).await.unwrap();
+        let number = first.create_room(&name, RoomOptions { durability, ..RoomOptions::default() }).await.unwrap();
         let (room, _events) = enter(&ann, &name, JoinFrom::Tail).await;
         for seq in 1..=5 {
             assert_eq!(say(&room, "x").await, seq);

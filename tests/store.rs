@@ -70,7 +70,7 @@ fn load(store: &RocksStore, name: &str, durability: Durability) -> Loaded {
 }
 
 fn try_load(store: &RocksStore, name: &str, create: Option<Durability>) -> Result<Loaded, StoreError> {
-    let create = create.map(|durability| RoomOptions { durability });
+    let create = create.map(|durability| RoomOptions { durability, ..RoomOptions::default() });
     ask(|reply| store.load(Load { name: name.parse().unwrap(), create }, reply))
 }
 
@@ -147,7 +147,7 @@ impl Room {
             room: self.number(),
             generation: self.loaded.generation,
             epoch: self.epoch().epoch,
-            durability: self.loaded.durability,
+            durability: self.loaded.options.durability,
             first,
             frames: frames.freeze(),
             records,
@@ -230,7 +230,7 @@ fn what_was_committed_is_there_when_opened_again() {
 
     let store = open(&path);
     let again = load(&store, "lobby", Durability::Buffered);
-    assert_eq!((again.room, again.durability), (room.number(), Durability::Synced), "options are for creation");
+    assert_eq!((again.room, again.options.durability), (room.number(), Durability::Synced), "options are for creation");
     assert_eq!((again.first, again.tail, again.count, again.time), (1, 3, 3, 1_003));
     assert_eq!(again.epochs, room.loaded.epochs, "a synced room keeps its epoch");
     let records = read(&store, forward(again.room, 1, 3)).unwrap();

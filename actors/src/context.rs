@@ -7,6 +7,7 @@ use crate::{
     port::{Clock, RoomOptions, Store},
     router::Router,
     session::heartbeat::BeatIntervals,
+    tiers::Tiers,
 };
 
 /// What all actors of one engine share: the world outside, and the configuration.
@@ -19,6 +20,8 @@ pub struct Shared {
     pub limits: Arc<Limits>,
     /// How often clients beat.
     pub beats: Arc<BeatIntervals>,
+    /// What users of each tier may do.
+    pub tiers: Arc<Tiers>,
     /// How a join creates a room that is not there; `None` if it does not.
     pub create_at_join: Option<RoomOptions>,
     /// Who is online.

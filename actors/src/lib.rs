@@ -26,4 +26,5 @@ pub mod router;
 pub mod session;
 pub mod supervisor;
 pub mod testkit;
+pub mod tiers;
 mod turns;

@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Epoch, Name, Nonce, Seq, UnixMillis,
-    message::{Direction, Durability, JoinFrom},
+    message::{Direction, Durability, JoinFrom, RecordKind},
 };
 
-use crate::port::{DeviceKey, EpochStart};
+use crate::{
+    port::{DeviceKey, EpochStart},
+    tiers::TierNumber,
+};
 
 /// A connection: which arbiter has it, and where there. Never used twice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,9 +44,17 @@ pub struct Publish {
     pub request: u32,
     /// The session's device.
     pub device: DeviceKey,
+    /// The user's tier.
+    pub tier: TierNumber,
     /// The device's nonce.
     pub nonce: Nonce,
-    /// Whether it raises the room's count.
+    /// What it is.
+    pub kind: RecordKind,
+    /// The record that it changes; 0 for none.
+    pub refers_to: Seq,
+    /// How long it may be read, if shorter than the room's lifetime.
+    pub lifetime_ms: Option<u64>,
+    /// Whether it leaves the room's count as it is.
     pub silent: bool,
     /// How to read the payload.
     pub content_type: u16,

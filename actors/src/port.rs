@@ -17,6 +17,8 @@ use parlor_protocol::{
     message::{Direction, Durability, GapReason},
 };
 
+pub use parlor_protocol::message::RoomOptions;
+
 /// Where an answer of the store goes. Called exactly once, from any thread, and must not block.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
@@ -61,13 +63,6 @@ pub struct Load {
     pub create: Option<RoomOptions>,
 }
 
-/// What a room is created with.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RoomOptions {
-    /// What an ack means.
-    pub durability: Durability,
-}
-
 /// A room as the store knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -75,8 +70,8 @@ pub struct Loaded {
     pub room: RoomNumber,
     /// Its name.
     pub name: Name,
-    /// What an ack means in it.
-    pub durability: Durability,
+    /// What it was created with, or was last changed to.
+    pub options: RoomOptions,
     /// This load's generation.
     pub generation: Generation,
     /// Its epochs, oldest first; the last one is the current. At least one.

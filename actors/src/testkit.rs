@@ -25,7 +25,7 @@ use parlor_protocol::{
 
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
-    Load, Loaded, Now, Outcome, Read, Records, Reply, Run, Store, StoreError,
+    Load, Loaded, Now, Outcome, Read, Records, Reply, RoomOptions, Run, Store, StoreError,
 };
 
 /// Chance that a seed repeats: splitmix64.
@@ -144,7 +144,7 @@ struct Inside {
 
 struct Room {
     number: RoomNumber,
-    durability: Durability,
+    options: RoomOptions,
     epochs: Vec<EpochStart>,
     losses: u64,
     /// The oldest seq kept.
@@ -466,15 +466,15 @@ impl Inside {
         let Load { name, create } = load;
         let losses = self.losses;
         if !self.rooms.contains_key(&name) {
-            let durability = create.ok_or(StoreError::UnknownRoom)?.durability;
+            let options = create.ok_or(StoreError::UnknownRoom)?;
             let number = RoomNumber(self.rooms.len() as u64 + 1);
             self.names.insert(number, name.clone());
             let (epochs, records) = (Vec::new(), Vec::new());
-            let room = Room { number, durability, epochs, losses, first: 1, records, synced: 0, writer: None };
+            let room = Room { number, options, epochs, losses, first: 1, records, synced: 0, writer: None };
             self.rooms.insert(name.clone(), room);
         }
         let Some(room) = self.rooms.get_mut(&name) else { return Err(StoreError::UnknownRoom) };
-        let lost = match room.durability {
+        let lost = match room.options.durability {
             Durability::Memory => {
                 room.epochs.clear();
                 true
@@ -496,7 +496,7 @@ impl Inside {
         Ok(Loaded {
             room: room.number,
             name,
-            durability: room.durability,
+            options: room.options,
             generation: Generation(self.generation),
             epochs: room.epochs.clone(),
             first: room.first,

@@ -76,7 +76,8 @@ impl Engine {
             clock: clock.clone(),
             limits: Arc::new(Limits::default()),
             beats: beats.into(),
-            create_at_join: Some(RoomOptions { durability }),
+            tiers: Arc::default(),
+            create_at_join: Some(RoomOptions { durability, ..RoomOptions::default() }),
             router: Router::default(),
         });
         let (tell, told) = std::sync::mpsc::channel();

@@ -43,7 +43,7 @@ impl Room {
         };
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
-        let mut state = State::new(loaded, 1, limits, budget);
+        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers: Arc::default() });
         let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
         let device = DeviceKey { user: "somebody".parse().expect("a name"), tag: DeviceTag(1) };
         state.handle(NOW, Input::Join(Join { conn, request: 1, device: device.clone(), from: JoinFrom::Tail }));

@@ -49,7 +49,7 @@ impl Rooms {
         let load = |number| {
             let (tell, told) = channel();
             let name = format!("room-{number}").parse().expect("a name");
-            let create = Some(RoomOptions { durability });
+            let create = Some(RoomOptions { durability, ..RoomOptions::default() });
             store.load(Load { name, create }, Box::new(move |loaded| tell.send(loaded).expect("somebody waits")));
             let loaded = told.recv().expect("every reply is called").expect("a new room");
             Room { next: loaded.tail + 1, loaded }

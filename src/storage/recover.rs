@@ -122,9 +122,9 @@ impl Found {
 
     pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
         let Self { room, meta, end } = self;
-        let RoomMeta { name, durability, epochs, .. } = meta;
+        let RoomMeta { name, options, epochs, .. } = meta;
         let End { first, tail, count, time } = end;
-        Loaded { room, name, durability, generation, epochs, first, tail, count, time }
+        Loaded { room, name, options, generation, epochs, first, tail, count, time }
     }
 }
 
@@ -133,13 +133,13 @@ impl Found {
 pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut WriteBatch) -> Result<Found, StoreError> {
     let mut found = match find(db, &load.name)? {
         Some((room, meta)) => {
-            let end = if meta.durability == Durability::Memory { End::EMPTY } else { end(db, room, &meta)? };
+            let end = if meta.options.durability == Durability::Memory { End::EMPTY } else { end(db, room, &meta)? };
             Found { room, meta, end }
         }
         None => create(db, load.name, load.create.ok_or(StoreError::UnknownRoom)?, counters, batch),
     };
     let meta = &mut found.meta;
-    let lost = match meta.durability {
+    let lost = match meta.options.durability {
         Durability::Memory => {
             // Whatever it had is gone, whoever left it.
             meta.epochs.clear();
@@ -174,7 +174,7 @@ fn create(db: &Db, name: Name, options: RoomOptions, counters: &mut Counters, ba
     batch.put_cf(db.family(Family::Names), name.as_bytes(), schema::room_key(room));
     let meta = RoomMeta {
         name,
-        durability: options.durability,
+        options,
         created: unix_millis(),
         first: 1,
         gone_count: 0,

@@ -6,11 +6,11 @@
 
 use std::fmt::Write;
 
-use parlor_actors::port::{Answer, DeviceKey, EpochStart, StoreError};
+use parlor_actors::port::{Answer, DeviceKey, EpochStart, RoomOptions, StoreError};
 use parlor_protocol::{
     Epoch, Header, Kind, Name, RoomNumber, Seq, UnixMillis, decode,
     frame::HEADER_BYTES,
-    message::{Deliver, Durability},
+    message::{Access, Announce, Deliver, Durability, Past},
 };
 
 /// The format of everything below. A store of a higher one is refused.
@@ -82,7 +82,7 @@ pub(super) fn damaged(family: Family, key: &[u8], wrong: &str) -> StoreError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct RoomMeta {
     pub(super) name: Name,
-    pub(super) durability: Durability,
+    pub(super) options: RoomOptions,
     pub(super) created: UnixMillis,
     /// Records below this seq are gone on purpose.
     pub(super) first: Seq,
@@ -95,7 +95,7 @@ pub(super) struct RoomMeta {
     pub(super) epochs: Vec<EpochStart>,
 }
 
-const ROOM_VERSION: u8 = 1;
+const ROOM_VERSION: u8 = 2;
 
 impl RoomMeta {
     /// Adds a newest epoch; the oldest makes room for it.
@@ -106,14 +106,22 @@ impl RoomMeta {
         self.epochs.push(start);
     }
 
-    /// `version u8 = 1 | durability u8 | created u64 | first u64 | gone_count u64 | gone_time u64 | losses u64 |
-    /// epochs u8 | (epoch u64 | first u64)* | name`
+    /// `version u8 = 2 | durability u8 | created u64 | first u64 | gone_count u64 | gone_time u64 | losses u64 | access u8 |
+    /// past u8 | announce u8 | lifetime_ms u64 | records_max u64 | bytes_max u64 | payload_bytes_max u32 |
+    /// messages_per_second_max u32 | epochs u8 | (epoch u64 | first u64)* | name`; version 1 ends its numbers with `losses`.
     pub(super) fn encode(&self) -> Vec<u8> {
         debug_assert!((1..=EPOCHS_MAX).contains(&self.epochs.len()));
-        let mut out = vec![ROOM_VERSION, durability_byte(self.durability)];
+        let options = &self.options;
+        let mut out = vec![ROOM_VERSION, options.durability as u8];
         for number in [self.created, self.first, self.gone_count, self.gone_time, self.losses] {
             out.extend(number.to_be_bytes());
         }
+        out.extend([options.access as u8, options.past as u8, options.announce as u8]);
+        for number in [options.lifetime_ms, options.records_max, options.bytes_max] {
+            out.extend(number.to_be_bytes());
+        }
+        out.extend(options.payload_bytes_max.to_be_bytes());
+        out.extend(options.messages_per_second_max.to_be_bytes());
         // One byte, always: there are at most 16.
         out.extend(u8::try_from(self.epochs.len()));
         for start in &self.epochs {
@@ -126,10 +134,27 @@ impl RoomMeta {
 
     pub(super) fn decode(value: &[u8]) -> Result<Self, Wrong> {
         let mut fields = Fields(value);
-        fields.version(ROOM_VERSION)?;
-        let durability = durability_from(fields.u8()?)?;
+        let version = fields.u8()?;
+        if !(1..=ROOM_VERSION).contains(&version) {
+            return Err(format!("version {version} of the value, where 1 to {ROOM_VERSION} are known"));
+        }
+        let mut options = RoomOptions { durability: durability_from(fields.u8()?)?, ..RoomOptions::default() };
         let (created, first) = (fields.u64()?, fields.u64()?);
         let (gone_count, gone_time, losses) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        if version >= 2 {
+            let (access, past, announce) = (fields.u8()?, fields.u8()?, fields.u8()?);
+            options = RoomOptions {
+                access: one_of(&[Access::Open, Access::Members, Access::Broadcast], access, "access")?,
+                past: one_of(&[Past::ByAccess, Past::All, Past::SinceAdded], past, "past")?,
+                announce: one_of(&[Announce::WhileSmall, Announce::Always, Announce::Never], announce, "announce")?,
+                lifetime_ms: fields.u64()?,
+                records_max: fields.u64()?,
+                bytes_max: fields.u64()?,
+                payload_bytes_max: fields.u32()?,
+                messages_per_second_max: fields.u32()?,
+                ..options
+            };
+        }
         let len = usize::from(fields.u8()?);
         if !(1..=EPOCHS_MAX).contains(&len) {
             return Err(format!("{len} epochs, where 1 to {EPOCHS_MAX} are allowed"));
@@ -140,25 +165,17 @@ impl RoomMeta {
         }
         let name = std::str::from_utf8(fields.rest()).map_err(|error| error.to_string())?;
         let name = Name::parse(name).map_err(|error| error.to_string())?;
-        Ok(Self { name, durability, created, first: first.max(1), gone_count, gone_time, losses, epochs })
-    }
-}
-
-fn durability_byte(durability: Durability) -> u8 {
-    match durability {
-        Durability::Memory => 0,
-        Durability::Buffered => 1,
-        Durability::Synced => 2,
+        Ok(Self { name, options, created, first: first.max(1), gone_count, gone_time, losses, epochs })
     }
 }
 
 fn durability_from(byte: u8) -> Result<Durability, Wrong> {
-    match byte {
-        0 => Ok(Durability::Memory),
-        1 => Ok(Durability::Buffered),
-        2 => Ok(Durability::Synced),
-        other => Err(format!("durability {other} is not known")),
-    }
+    one_of(&[Durability::Memory, Durability::Buffered, Durability::Synced], byte, "durability")
+}
+
+/// The variant that a byte stands for.
+fn one_of<T: Copy>(variants: &[T], byte: u8, what: &str) -> Result<T, Wrong> {
+    variants.get(usize::from(byte)).copied().ok_or_else(|| format!("{what} {byte} is not known"))
 }
 
 /// The key of a room's meta.
@@ -294,6 +311,10 @@ impl<'a> Fields<'a> {
         self.chunk().map(u8::from_be_bytes)
     }
 
+    fn u32(&mut self) -> Result<u32, Wrong> {
+        self.chunk().map(u32::from_be_bytes)
+    }
+
     fn u64(&mut self) -> Result<u64, Wrong> {
         self.chunk().map(u64::from_be_bytes)
     }
@@ -329,7 +350,17 @@ mod tests {
         let epochs = vec![EpochStart { epoch: Epoch(3), first: 1 }, EpochStart { epoch: Epoch(9), first: 5 }];
         RoomMeta {
             name: "lobby".parse().unwrap(),
-            durability: Durability::Buffered,
+            options: RoomOptions {
+                durability: Durability::Buffered,
+                access: Access::Members,
+                past: Past::SinceAdded,
+                announce: Announce::Always,
+                lifetime_ms: 5,
+                records_max: 6,
+                bytes_max: 7,
+                payload_bytes_max: 8,
+                messages_per_second_max: 9,
+            },
             created: 1_000,
             first: 2,
             gone_count: 1,
@@ -362,14 +393,25 @@ mod tests {
     fn a_room_reads_as_written_and_its_bytes_never_change() {
         let meta = room_meta();
         let bytes = meta.encode();
-        assert_eq!(RoomMeta::decode(&bytes), Ok(meta));
-        let mut want = vec![1, 1];
+        assert_eq!(RoomMeta::decode(&bytes), Ok(meta.clone()));
+        let mut want = vec![2, 1];
         want.extend([0, 0, 0, 0, 0, 0, 3, 0xe8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1]);
-        want.extend([0, 0, 0, 0, 0, 0, 3, 0x84, 0, 0, 0, 0, 0, 0, 0, 4, 2]);
+        want.extend([0, 0, 0, 0, 0, 0, 3, 0x84, 0, 0, 0, 0, 0, 0, 0, 4]);
+        let options = want.len();
+        want.extend([1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7]);
+        want.extend([0, 0, 0, 8, 0, 0, 0, 9]);
+        let epochs = want.len();
+        want.push(2);
         want.extend([0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
         want.extend([0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 5]);
         want.extend(b"lobby");
         assert_eq!(bytes, want);
+
+        let mut first_version = want;
+        first_version.drain(options..epochs);
+        first_version[0] = 1;
+        let options = RoomOptions { durability: Durability::Buffered, ..RoomOptions::default() };
+        assert_eq!(RoomMeta::decode(&first_version), Ok(RoomMeta { options, ..meta }));
     }
 
     #[test]

@@ -100,7 +100,8 @@ impl Rig {
 
     fn try_load(&self, name: &str, durability: Durability) -> Result<Loaded, StoreError> {
         let (tell, (told, answer)) = (self.tell.clone(), channel());
-        let load = Load { name: name.parse().unwrap(), create: Some(RoomOptions { durability }) };
+        let load =
+            Load { name: name.parse().unwrap(), create: Some(RoomOptions { durability, ..RoomOptions::default() }) };
         let reply = Box::new(move |loaded| {
             tell.send(Event::Loaded).unwrap();
             told.send(loaded).unwrap();
@@ -142,7 +143,7 @@ impl Rig {
             room: room.room,
             generation: room.generation,
             epoch: room.epochs.last().unwrap().epoch,
-            durability: room.durability,
+            durability: room.options.durability,
             first: seq,
             frames,
             records: vec![record],

@@ -245,7 +245,7 @@ impl Writer {
             None => recover::load(&self.db, load, &mut self.counters, &mut self.batch).map(|found| {
                 self.generation += 1;
                 let generation = Generation(self.generation);
-                let durability = found.meta.durability;
+                let durability = found.meta.options.durability;
                 let live =
                     Live { generation, durability, epoch: found.epoch(), tail: found.end.tail, commit: 0, notice: 0 };
                 self.rooms.insert(found.room, live);

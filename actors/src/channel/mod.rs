@@ -14,7 +14,7 @@ use crate::{
     supervisor::{Supervisor, ToSupervisor},
     turns::Turns,
 };
-use state::{Effect, Input, State, Turn};
+use state::{Effect, Input, Setting, State, Turn};
 
 pub mod devices;
 pub mod history;
@@ -44,7 +44,12 @@ impl Channel {
     ) -> Self {
         let (room, generation) = (loaded.room, loaded.generation);
         let guard = DeathGuard { supervisor, handover: handover.clone(), room, generation };
-        let state = State::new(loaded, relays.len(), shared.limits.clone(), shared.store.budget().clone());
+        let setting = Setting {
+            limits: shared.limits.clone(),
+            budget: shared.store.budget().clone(),
+            tiers: shared.tiers.clone(),
+        };
+        let state = State::new(loaded, relays.len(), setting);
         Self { state, shared, relays, handover, turns: Turns::default(), _guard: guard }
     }
 

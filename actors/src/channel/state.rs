@@ -22,7 +22,8 @@ use super::{
 use crate::{
     limits::Limits,
     message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
-    port::{Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, StoreError},
+    port::{Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError},
+    tiers::Tiers,
 };
 
 /// What a record costs the writer's budget besides its frame, in bytes.
@@ -139,12 +140,23 @@ struct Waiting {
     device: DeviceKey,
 }
 
+/// What all rooms of an engine share.
+#[derive(Clone, Debug)]
+pub struct Setting {
+    /// What may be held.
+    pub limits: Arc<Limits>,
+    /// What may wait for the store's writer.
+    pub budget: Arc<Budget>,
+    /// What users of each tier may do.
+    pub tiers: Arc<Tiers>,
+}
+
 /// A room.
 #[derive(Debug)]
 pub struct State {
     room: RoomNumber,
     name: Name,
-    durability: Durability,
+    options: RoomOptions,
     generation: Generation,
     extent: Extent,
     /// The newest seq given; `extent.tail` is the newest committed.
@@ -154,6 +166,7 @@ pub struct State {
     committed_count: u64,
     limits: Arc<Limits>,
     budget: Arc<Budget>,
+    tiers: Arc<Tiers>,
     ring: Ring,
     devices: Devices<Join>,
     reads: Reads,
@@ -175,12 +188,13 @@ pub struct State {
 impl State {
     /// A room as the store loaded it, without subscribers.
     #[must_use]
-    pub fn new(loaded: Loaded, arbiters: usize, limits: Arc<Limits>, budget: Arc<Budget>) -> Self {
-        let in_memory = loaded.durability == Durability::Memory;
+    pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
+        let Setting { limits, budget, tiers } = setting;
+        let in_memory = loaded.options.durability == Durability::Memory;
         Self {
             room: loaded.room,
             name: loaded.name,
-            durability: loaded.durability,
+            options: loaded.options,
             generation: loaded.generation,
             extent: Extent { epochs: loaded.epochs, first: loaded.first, tail: loaded.tail },
             given: loaded.tail,
@@ -202,6 +216,7 @@ impl State {
             effects: VecDeque::new(),
             limits,
             budget,
+            tiers,
         }
     }
 
@@ -214,7 +229,7 @@ impl State {
     /// What an ack means in the room.
     #[must_use]
     pub fn durability(&self) -> Durability {
-        self.durability
+        self.options.durability
     }
 
     /// The generation that the room's appends carry.
@@ -313,7 +328,7 @@ impl State {
             first: self.extent.first,
             cursor: start.cursor,
             count: self.committed_count,
-            durability: self.durability,
+            durability: self.options.durability,
             newest_nonce,
             extensions: Extensions::default(),
         };

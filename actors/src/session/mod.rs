@@ -75,7 +75,7 @@ impl Session {
     ) -> Self {
         let shared = local.shared();
         let heartbeat = Heartbeat::new(shared.beats.clone(), hello.network, now.mono_ms);
-        let state = State::new(conn, device.clone(), heartbeat, &shared.limits, now);
+        let state = State::new(conn, device.clone(), shared.tiers.of(&device.user), heartbeat, &shared.limits, now);
         let opening = Some(Box::new((hello, presence)));
         Self { state, local, conn, device, opening, signals, backlog: Bytes::new(), resolved: None }
     }

@@ -18,6 +18,7 @@ use crate::{
     message::{Conn, Fetch, Join, Publish},
     port::{DeviceKey, Now},
     relay::state::{Asks, Pending},
+    tiers::TierNumber,
 };
 
 /// What a session is told.
@@ -138,6 +139,7 @@ struct Joining {
 pub struct State {
     conn: Conn,
     device: DeviceKey,
+    tier: TierNumber,
     payload_bytes_max: u32,
     rooms_max: u32,
     heartbeat: Heartbeat,
@@ -152,10 +154,18 @@ pub struct State {
 impl State {
     /// A session whose client has just said hello.
     #[must_use]
-    pub fn new(conn: Conn, device: DeviceKey, heartbeat: Heartbeat, limits: &Limits, now: Now) -> Self {
+    pub fn new(
+        conn: Conn,
+        device: DeviceKey,
+        tier: TierNumber,
+        heartbeat: Heartbeat,
+        limits: &Limits,
+        now: Now,
+    ) -> Self {
         Self {
             conn,
             device,
+            tier,
             payload_bytes_max: limits.payload_bytes_max,
             rooms_max: limits.rooms_per_session_max,
             heartbeat,
@@ -325,14 +335,18 @@ impl State {
                 Code::Unsupported,
                 "only messages (kind 0, referring to nothing) can be published".into(),
             );
-        } else if publish.lifetime_ms.is_some() || publish.flags & !PUBLISH_SILENT != 0 {
-            self.error(request, Code::Unsupported, "lifetimes and flags other than 1 are not offered".into());
+        } else if publish.flags & !PUBLISH_SILENT != 0 {
+            self.error(request, Code::Unsupported, "flags other than 1 are not offered".into());
         } else {
             let message = Publish {
                 conn: self.conn,
                 request,
                 device: self.device.clone(),
+                tier: self.tier,
                 nonce: publish.nonce,
+                kind: publish.kind,
+                refers_to: publish.refers_to,
+                lifetime_ms: publish.lifetime_ms,
                 silent: publish.flags & PUBLISH_SILENT != 0,
                 content_type: publish.content_type.0,
                 payload: body.slice_ref(publish.payload),

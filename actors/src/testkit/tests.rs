@@ -17,7 +17,7 @@ impl Commits for Told {
 fn load(store: &MemStore, durability: Durability) -> Loaded {
     let (loaded, name) = (Arc::new(Mutex::new(None)), "room".parse().unwrap());
     let answer = loaded.clone();
-    let create = Some(RoomOptions { durability });
+    let create = Some(RoomOptions { durability, ..RoomOptions::default() });
     store.load(Load { name, create }, Box::new(move |loaded| *answer.lock() = Some(loaded.unwrap())));
     store.step(usize::MAX);
     loaded.lock().take().unwrap()
@@ -48,7 +48,7 @@ fn append(store: &MemStore, to: &Loaded, seq: Seq, told: &Arc<Told>) {
         room: to.room,
         generation: to.generation,
         epoch: to.epochs.last().unwrap().epoch,
-        durability: to.durability,
+        durability: to.options.durability,
         first: seq,
         frames,
         records,

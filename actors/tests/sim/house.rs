@@ -257,7 +257,14 @@ impl House {
         let now = self.now();
         let conn = self.arbiters[usize::from(arbiter)].state.on_connect(device.clone());
         let heartbeat = Heartbeat::new(beats(), Network::Wifi, now.mono_ms);
-        let session = session::state::State::new(conn, device.clone(), heartbeat, &self.limits, now);
+        let session = session::state::State::new(
+            conn,
+            device.clone(),
+            parlor_actors::tiers::TierNumber(0),
+            heartbeat,
+            &self.limits,
+            now,
+        );
         self.arbiters[usize::from(arbiter)].timers.arm(session.deadline(), conn.slot);
         self.office.push_back(ToSupervisor::Opened { device: device.clone(), conn });
         let narrow = self.chance.pick(&[40, 300, 2_000, 20_000]);
@@ -536,7 +543,8 @@ impl House {
                     let handle = self.next_channel;
                     self.log(|| format!("channel {handle} is built from {loaded:?}"));
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
-                    let state = channel::state::State::new(loaded, usize::from(ARBITERS), limits, budget);
+                    let setting = channel::state::Setting { limits, budget, tiers: Arc::default() };
+                    let state = channel::state::State::new(loaded, usize::from(ARBITERS), setting);
                     self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
                     self.arbiters[home(room)].home.insert(room, (generation, handle));
                     self.supervisor.handle(now, Input::Built { name, room, generation, handle });
@@ -851,7 +859,7 @@ impl House {
                 }
                 Effect::Begin(pending) => state.begin(conn, pending),
                 Effect::Resolve { request, name } => {
-                    let create = Some(RoomOptions { durability: durability_of(&name) });
+                    let create = Some(RoomOptions { durability: durability_of(&name), ..RoomOptions::default() });
                     let waiter = Waiter { conn, request };
                     self.office.push_back(ToSupervisor::Resolve { name, create, waiter });
                 }

@@ -43,7 +43,15 @@ fn code(cell: &str) -> &str {
     parts.nth(1).unwrap_or_else(|| panic!("{cell:?} has no `code`"))
 }
 
-/// The items of `message.rs` that begin with `keyword`, as their names and the lines of their bodies.
+/// The source of all messages.
+fn messages() -> String {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/message");
+    let mut files: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect::<Vec<_>>().join("\n")
+}
+
+/// The items of a source that begin with `keyword`, as their names and the lines of their bodies.
 fn items(source: &str, keyword: &str) -> Vec<(String, Vec<String>)> {
     let mut found = Vec::new();
     let mut lines = source.lines();
@@ -80,10 +88,10 @@ fn doc_type(rust: &str) -> String {
 
 #[test]
 fn every_field_of_every_message_stands_in_wire_order() {
-    let (doc, source) = (doc(), read("src/message.rs"));
+    let (doc, source) = (doc(), messages());
     let structs = items(&source, "pub struct ");
     for (_, name) in BODIES {
-        assert!(structs.iter().any(|(known, _)| known == name), "no struct {name} was found in message.rs");
+        assert!(structs.iter().any(|(known, _)| known == name), "no struct {name} was found in src/message");
     }
     for (name, lines) in structs {
         let field = |line: &String| {
@@ -92,19 +100,19 @@ fn every_field_of_every_message_stands_in_wire_order() {
         };
         let want: Vec<_> = lines.iter().map(|line| field(line).unwrap_or_else(|| panic!("{name}: {line:?}"))).collect();
         let have: Vec<_> = table(&doc, &name).iter().map(|row| (code(&row[0]).to_owned(), row[1].clone())).collect();
-        assert_eq!(have, want, "the table of {name} in PROTOCOL.md (left) and message.rs (right)");
+        assert_eq!(have, want, "the table of {name} in PROTOCOL.md (left) and src/message (right)");
     }
 }
 
 #[test]
 fn every_variant_stands_under_its_number() {
-    let (doc, source) = (doc(), read("src/message.rs"));
+    let (doc, source) = (doc(), messages());
     let numbered = |row: &Vec<String>| (row[0].clone(), code(&row[1]).to_owned());
     for (name, lines) in items(&source, "pub enum ") {
         let variant = |line: &String| line.chars().take_while(|c| c.is_alphanumeric()).collect::<String>();
         let want: Vec<_> = lines.iter().enumerate().map(|(at, line)| (at.to_string(), variant(line))).collect();
         let have: Vec<_> = table(&doc, &name).iter().map(numbered).collect();
-        assert_eq!(have, want, "the table of {name} in PROTOCOL.md (left) and message.rs (right)");
+        assert_eq!(have, want, "the table of {name} in PROTOCOL.md (left) and src/message (right)");
     }
     for (name, lines) in items(&source, "impl ") {
         let constant = |line: &String| {
@@ -116,7 +124,7 @@ fn every_variant_stands_under_its_number() {
             continue; // A trait's impl.
         }
         let have: Vec<_> = table(&doc, &name).iter().map(numbered).collect();
-        assert_eq!(have, want, "the table of {name} in PROTOCOL.md (left) and message.rs (right)");
+        assert_eq!(have, want, "the table of {name} in PROTOCOL.md (left) and src/message (right)");
     }
 }
 

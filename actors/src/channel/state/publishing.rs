@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
     Code, Extensions, Seq,
-    message::{ContentType, Deliver, Durability, RecordKind},
+    message::{ContentType, Deliver, Durability},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -72,7 +72,7 @@ impl State {
             return self.refuse(conn, request, Code::StoreUnavailable, 1_000, "the store takes no more writes");
         }
         let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES;
-        let place = match self.durability {
+        let place = match self.options.durability {
             Durability::Memory => self.budget.none(),
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,
@@ -87,8 +87,10 @@ impl State {
 
     /// Gives the message its seq. From here on only the store's failure can undo it.
     pub(super) fn accept(&mut self, now: Now, publish: Publish, content_hash: u64, place: Place) {
-        let Publish { conn, request, device, nonce, .. } = publish;
+        let lifetime_ms = self.lifetime_ms(&publish);
+        let Publish { conn, request, device, nonce, kind, refers_to, .. } = publish;
         let (seq, time) = (self.given + 1, self.time.max(now.unix_ms));
+        let expires = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
         let answer = Answer { nonce, seq, time, content_hash };
         let Some(slot) = self.devices.accept(&device, answer, self.limits.answers_per_device_max) else {
             debug_assert!(false, "on_publish found the device with its window");
@@ -103,9 +105,9 @@ impl State {
             sender: &device.user,
             device_tag: device.tag,
             nonce,
-            kind: RecordKind::MESSAGE,
-            refers_to: 0,
-            expires: 0,
+            kind,
+            refers_to,
+            expires,
             count: self.given_count,
             content_type: ContentType(publish.content_type),
             payload: &publish.payload,
@@ -118,7 +120,7 @@ impl State {
             reason = "a turn is bounded by the writer's budget, far below 4 GiB"
         )]
         let end = self.turn.len() as u32;
-        self.turn_records.push(AppendRecord { end, expires: 0, device: device.clone(), slot, answer });
+        self.turn_records.push(AppendRecord { end, expires, device: device.clone(), slot, answer });
         self.turn_place.merge(place);
         self.waiting
             .push_back(Waiting { stored: Stored { conn, request, nonce, seq, time, duplicate: false }, device });
@@ -131,9 +133,16 @@ impl State {
         }
     }
 
+    /// The shortest of what the room, the sender's tier and the message itself allow; 0 for ever.
+    fn lifetime_ms(&self, publish: &Publish) -> u64 {
+        let tier = self.tiers.get(publish.tier).lifetime_ms;
+        let all = [self.options.lifetime_ms, tier, publish.lifetime_ms.unwrap_or_default()];
+        all.into_iter().filter(|lifetime| *lifetime > 0).min().unwrap_or_default()
+    }
+
     pub(super) fn repeat(&mut self, stored: Stored) {
         if stored.seq <= self.extent.tail {
-            let (arbiter, durability) = (stored.conn.arbiter, self.durability);
+            let (arbiter, durability) = (stored.conn.arbiter, self.options.durability);
             self.relay(arbiter, FromChannel::Committed { batch: None, durability, stored: vec![stored] });
         } else if self.failed.is_some() {
             self.outcome_unknown(stored);
@@ -158,7 +167,7 @@ impl State {
         let place = std::mem::replace(&mut self.turn_place, self.budget.none());
         let ends = records.iter().map(|record| (record.end, record.expires)).collect();
         self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count: self.given_count, records: ends });
-        if self.durability == Durability::Memory {
+        if self.options.durability == Durability::Memory {
             self.on_committed(self.given);
         } else if let Some(error) = self.failed.clone() {
             // The store failed between the publish and the end of its turn.
@@ -188,7 +197,7 @@ impl State {
         }
         debug_assert_eq!(self.ring.last(), upto, "a turn is committed as a whole");
         self.extent.tail = upto;
-        if self.durability == Durability::Memory {
+        if self.options.durability == Durability::Memory {
             // What falls off the ring is nowhere else.
             self.extent.first = self.ring.first();
         }
@@ -210,7 +219,7 @@ impl State {
         for (arbiter, stored) in (0..).zip(stored) {
             let subscribed = self.subscribers[usize::from(arbiter)] > 0;
             if subscribed || !stored.is_empty() {
-                let (batch, durability) = (subscribed.then(|| batch.clone()), self.durability);
+                let (batch, durability) = (subscribed.then(|| batch.clone()), self.options.durability);
                 self.relay(arbiter, FromChannel::Committed { batch, durability, stored });
             }
         }
@@ -240,13 +249,11 @@ impl State {
 /// Tells a repeat of a publish from a conflict: all that a publish says besides room and nonce, decoded. Stored, so it
 /// must not change.
 pub(super) fn content_hash(publish: &Publish) -> u64 {
-    const REFERS_TO: Seq = 0;
-    const LIFETIME_MS: u64 = 0;
     // In one piece: the hash's other form costs more than this copy.
     let mut said = Vec::with_capacity(32 + publish.payload.len());
-    said.extend(RecordKind::MESSAGE.0.to_le_bytes());
-    said.extend(REFERS_TO.to_le_bytes());
-    said.extend(LIFETIME_MS.to_le_bytes());
+    said.extend(publish.kind.0.to_le_bytes());
+    said.extend(publish.refers_to.to_le_bytes());
+    said.extend(publish.lifetime_ms.unwrap_or_default().to_le_bytes());
     said.push(u8::from(publish.silent));
     said.extend(publish.content_type.to_le_bytes());
     said.extend_from_slice(&publish.payload);

@@ -12,6 +12,7 @@ use crate::{
     message::Batch,
     port::{EpochStart, Run},
     testkit::with_deliver,
+    tiers::TierNumber,
 };
 
 const UNIX: u64 = 5_000;
@@ -42,7 +43,7 @@ fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
     let loaded = Loaded {
         room: RoomNumber(1),
         name: "room".parse().unwrap(),
-        durability,
+        options: RoomOptions { durability, ..RoomOptions::default() },
         generation: Generation(1),
         epochs: vec![EpochStart { epoch: Epoch(3), first: 1 }],
         first,
@@ -50,7 +51,11 @@ fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
         count: tail,
         time: UNIX,
     };
-    let state = State::new(loaded, 2, Arc::new(limits()), Budget::new(2, 1 << 20));
+    let state = State::new(
+        loaded,
+        2,
+        Setting { limits: Arc::new(limits()), budget: Budget::new(2, 1 << 20), tiers: Arc::default() },
+    );
     Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
 }
 
@@ -78,7 +83,19 @@ fn answer(nonce: Nonce, seq: Seq, payload: &'static str) -> Answer {
 
 fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payload: &'static str) -> Publish {
     let (conn, device, payload) = (conn(arbiter), key(user), Bytes::from_static(payload.as_bytes()));
-    Publish { conn, request, device, nonce, silent: false, content_type: 1, payload }
+    Publish {
+        conn,
+        request,
+        device,
+        tier: TierNumber(0),
+        nonce,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        lifetime_ms: None,
+        silent: false,
+        content_type: 1,
+        payload,
+    }
 }
 
 fn body<'a, B: Body<'a>>(frame: &'a [u8]) -> B {

@@ -20,7 +20,7 @@ fn session() -> Session {
     let beats = BeatIntervals { wifi_ms: 1_000, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
     let heartbeat = Heartbeat::new(beats, Network::Wifi, 0);
     let limits = Limits { payload_bytes_max: 5, rooms_per_session_max: 2, ..Limits::default() };
-    Session { state: State::new(conn, device, heartbeat, &limits, Now::default()), now: Now::default() }
+    Session { state: State::new(conn, device, TierNumber(0), heartbeat, &limits, Now::default()), now: Now::default() }
 }
 
 impl Session {
@@ -141,7 +141,6 @@ fn a_publish_offers_what_version_1_takes() {
     session.frame(3, &publish(3, b"123456"), &["#3 TooLarge"]);
     session.frame(4, &message::Publish { kind: RecordKind(1), ..publish(3, b"") }, &["#4 Unsupported"]);
     session.frame(5, &message::Publish { refers_to: 1, ..publish(3, b"") }, &["#5 Unsupported"]);
-    session.frame(6, &message::Publish { lifetime_ms: Some(1), ..publish(3, b"") }, &["#6 Unsupported"]);
     session.frame(7, &message::Publish { flags: 2, ..publish(3, b"") }, &["#7 Unsupported"]);
 }
 

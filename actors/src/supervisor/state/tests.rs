@@ -1,6 +1,6 @@
 //! Inputs in, effects out, each written as a line of text. Handles, sessions and waiters are words and numbers.
 
-use parlor_protocol::{DeviceTag, Epoch, message::Durability};
+use parlor_protocol::{DeviceTag, Epoch};
 
 use super::*;
 use crate::port::EpochStart;
@@ -26,7 +26,7 @@ fn loaded(name: &str, generation: u64) -> Loaded {
     Loaded {
         room: RoomNumber(name.len() as u64),
         name: name.parse().unwrap(),
-        durability: Durability::Synced,
+        options: RoomOptions::default(),
         generation: Generation(generation),
         epochs: vec![EpochStart { epoch: Epoch(1), first: 1 }],
         first: 1,
