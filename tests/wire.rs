@@ -64,8 +64,13 @@ impl House {
         let (engine, address) = engine(data.path(), change);
         let runtime = Runtime::new().unwrap();
         let (neighbour, room) = runtime.block_on(async {
-            let room =
-                engine.create_room("hall", RoomOptions { durability: Durability::Buffered, ..RoomOptions::default() });
+            let room = engine.create_room(
+                "hall",
+                parlor::engine::RoomOptions {
+                    durability: Durability::Buffered,
+                    ..parlor::engine::RoomOptions::default()
+                },
+            );
             (Neighbour::move_in(address).await, room.await.unwrap())
         });
         Self { runtime, engine, address, neighbour: Some(neighbour), room, cases: 0, _data: data }
