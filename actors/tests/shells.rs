@@ -99,7 +99,7 @@ impl Engine {
 
     fn connect(&self, user: &str, arbiter: usize) -> Client {
         let socket = Arc::new(Socket::default());
-        let server = socket.clone();
+        let far = Far(socket.clone());
         let hello = Hello {
             request: 0,
             version: 1,
@@ -110,7 +110,8 @@ impl Engine {
             token: Token([0; 16]),
         };
         self.fleet.run_on(arbiter, move |local| {
-            local.connect(hello, Rc::new(Written(server.clone())), Box::new(Read(server)));
+            let far = Rc::new(far);
+            local.connect(hello, Rc::new(Written(far.clone())), Box::new(Read(far)));
         });
         let mut client = Client { socket, partial: Vec::new(), request: 0, room: RoomNumber(0) };
         assert_eq!(client.next().kind, Kind::Welcome);
@@ -159,30 +160,40 @@ struct Ends {
     waker: Option<Waker>,
 }
 
-/// The server's writing end.
-struct Written(Arc<Socket>);
+/// The server's end, which ends the connection when it is dropped.
+struct Far(Arc<Socket>);
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.0.ends.lock().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// The half of it that is written to.
+struct Written(Rc<Far>);
 
 impl Wire for Written {
     fn poll_write(&self, cx: &mut Context<'_>, waiting: &mut Outbound) -> Poll<std::io::Result<()>> {
-        let mut ends = self.0.ends.lock();
+        let mut ends = self.0.0.ends.lock();
         if ends.full {
             ends.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
         waiting.write_with(|slices| {
             slices.iter().for_each(|slice| ends.down.extend(&slice[..]));
-            self.0.changed.notify_all();
+            self.0.0.changed.notify_all();
             Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
         })
     }
 }
 
-/// The server's reading end.
-struct Read(Arc<Socket>);
+/// The half of it that is read.
+struct Read(Rc<Far>);
 
 impl Inbound for Read {
     fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Stop>> {
-        let mut ends = self.0.ends.lock();
+        let mut ends = self.0.0.ends.lock();
         if let Some(frames) = &ends.flood {
             return Poll::Ready(Ok(frames.clone()));
         }
@@ -197,21 +208,14 @@ impl Inbound for Read {
     }
 
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let mut ends = self.0.ends.lock();
+        let mut ends = self.0.0.ends.lock();
         ends.up.clear();
         ends.waker = Some(cx.waker().clone());
         if ends.hung_up { Poll::Ready(()) } else { Poll::Pending }
     }
 
     fn half_close(self: Box<Self>) {
-        self.0.ends.lock().half_closed = true;
-    }
-}
-
-impl Drop for Read {
-    fn drop(&mut self) {
-        self.0.ends.lock().ended = true;
-        self.0.changed.notify_all();
+        self.0.0.ends.lock().half_closed = true;
     }
 }
 
