@@ -7,7 +7,7 @@ use std::{
     task::{Context as TaskContext, Poll, Waker},
 };
 
-use actix::{Actor, Addr, AsyncContext};
+use actix::{Actor, AsyncContext, WeakAddr};
 use parlor_protocol::{
     Code, Name, Token,
     message::{DeviceClass, Network},
@@ -19,7 +19,7 @@ use crate::{
     outbound::Wire,
     port::DeviceKey,
     router::Presence,
-    session::{Session, inbound::Inbound},
+    session::{Session, ToSession, inbound::Inbound},
 };
 
 /// When a client that came during a shutdown may come again.
@@ -57,7 +57,8 @@ pub(crate) enum End {
 pub(crate) struct Link {
     pub(super) serial: u64,
     pub(super) wire: Rc<dyn Wire>,
-    pub(super) session: Addr<Session>,
+    /// Weak, since an address that keeps a mailbox open owns two more allocations.
+    session: WeakAddr<Session>,
     /// Wakes the session to look at what follows.
     waker: RefCell<Option<Waker>>,
     /// The wire takes no more for now: the session writes when it does.
@@ -68,7 +69,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    fn new(serial: u64, wire: Rc<dyn Wire>, session: Addr<Session>) -> Self {
+    fn new(serial: u64, wire: Rc<dyn Wire>, session: WeakAddr<Session>) -> Self {
         Self {
             serial,
             wire,
@@ -77,6 +78,13 @@ impl Link {
             blocked: Cell::new(false),
             held: Cell::new(false),
             end: Cell::new(None),
+        }
+    }
+
+    /// Tells the session, if it still runs.
+    pub(super) fn tell(&self, message: ToSession) {
+        if let Some(session) = self.session.upgrade() {
+            session.do_send(message);
         }
     }
 
@@ -160,7 +168,7 @@ impl Local {
             conn,
         };
         Session::create(|ctx| {
-            let link = Rc::new(Link::new(conn.serial, wire, ctx.address()));
+            let link = Rc::new(Link::new(conn.serial, wire, ctx.address().downgrade()));
             self.set_link(conn, Some(link.clone()));
             Session::new(self.clone(), conn, link, inbound, device, (hello, presence), now)
         });

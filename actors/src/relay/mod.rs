@@ -197,7 +197,7 @@ impl Local {
                 Some(Effect::Detached { room, device }) => self.detached(room, device),
                 Some(Effect::JoinEnded { conn, request, room }) => {
                     if let Some(link) = self.link(conn) {
-                        link.session.do_send(ToSession::JoinEnded { request, room });
+                        link.tell(ToSession::JoinEnded { request, room });
                     }
                 }
                 Some(Effect::Answered(conn)) => self.signal(conn, Link::answered),
@@ -241,7 +241,7 @@ impl Local {
         self.with(|state| state.on_tick(now));
         for slot in self.0.timers.borrow_mut().expire(now) {
             if let Some(Some(link)) = self.0.links.borrow().get(slot as usize) {
-                link.session.do_send(ToSession::Timer);
+                link.tell(ToSession::Timer);
             }
         }
     }
