@@ -55,7 +55,7 @@ impl Fleet {
         self.relays.len()
     }
 
-    /// Runs something on an arbiter's thread, such as the link of a new connection.
+    /// Runs something on an arbiter's thread, such as the beginning of a new connection.
     pub fn run_on(&self, arbiter: usize, run: impl FnOnce(&Local) + Send + 'static) {
         self.relays[arbiter % self.relays.len()].do_send(ToRelay::Run(Box::new(run)));
     }
