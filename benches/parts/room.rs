@@ -7,7 +7,7 @@ use parlor_actors::{
     channel::state::{Effect, Input, State},
     limits::Limits,
     message::{Conn, FromChannel, Join, Publish},
-    port::{Budget, DeviceKey, EpochStart, Generation, Loaded},
+    port::{Budget, DeviceKey, EpochStart, Generation, Loaded, RoomOptions},
 };
 use parlor_protocol::{
     DeviceTag, Epoch, RoomNumber,
@@ -33,13 +33,16 @@ impl Room {
         let loaded = Loaded {
             room: RoomNumber(7),
             name: "bench".parse().expect("a name"),
-            durability: Durability::Memory,
+            options: RoomOptions { durability: Durability::Memory, ..RoomOptions::default() },
             generation: Generation(1),
             epochs: vec![EpochStart { epoch: Epoch(1), first: 1 }],
             first: 1,
             tail: 0,
             count: 0,
             time: 0,
+            trimmed: 1,
+            bytes_before: 0,
+            bytes_upto: 0,
         };
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
