@@ -76,6 +76,7 @@ impl Fleet {
 
     /// Reads nothing more, answers everything accepted, closes all connections. Waits `patience` for each of the last two.
     pub async fn drain(&self, patience: Duration, retry_after_ms: u32) {
+        self.supervisor.do_send(ToSupervisor::Drain);
         let drains: Vec<_> = self
             .relays
             .iter()

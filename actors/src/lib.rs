@@ -28,3 +28,4 @@ pub mod supervisor;
 pub mod testkit;
 pub mod tiers;
 mod turns;
+pub mod wall;

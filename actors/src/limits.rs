@@ -51,6 +51,14 @@ pub struct Limits {
     pub restarts_max: u32,
     /// The window in which rebuilds are counted.
     pub restart_window_ms: u64,
+    /// How often the store is asked to delete what has expired.
+    pub sweep_interval_ms: u64,
+    /// How long it is left alone between two steps of a sweep that has more to do.
+    pub sweep_pause_ms: u64,
+    /// Records that one step of a sweep looks at.
+    pub sweep_records_max: u32,
+    /// A device's answers that are older than this may be forgotten.
+    pub dedupe_horizon_ms: u64,
 }
 
 impl Default for Limits {
@@ -80,6 +88,10 @@ impl Default for Limits {
             room_rest_ms: 10_000,
             restarts_max: 5,
             restart_window_ms: 10_000,
+            sweep_interval_ms: 1_000,
+            sweep_pause_ms: 10,
+            sweep_records_max: 8_192,
+            dedupe_horizon_ms: 86_400_000,
         }
     }
 }

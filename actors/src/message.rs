@@ -177,6 +177,8 @@ pub enum FromChannel {
         epochs: Vec<EpochStart>,
         /// The oldest readable seq.
         first: Seq,
+        /// What is gone below this seq did not expire.
+        trimmed: Seq,
         /// The newest committed seq: batches above it follow.
         tail: Seq,
     },

@@ -24,8 +24,8 @@ pub type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
 /// Durable rooms.
 ///
-/// [`load`](Store::load) and [`append`](Store::append) pass through one writer in the order of their calls, so that a
-/// load sees every append before it. The other methods read.
+/// [`load`](Store::load), [`append`](Store::append), [`sweep`](Store::sweep) and [`trim`](Store::trim) pass through one
+/// writer in the order of their calls, so that a load sees every append before it. The other methods read.
 pub trait Store: Send + Sync + 'static {
     /// Finds a room by its name, or creates it, and hands out a new generation: from here on appends of older
     /// generations of this room are refused.
@@ -41,9 +41,16 @@ pub trait Store: Send + Sync + 'static {
     /// Reads records of a room, which the caller knows to be committed.
     fn read(&self, read: Read, reply: Reply<Records>);
 
-    /// Reads what a device was answered in a room, in the order of the slots. Answers of records not yet committed may
-    /// be missing.
-    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>);
+    /// Reads what a device was answered in a room, with the slots that it lies in. Answers of records not yet committed may
+    /// be missing, and so may those that a sweep let be forgotten.
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>);
+
+    /// Deletes some of what has expired, behind every append before it. Takes bounded time: who is told of more comes
+    /// again soon.
+    fn sweep(&self, sweep: Sweep, reply: Reply<Swept>);
+
+    /// Deletes the oldest records of a room that keeps only so many, behind every append before it.
+    fn trim(&self, trim: Trim, reply: Reply<Trimmed>);
 }
 
 /// One incarnation of a channel: raised by every load of its room, so that a dead channel's late appends are told apart.
@@ -84,6 +91,57 @@ pub struct Loaded {
     pub count: u64,
     /// The newest record's time; 0 if there is none.
     pub time: UnixMillis,
+    /// What is gone below this seq is gone because the room keeps only so much; what is gone from here up to `first` has
+    /// expired.
+    pub trimmed: Seq,
+    /// The bytes of the frames before the oldest record, counted from any start…
+    pub bytes_before: u64,
+    /// …and up to and with the newest, counted from the same.
+    pub bytes_upto: u64,
+}
+
+/// What to sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// What has expired by now may go.
+    pub now: Now,
+    /// The most records to look at.
+    pub records_max: u32,
+    /// Answers older than this may be forgotten, in milliseconds.
+    pub dedupe_horizon_ms: u64,
+}
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Rooms whose oldest records are gone, and the oldest seq that each may still have.
+    pub rooms: Vec<(RoomNumber, Seq)>,
+    /// Whether there is more to do now.
+    pub more: bool,
+    /// Whether nothing is deleted because the wall clock cannot be trusted.
+    pub paused: bool,
+}
+
+/// What a room is to keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Trim {
+    /// Which room.
+    pub room: RoomNumber,
+    /// The asking channel's generation.
+    pub generation: Generation,
+    /// Records below this seq go.
+    pub first: Seq,
+    /// So do the oldest until the frames of the rest have at most so many bytes; 0 for any number. The newest stays.
+    pub bytes_max: u64,
+}
+
+/// What a room has kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Everything below this seq is gone.
+    pub first: Seq,
+    /// The bytes of all frames before it, counted like [`Loaded::bytes_before`].
+    pub bytes_before: u64,
 }
 
 /// Where an epoch begins.

@@ -25,7 +25,7 @@ use parlor_protocol::{
 
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
-    Load, Loaded, Now, Outcome, Read, Records, Reply, RoomOptions, Run, Store, StoreError,
+    Load, Loaded, Now, Outcome, Read, Records, Reply, RoomOptions, Run, Store, StoreError, Sweep, Swept, Trim, Trimmed,
 };
 
 /// Chance that a seed repeats: splitmix64.
@@ -149,6 +149,8 @@ struct Room {
     losses: u64,
     /// The oldest seq kept.
     first: Seq,
+    /// What is gone below this seq did not expire.
+    trimmed: Seq,
     /// From seq 1 on; trimmed ones stay for tests to compare with.
     records: Vec<Kept>,
     /// How many of them survive the loss of power.
@@ -165,15 +167,23 @@ struct Kept {
     answer: Answer,
 }
 
+impl Kept {
+    fn is_expired(&self, now: u64) -> bool {
+        self.expires != 0 && self.expires <= now
+    }
+}
+
 enum Entry {
     Append(Append),
     Load(Load, Reply<Loaded>),
+    Sweep(Sweep, Reply<Swept>),
+    Trim(Trim, Reply<Trimmed>),
 }
 
 /// A read: asked, then done, then told.
 enum Job {
     Read(Read, Reply<Records>),
-    Answers(RoomNumber, DeviceKey, Reply<Vec<Answer>>),
+    Answers(RoomNumber, DeviceKey, Reply<Vec<(u8, Answer)>>),
     Done(Box<dyn FnOnce() + Send>),
 }
 
@@ -271,9 +281,10 @@ impl MemStore {
     }
 
     /// Forgets a room's records below `first`, as a sweep would. A channel hears of it when it is rebuilt.
-    pub fn trim(&self, name: &Name, first: Seq) {
+    pub fn forget_below(&self, name: &Name, first: Seq) {
         if let Some(room) = self.lock().rooms.get_mut(name) {
             room.first = room.first.max(first.min(room.tail() + 1));
+            room.trimmed = room.first;
         }
     }
 
@@ -363,8 +374,18 @@ impl Store for MemStore {
         self.work.notify_one();
     }
 
-    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {
         self.lock().reads.push_back(Job::Answers(room, device, reply));
+        self.work.notify_one();
+    }
+
+    fn sweep(&self, sweep: Sweep, reply: Reply<Swept>) {
+        self.lock().queue.push_back(Entry::Sweep(sweep, reply));
+        self.work.notify_one();
+    }
+
+    fn trim(&self, trim: Trim, reply: Reply<Trimmed>) {
+        self.lock().queue.push_back(Entry::Trim(trim, reply));
         self.work.notify_one();
     }
 }
@@ -423,6 +444,14 @@ impl Inside {
                     };
                     loads.push(Box::new(move || reply(loaded)) as Tell);
                 }
+                Entry::Sweep(sweep, reply) => {
+                    let swept = poison.clone().map_or_else(|| Ok(self.sweep(sweep)), Err);
+                    refused.push(Box::new(move || reply(swept)) as Tell);
+                }
+                Entry::Trim(trim, reply) => {
+                    let trimmed = poison.clone().map_or_else(|| self.trim(trim), Err);
+                    refused.push(Box::new(move || reply(trimmed)) as Tell);
+                }
             }
         }
         if !synced.is_empty() || !loads.is_empty() {
@@ -470,7 +499,7 @@ impl Inside {
             let number = RoomNumber(self.rooms.len() as u64 + 1);
             self.names.insert(number, name.clone());
             let (epochs, records) = (Vec::new(), Vec::new());
-            let room = Room { number, options, epochs, losses, first: 1, records, synced: 0, writer: None };
+            let room = Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None };
             self.rooms.insert(name.clone(), room);
         }
         let Some(room) = self.rooms.get_mut(&name) else { return Err(StoreError::UnknownRoom) };
@@ -503,6 +532,9 @@ impl Inside {
             tail: room.tail(),
             count,
             time,
+            trimmed: room.trimmed,
+            bytes_before: room.bytes_before(room.first),
+            bytes_upto: room.bytes_before(room.tail() + 1),
         })
     }
 
@@ -553,13 +585,13 @@ impl Inside {
         Records { runs, next }
     }
 
-    fn answers(&self, room: RoomNumber, device: &DeviceKey) -> Vec<Answer> {
+    fn answers(&self, room: RoomNumber, device: &DeviceKey) -> Vec<(u8, Answer)> {
         let room = self.names.get(&room).and_then(|name| self.rooms.get(name));
         let mut slots = BTreeMap::new();
         for kept in room.iter().flat_map(|room| &room.records).filter(|kept| kept.device == *device) {
             slots.insert(kept.slot, kept.answer);
         }
-        slots.into_values().collect()
+        slots.into_iter().collect()
     }
 
     fn crash(&mut self, crash: Crash) {
@@ -584,6 +616,7 @@ impl Inside {
             // Opening syncs what is found.
             room.synced = room.records.len();
             room.first = room.first.min(room.tail() + 1);
+            room.trimmed = room.trimmed.min(room.first);
             room.writer = None;
         }
         self.poisoned = false;
@@ -602,11 +635,12 @@ impl Room {
 
     /// Adds a seq to the last run, or begins another.
     fn add(&self, runs: &mut Vec<Run>, seq: Seq, now: u64) {
-        let Kept { frame, expires, .. } = &self.records[index(seq)];
-        let gap = if seq < self.first {
+        let kept = &self.records[index(seq)];
+        let frame = &kept.frame;
+        let gap = if seq < self.trimmed {
             Some(GapReason::TRIMMED)
         } else {
-            (*expires != 0 && *expires <= now).then_some(GapReason::EXPIRED)
+            (seq < self.first || kept.is_expired(now)).then_some(GapReason::EXPIRED)
         };
         match (runs.last_mut(), gap) {
             (Some(Run::Frames { last, frames, .. }), None) => {
@@ -643,5 +677,6 @@ pub fn with_deliver<T>(frame: &[u8], look: impl FnOnce(&Deliver<'_>) -> T) -> T 
     look(&parlor_protocol::decode(&frame[HEADER_BYTES..]).expect("a frame of a room is a Deliver"))
 }
 
+mod sweeping;
 #[cfg(test)]
 mod tests;

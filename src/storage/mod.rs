@@ -2,14 +2,17 @@
 //!
 //! One writer thread takes loads and appends in order and commits them in groups (`writer`, which checks them against
 //! what it knows of `rooms`); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
-//! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer.
+//! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer. What is
+//! deleted, the writer deletes (`writer/sweeping`, which looks with `prefix`), but for what compactions drop (`filter`).
 //!
 //! What holds after `kill -9`: every append that was told `committed` is there. What holds after a loss of power: every
 //! append of a `synced` room that was told `committed` is there; a `buffered` room may lose its newest records and goes
 //! on in a new epoch.
 
 mod db;
+mod filter;
 mod pending;
+mod prefix;
 mod reader;
 mod recover;
 mod rooms;
@@ -20,7 +23,7 @@ mod writer;
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     thread::{self, JoinHandle},
 };
 
@@ -28,7 +31,10 @@ use crossbeam::channel::{Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock};
 use parlor_actors::{
     limits::Limits,
-    port::{Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError},
+    port::{
+        Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError, Sweep, Swept, Trim,
+        Trimmed,
+    },
 };
 use parlor_protocol::RoomNumber;
 
@@ -37,7 +43,7 @@ use self::{
     db::Db,
     pending::{CONTROLS_MAX, Controls, Once, PendingAppend, closed},
     reader::Question,
-    writer::{Disk, Entry, Poison, Writer},
+    writer::{Disk, Entry, Pause, Poison, Writer},
 };
 
 /// Where a store is and what it may use.
@@ -94,6 +100,7 @@ pub struct RocksStore {
     budget: Arc<Budget>,
     controls: Controls,
     poison: Poison,
+    pause: Arc<Pause>,
     /// Taken away to close the store: the threads end once their queue is closed and empty.
     queues: RwLock<Option<Queues>>,
     threads: Mutex<Threads>,
@@ -133,8 +140,10 @@ impl RocksStore {
 
         let spawn_failed = |source: std::io::Error| OpenError::Failed { path: path.clone(), source: source.into() };
         let poison = Poison::default();
+        let pause = Arc::new(Pause::default());
         let (writer_queue, entries) = bounded(config.writer_records_max.saturating_add(CONTROLS_MAX));
-        let writer = Writer::new(db.clone(), disk(db.clone()), counters, config.rooms_max, poison.clone());
+        let disk = disk(db.clone());
+        let writer = Writer::new(db.clone(), disk, counters, config.rooms_max, poison.clone(), pause.clone());
         let writer = thread::Builder::new().name("parlor-writer".into()).spawn(move || writer.run(&entries));
         let writer = writer.map_err(spawn_failed)?;
         let (readers_queue, questions) = bounded(config.reads_max.max(1));
@@ -148,6 +157,7 @@ impl RocksStore {
             budget: Budget::new(config.writer_records_max, config.writer_bytes_max),
             controls: Controls::default(),
             poison,
+            pause,
             queues: RwLock::new(Some(Queues { writer: writer_queue, readers: readers_queue })),
             threads: Mutex::new(Threads { writer: Some(writer), readers, outcome: Ok(()) }),
         })
@@ -162,6 +172,23 @@ impl RocksStore {
     #[must_use]
     pub fn poisoned(&self) -> Option<Arc<str>> {
         self.poison.get().cloned()
+    }
+
+    /// By how many milliseconds the wall clock is off, negative if it is behind, while nothing is deleted for that reason.
+    #[must_use]
+    pub fn sweep_paused(&self) -> Option<i64> {
+        Some(self.pause.off_ms.load(SeqCst)).filter(|off_ms| *off_ms != 0)
+    }
+
+    /// Says that the wall clock is right: the next sweep deletes by it, whatever it shows then.
+    pub fn resume_sweep(&self) {
+        self.pause.trusted.store(true, SeqCst);
+    }
+
+    /// Rewrites the tables of records and answers, so that what has expired and was swept leaves the disk now. Takes as long
+    /// as copying the store, and one of the readers.
+    pub fn compact(&self, reply: Reply<()>) {
+        self.ask(Question::Compact(Once::new(reply)));
     }
 
     /// Closes the store: what was accepted is written, synced and answered, and the directory is free for another.
@@ -247,7 +274,15 @@ impl Store for RocksStore {
         self.ask(Question::Records(read, Once::new(reply)));
     }
 
-    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {
         self.ask(Question::Answers(room, device, Once::new(reply)));
+    }
+
+    fn sweep(&self, sweep: Sweep, reply: Reply<Swept>) {
+        self.control(reply, |slot, reply| Entry::Sweep(slot, sweep, reply));
+    }
+
+    fn trim(&self, trim: Trim, reply: Reply<Trimmed>) {
+        self.control(reply, |slot, reply| Entry::Trim(slot, trim, reply));
     }
 }

@@ -15,6 +15,8 @@ use parlor_protocol::{
 
 use super::*;
 
+mod forgetting;
+
 /// What happens, in the order in which it happens.
 #[derive(Clone, Debug, PartialEq)]
 enum Event {

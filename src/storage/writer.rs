@@ -15,7 +15,8 @@ use std::{
 
 use crossbeam::channel::Receiver;
 use parlor_actors::port::{
-    Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, StoreError,
+    Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, StoreError, Sweep,
+    Swept, Trim, Trimmed,
 };
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
 use rocksdb::WriteBatch;
@@ -27,6 +28,11 @@ use super::{
     rooms::{Live, Rooms},
     schema::{self, Family, Record, meta},
 };
+
+use sweeping::Sweeping;
+pub(super) use sweeping::{Pause, RecentlyDue};
+
+mod sweeping;
 
 /// Where a turn stops draining, so that the first of it does not wait for too many behind it…
 const TURN_BYTES_MAX: usize = 4 << 20;
@@ -40,6 +46,8 @@ pub(super) enum Entry {
     Load(Control, Load, Once<Loaded>),
     /// Answered when everything before it is synced.
     Flush(Control, Once<()>),
+    Sweep(Control, Sweep, Once<Swept>),
+    Trim(Control, Trim, Once<Trimmed>),
 }
 
 /// What lies below the writer, so that a test can break it.
@@ -83,6 +91,7 @@ pub(super) struct Writer {
     notices: Vec<Option<Notice>>,
     loads: Vec<(Once<Loaded>, Result<Loaded, StoreError>)>,
     flushes: Vec<Once<()>>,
+    sweeping: Sweeping,
     /// Room for one record's value.
     scratch: Vec<u8>,
 }
@@ -96,8 +105,16 @@ struct Notice {
 }
 
 impl Writer {
-    pub(super) fn new(db: Arc<Db>, disk: Box<dyn Disk>, counters: Counters, rooms_max: usize, poison: Poison) -> Self {
+    pub(super) fn new(
+        db: Arc<Db>,
+        disk: Box<dyn Disk>,
+        counters: Counters,
+        rooms_max: usize,
+        poison: Poison,
+        pause: Arc<Pause>,
+    ) -> Self {
         Self {
+            sweeping: Sweeping::new(counters.swept, pause),
             db,
             disk,
             counters,
@@ -144,6 +161,8 @@ impl Writer {
                 }
                 Entry::Load(_slot, load, reply) => self.take_load(load, reply),
                 Entry::Flush(_slot, reply) => self.flushes.push(reply),
+                Entry::Sweep(_slot, sweep, reply) => self.take_sweep(&sweep, reply),
+                Entry::Trim(_slot, trim, reply) => self.take_trim(trim, reply),
             }
             entries += 1;
             let more = entries < TURN_ENTRIES_MAX && bytes < TURN_BYTES_MAX;
@@ -192,6 +211,7 @@ impl Writer {
                 }
             }
         }
+        self.note_due(room, &records);
         self.gather(room, epoch, first, &frames, &records);
         bytes
     }
@@ -223,12 +243,18 @@ impl Writer {
     /// Puts an append's records and their answers into the batch. Its shape was checked.
     fn gather(&mut self, room: RoomNumber, epoch: Epoch, first: Seq, frames: &[u8], records: &[AppendRecord]) {
         let (log, answers) = (self.db.family(Family::Log), self.db.family(Family::Answers));
+        let mut bytes_before = 0;
+        if let Some(live) = self.rooms.find(room) {
+            bytes_before = live.bytes_upto;
+            live.bytes_upto += frames.len() as u64;
+        }
         let mut start = 0;
         for (record, seq) in records.iter().zip(first..) {
             let end = record.end as usize;
             let frame = &frames[start..end];
             start = end;
-            Record { epoch, expires: record.expires, frame }.encode_into(&mut self.scratch);
+            Record { epoch, expires: record.expires, bytes_before, frame }.encode_into(&mut self.scratch);
+            bytes_before += frame.len() as u64;
             self.batch.put_cf(log, schema::log_key(room, seq), &self.scratch);
             let mut slot = schema::answers_prefix(room, &record.device);
             slot.push(record.slot);
@@ -246,8 +272,16 @@ impl Writer {
                 self.generation += 1;
                 let generation = Generation(self.generation);
                 let durability = found.meta.options.durability;
-                let live =
-                    Live { generation, durability, epoch: found.epoch(), tail: found.end.tail, commit: 0, notice: 0 };
+                let live = Live {
+                    generation,
+                    durability,
+                    epoch: found.epoch(),
+                    tail: found.end.tail,
+                    bytes_upto: found.end.bytes_upto,
+                    due: RecentlyDue::default(),
+                    commit: 0,
+                    notice: 0,
+                };
                 self.rooms.insert(found.room, live);
                 found.loaded(generation)
             }),
@@ -273,6 +307,12 @@ impl Writer {
         }
         for reply in self.flushes.drain(..) {
             unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));
+        }
+        for (reply, swept) in self.sweeping.replies.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(swept, Err)));
+        }
+        for (reply, trimmed) in self.sweeping.trims.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(trimmed, Err)));
         }
     }
 

@@ -165,7 +165,7 @@ fn source(
             }
             if start < extent.first {
                 // What was trimmed is told first; the rest is the next page's.
-                let gap = Run::Gap { from: start, to: extent.first - 1, why: GapReason::TRIMMED };
+                let gap = Run::Gap { from: start, to: extent.first - 1, why: extent.why_gone(start) };
                 return Source::Hot(Records { runs: vec![gap], next: (extent.first <= end).then_some(extent.first) });
             }
             start
@@ -186,6 +186,19 @@ fn source(
         return Source::Hot(Records { runs, next: next.or((lowest > end).then(|| lowest - 1)) });
     }
     Source::Cold(Read { room, start, end, direction, records_max: limit.records, bytes_max: limit.bytes, now })
+}
+
+/// What a store found, with gaps named as the room knows them: a store cannot tell what it trimmed from what expired.
+#[must_use]
+pub fn named(extent: &Extent, mut records: Records) -> Records {
+    for run in &mut records.runs {
+        if let Run::Gap { from, why, .. } = run
+            && *why == GapReason::EXPIRED
+        {
+            *why = extent.why_gone(*from);
+        }
+    }
+    records
 }
 
 /// The runs as a subscriber gets them, one frame behind the other, and the last seq that they cover.

@@ -76,6 +76,11 @@ impl Channel {
                     let reply = move |records| channel.do_send(Input::Read { id: new.id, records });
                     self.shared.store.read(new.read, Box::new(reply));
                 }
+                Effect::Trim(trim) => {
+                    let channel = ctx.address();
+                    let reply = move |trimmed| channel.do_send(Input::Trimmed(trimmed));
+                    self.shared.store.trim(trim, Box::new(reply));
+                }
                 Effect::LoadAnswers(device) => {
                     let (channel, key) = (ctx.address(), device.clone());
                     let reply = move |answers| channel.do_send(Input::Answers { device, answers });

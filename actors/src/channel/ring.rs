@@ -69,12 +69,33 @@ impl Ring {
         self.frames.extend(frame);
         self.entries.push_back(Entry { expires, end: self.gone + self.frames.len() as u64 });
         while self.entries.len() > self.records_max || (self.frames.len() > self.bytes_max && self.entries.len() > 1) {
-            let end = self.offset(self.first + 1);
-            self.entries.pop_front();
-            self.frames.drain(..end);
-            self.gone += end as u64;
-            self.first += 1;
+            self.pop();
         }
+    }
+
+    /// Lets the oldest fall off until there are at most so many, and so many bytes of frames; 0 for any number. The newest
+    /// stays.
+    pub fn keep(&mut self, records_max: u64, bytes_max: u64) {
+        let too_many = |ring: &Self| records_max > 0 && ring.entries.len() as u64 > records_max;
+        let too_large = |ring: &Self| bytes_max > 0 && ring.frames.len() as u64 > bytes_max;
+        while self.entries.len() > 1 && (too_many(self) || too_large(self)) {
+            self.pop();
+        }
+    }
+
+    /// Lets everything below a seq fall off.
+    pub fn drop_below(&mut self, first: Seq) {
+        while self.first < first && !self.entries.is_empty() {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        let end = self.offset(self.first + 1);
+        self.entries.pop_front();
+        self.frames.drain(..end);
+        self.gone += end as u64;
+        self.first += 1;
     }
 
     /// Reads from `start` towards `end`, in either direction; records that expired by `now` are gaps. Everything within
@@ -177,6 +198,27 @@ mod tests {
         assert_eq!((ring.first(), ring.last()), (9, 10), "99 bytes leave room for one");
         ring.push(0, &[b'x'; 200]);
         assert_eq!((ring.first(), ring.last()), (11, 11), "the newest always stays");
+    }
+
+    #[test]
+    fn the_oldest_fall_off_when_told() {
+        let mut ring = ring();
+        ring.drop_below(3);
+        assert_eq!((ring.first(), ring.last()), (6, 9));
+        ring.drop_below(7);
+        assert_eq!((ring.first(), ring.last()), (7, 9));
+        let page = ring.read(7, 9, Direction::Forward, PageLimit { records: 9, bytes: 9 }, 0);
+        assert_eq!(page.runs, [frames(7, 9, "ghi")]);
+        ring.keep(2, 9);
+        assert_eq!((ring.first(), ring.last()), (8, 9));
+        ring.keep(0, 1);
+        assert_eq!((ring.first(), ring.last()), (9, 9));
+        ring.keep(1, 0);
+        assert_eq!((ring.first(), ring.last()), (9, 9), "the newest stays");
+        ring.drop_below(10);
+        assert_eq!((ring.first(), ring.last()), (10, 9));
+        ring.push(0, b"j");
+        assert_eq!((ring.first(), ring.last()), (10, 10));
     }
 
     #[track_caller]

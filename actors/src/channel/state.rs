@@ -22,7 +22,10 @@ use super::{
 use crate::{
     limits::Limits,
     message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
-    port::{Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError},
+    port::{
+        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError,
+        Trim, Trimmed,
+    },
     tiers::Tiers,
 };
 
@@ -75,8 +78,8 @@ pub enum Input {
     Answers {
         /// Which device.
         device: DeviceKey,
-        /// What it was answered.
-        answers: Result<Vec<Answer>, StoreError>,
+        /// What it was answered, and in which slots it lies.
+        answers: Result<Vec<(u8, Answer)>, StoreError>,
     },
     /// A read came back.
     Read {
@@ -85,6 +88,10 @@ pub enum Input {
         /// What it found.
         records: Result<Records, StoreError>,
     },
+    /// A sweep of the store took everything below this seq.
+    Swept(Seq),
+    /// The store's answer to [`Effect::Trim`].
+    Trimmed(Result<Trimmed, StoreError>),
 }
 
 /// What a channel wants done.
@@ -103,6 +110,8 @@ pub enum Effect {
     Read(NewRead),
     /// Load a device's answers.
     LoadAnswers(DeviceKey),
+    /// Delete the room's oldest records.
+    Trim(Trim),
     /// End the channel: its successor goes on from the store.
     Stop,
     /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
@@ -170,6 +179,7 @@ pub struct State {
     ring: Ring,
     devices: Devices<Join>,
     reads: Reads,
+    held: Held,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -191,12 +201,13 @@ impl State {
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
         let Setting { limits, budget, tiers } = setting;
         let in_memory = loaded.options.durability == Durability::Memory;
-        Self {
+        let Loaded { first, trimmed, tail, .. } = loaded;
+        let mut state = Self {
             room: loaded.room,
             name: loaded.name,
             options: loaded.options,
             generation: loaded.generation,
-            extent: Extent { epochs: loaded.epochs, first: loaded.first, tail: loaded.tail },
+            extent: Extent { epochs: loaded.epochs, first, trimmed, tail },
             given: loaded.tail,
             time: loaded.time,
             given_count: loaded.count,
@@ -204,6 +215,7 @@ impl State {
             ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
             devices: Devices::new(in_memory.then_some(limits.absent_devices_per_room_max)),
             reads: Reads::default(),
+            held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
@@ -217,7 +229,11 @@ impl State {
             limits,
             budget,
             tiers,
+        };
+        if !in_memory {
+            state.keep(0);
         }
+        state
     }
 
     /// The room's number.
@@ -282,6 +298,8 @@ impl State {
             Input::Failed(error) => self.on_failed(error),
             Input::Answers { device, answers } => self.on_answers(&device, answers),
             Input::Read { id, records } => self.on_read(id, records),
+            Input::Swept(first) => self.on_swept(first),
+            Input::Trimmed(trimmed) => self.on_trimmed(trimmed),
         }
     }
 
@@ -300,7 +318,7 @@ impl State {
         }
     }
 
-    fn on_answers(&mut self, device: &DeviceKey, answers: Result<Vec<Answer>, StoreError>) {
+    fn on_answers(&mut self, device: &DeviceKey, answers: Result<Vec<(u8, Answer)>, StoreError>) {
         match answers {
             Ok(answers) => {
                 for join in self.devices.loaded(device, answers) {
@@ -364,8 +382,8 @@ impl State {
                 self.effects.push_back(Effect::LoadAnswers(device));
             }
         }
-        let Extent { epochs, first, tail } = self.extent.clone();
-        self.relay(arbiter, FromChannel::Adopted { epochs, first, tail });
+        let Extent { epochs, first, trimmed, tail } = self.extent.clone();
+        self.relay(arbiter, FromChannel::Adopted { epochs, first, trimmed, tail });
     }
 
     fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &'static str) {
@@ -377,7 +395,10 @@ impl State {
     }
 }
 
+use trimming::Held;
+
 mod publishing;
 mod reading;
 #[cfg(test)]
 mod tests;
+mod trimming;

@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::{
+    channel::position::Extent,
     limits::Limits,
     message::{Conn, FromChannel},
     outbound::Outbound,
@@ -355,7 +356,9 @@ impl State {
                     self.on_pulled(conn, room, after, page.clone());
                 }
             }
-            FromChannel::Adopted { epochs, first, tail } => self.on_adopted(room, epochs, first, tail),
+            FromChannel::Adopted { epochs, first, trimmed, tail } => {
+                self.on_adopted(room, &Extent { epochs, first, trimmed, tail });
+            }
         }
     }
 

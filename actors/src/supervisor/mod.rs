@@ -7,11 +7,11 @@ use actix_rt::ArbiterHandle;
 use parlor_protocol::{Name, RoomNumber};
 
 use crate::{
-    channel::Channel,
+    channel::{self, Channel},
     context::Shared,
     handover::Handover,
     message::Conn,
-    port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError},
+    port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError, Swept},
     relay::{Relay, ToRelay},
     router::Presence,
     session::{Session, ToSession},
@@ -57,6 +57,10 @@ pub(crate) enum ToSupervisor {
     Opened { device: DeviceKey, presence: Presence, session: Addr<Session> },
     /// A session ended.
     Closed { device: DeviceKey, conn: Conn },
+    /// What the sweep did.
+    Swept(Result<Swept, StoreError>),
+    /// The engine ends.
+    Drain,
 }
 
 impl Message for ToSupervisor {
@@ -88,6 +92,13 @@ impl Supervisor {
                     self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
                 }
                 Effect::Replace(session) => session.do_send(ToSession::Replaced),
+                Effect::Sweep(sweep) => {
+                    let supervisor = ctx.address();
+                    let reply = move |swept| supervisor.do_send(ToSupervisor::Swept(swept));
+                    self.shared.store.sweep(sweep, Box::new(reply));
+                }
+                Effect::SweepIn(ms) => sweep_in(ms, ctx),
+                Effect::Swept(channel, first) => channel.do_send(channel::state::Input::Swept(first)),
             }
         }
     }
@@ -105,11 +116,16 @@ impl Supervisor {
     }
 }
 
+fn sweep_in(ms: u64, ctx: &mut Context<Supervisor>) {
+    ctx.run_later(Duration::from_millis(ms), |supervisor, ctx| supervisor.input(Input::Sweep, ctx));
+}
+
 impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(TICK, |supervisor, ctx| supervisor.input(Input::Tick, ctx));
+        sweep_in(self.shared.limits.sweep_interval_ms, ctx);
     }
 }
 
@@ -134,6 +150,8 @@ impl Handler<ToSupervisor> for Supervisor {
                 self.shared.router.remove(&device.user, conn);
                 self.input(Input::Closed { device, conn }, ctx);
             }
+            ToSupervisor::Swept(swept) => self.input(Input::Swept(swept), ctx),
+            ToSupervisor::Drain => self.input(Input::Drain, ctx),
         }
         self.turns.count(ctx);
     }

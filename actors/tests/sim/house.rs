@@ -17,7 +17,10 @@ use parlor_actors::{
     limits::Limits,
     message::{Conn, FromChannel},
     outbound::{Outbound, Wire},
-    port::{Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Now, Outcome, RoomOptions, Store, StoreError},
+    port::{
+        Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Now, Outcome, RoomOptions, Store, StoreError,
+        Swept,
+    },
     relay,
     session::{
         self,
@@ -52,6 +55,8 @@ pub enum ToSupervisor {
     Died { room: RoomNumber, generation: Generation },
     Opened { device: DeviceKey, conn: Conn },
     Closed { device: DeviceKey, conn: Conn },
+    Sweep,
+    Swept(Result<Swept, StoreError>),
 }
 
 pub enum ToRelay {
@@ -317,6 +322,11 @@ impl House {
         self.run_relay(conn.arbiter);
     }
 
+    /// The supervisor's timer says that it is time to sweep.
+    pub fn sweep(&mut self) {
+        self.office.push_back(ToSupervisor::Sweep);
+    }
+
     // One step of somebody.
 
     /// Somebody handles a message; false if there is none.
@@ -520,6 +530,8 @@ impl House {
             ToSupervisor::Died { room, generation } => Input::Died { room, generation },
             ToSupervisor::Opened { device, conn } => Input::Opened { device, conn, session: conn },
             ToSupervisor::Closed { device, conn } => Input::Closed { device, conn },
+            ToSupervisor::Sweep => Input::Sweep,
+            ToSupervisor::Swept(swept) => Input::Swept(swept),
         });
         true
     }
@@ -557,6 +569,18 @@ impl House {
                 Effect::Replace(conn) => {
                     self.count("session replaced");
                     self.mail(conn, ToSession::Replaced);
+                }
+                Effect::Sweep(sweep) => {
+                    let ears = self.ears.clone();
+                    let reply = move |swept| ears.lock().push(Said::ToSupervisor(ToSupervisor::Swept(swept)));
+                    self.store.sweep(sweep, Box::new(reply));
+                }
+                // Chance says when.
+                Effect::SweepIn(_) => {}
+                Effect::Swept(channel, first) => {
+                    self.count("swept");
+                    self.log(|| format!("channel {channel} is told that what is below {first} expired"));
+                    self.tell(channel, channel::state::Input::Swept(first));
                 }
             }
         }
@@ -628,6 +652,10 @@ impl House {
                         ears.lock().push(Said::ToChannel(id, Input::Answers { device, answers }));
                     };
                     self.store.answers(number, key, Box::new(reply));
+                }
+                Effect::Trim(trim) => {
+                    let reply = move |trimmed| ears.lock().push(Said::ToChannel(id, Input::Trimmed(trimmed)));
+                    self.store.trim(trim, Box::new(reply));
                 }
             }
         }

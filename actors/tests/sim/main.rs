@@ -173,7 +173,7 @@ impl World {
                 {
                     house.count("trim");
                     let first = first + house.chance.any() % (tail + 2 - first);
-                    house.store.trim(&name, first);
+                    house.store.forget_below(&name, first);
                     // Channels hear of it when they are rebuilt, which a sweep waits for.
                     let swept = |room: &house::Room| house.store.frame(room.state.room(), 1).is_some();
                     let swept: Vec<_> = house.rooms.iter().filter(|(_, room)| swept(room)).map(|(id, _)| *id).collect();

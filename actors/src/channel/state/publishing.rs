@@ -197,10 +197,7 @@ impl State {
         }
         debug_assert_eq!(self.ring.last(), upto, "a turn is committed as a whole");
         self.extent.tail = upto;
-        if self.options.durability == Durability::Memory {
-            // What falls off the ring is nowhere else.
-            self.extent.first = self.ring.first();
-        }
+        self.keep(parts.iter().map(|part| part.len() as u64).sum());
         let frames = if let [one] = &parts[..] { one.clone() } else { Bytes::from(parts.concat()) };
         self.tell_committed(&Batch { first, last: upto, frames });
     }

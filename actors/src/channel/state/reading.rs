@@ -5,7 +5,7 @@ use parlor_protocol::{Code, Seq};
 
 use super::{BUSY_RETRY_MS, Effect, State};
 use crate::{
-    channel::history::{Purpose, Source, source_of_fetch, source_of_pull, to_page, to_stream},
+    channel::history::{Purpose, Source, named, source_of_fetch, source_of_pull, to_page, to_stream},
     message::{Conn, Fetch, FromChannel},
     port::{Now, Records, StoreError},
 };
@@ -37,6 +37,7 @@ impl State {
 
     pub(super) fn on_read(&mut self, id: u64, records: Result<Records, StoreError>) {
         let Some(purpose) = self.reads.done(id) else { return };
+        let records = records.map(|records| named(&self.extent, records));
         match (purpose, records) {
             (Purpose::Pull { after, conns }, Ok(records)) => self.answer_pull(conns, after, &records),
             (Purpose::Fetch { conn, request, tail }, Ok(records)) => self.answer_fetch(conn, request, tail, &records),

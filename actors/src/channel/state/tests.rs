@@ -15,6 +15,8 @@ use crate::{
     tiers::TierNumber,
 };
 
+mod forgetting;
+
 const UNIX: u64 = 5_000;
 
 /// A room, its time and the writer's queue before it.
@@ -40,21 +42,29 @@ fn limits() -> Limits {
 
 /// A room with so many records in the store, and a queue for two more.
 fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
+    room_with(RoomOptions { durability, ..RoomOptions::default() }, Tiers::default(), first, tail)
+}
+
+/// A room like that with such options, in an engine with such tiers.
+fn room_with(options: RoomOptions, tiers: Tiers, first: Seq, tail: Seq) -> Room {
     let loaded = Loaded {
         room: RoomNumber(1),
         name: "room".parse().unwrap(),
-        options: RoomOptions { durability, ..RoomOptions::default() },
+        options,
         generation: Generation(1),
         epochs: vec![EpochStart { epoch: Epoch(3), first: 1 }],
         first,
         tail,
         count: tail,
         time: UNIX,
+        trimmed: first,
+        bytes_before: 0,
+        bytes_upto: 0,
     };
     let state = State::new(
         loaded,
         2,
-        Setting { limits: Arc::new(limits()), budget: Budget::new(2, 1 << 20), tiers: Arc::default() },
+        Setting { limits: Arc::new(limits()), budget: Budget::new(2, 1 << 20), tiers: Arc::new(tiers) },
     );
     Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
 }
@@ -125,6 +135,7 @@ impl Room {
                     format!("read {id}: {}-{}, {} of them", read.start, read.end, read.records_max)
                 }
                 Effect::LoadAnswers(device) => format!("load {}", device.user),
+                Effect::Trim(trim) => format!("trim below {} to {} bytes", trim.first, trim.bytes_max),
                 Effect::EndTurn => "end turn".into(),
                 Effect::Stop => "stop".into(),
             });
@@ -137,7 +148,8 @@ impl Room {
     }
 
     fn answers(&mut self, user: &str, answers: Vec<Answer>) -> Vec<String> {
-        self.handle(Input::Answers { device: key(user), answers: Ok(answers) })
+        let answers = Ok((0..).zip(answers).collect());
+        self.handle(Input::Answers { device: key(user), answers })
     }
 
     #[track_caller]
