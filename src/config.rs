@@ -1,8 +1,18 @@
 //! The engine's configuration: in code, or as a TOML file.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use parlor_actors::{limits::Limits, port::RoomOptions, session::heartbeat::BeatIntervals, tiers::Tiers};
+use parlor_actors::{
+    limits::Limits,
+    port::RoomOptions,
+    session::heartbeat::BeatIntervals,
+    tiers::{SendRate, Tier, Tiers},
+};
 use parlor_protocol::message::{Durability, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
@@ -86,9 +96,13 @@ impl EngineConfig {
             ("limits.slow_reader_ms", limits.slow_reader_ms),
             ("limits.close_linger_ms", limits.close_linger_ms),
             ("limits.hold_back_ms", limits.hold_back_ms),
+            ("limits.sweep_interval_ms", limits.sweep_interval_ms),
+            ("limits.sweep_pause_ms", limits.sweep_pause_ms),
         ] {
             rule(name, value, 1, 86_400_000)?;
         }
+        rule("limits.sweep_records_max", limits.sweep_records_max.into(), 1, 1 << 20)?;
+        rule("limits.dedupe_horizon_ms", limits.dedupe_horizon_ms, 60_000, u64::MAX)?;
         rule("heartbeat.least_ms", self.beats.least_ms.into(), 100, 3_600_000)
     }
 }
@@ -124,6 +138,26 @@ pub enum ConfigError {
         /// The most allowed.
         most: u64,
     },
+    /// A user is of a tier that is not there.
+    #[error("tier_of.{user} names the tier {tier:?}, which is none of [[tiers]]; add it there, or name another")]
+    UnknownTier {
+        /// Which user.
+        user: String,
+        /// Which tier.
+        tier: String,
+    },
+    /// Two tiers have one name.
+    #[error("[[tiers]] has {name:?} twice; give each tier a name of its own")]
+    TierTwice {
+        /// The name.
+        name: String,
+    },
+    /// There are too many tiers.
+    #[error("[[tiers]] has {found} tiers; 256 are allowed, with the one called \"default\"")]
+    TooManyTiers {
+        /// How many there are.
+        found: usize,
+    },
 }
 
 /// A configuration file: every key is optional, an unknown one is an error.
@@ -144,13 +178,33 @@ pub struct ConfigFile {
     heartbeat: HeartbeatSection,
     #[serde(default)]
     net: NetSection,
+    #[serde(default)]
+    tiers: Vec<TierSection>,
+    #[serde(default)]
+    tier_of: BTreeMap<String, String>,
 }
+
+/// One of `[[tiers]]`. The one called "default" is for users that `tier_of` does not name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TierSection {
+    name: String,
+    lifetime_ms: Option<u64>,
+    send_interval_ms: Option<u32>,
+    send_burst: Option<u32>,
+}
+
+/// What users are of where nothing else is said.
+const DEFAULT_TIER: &str = "default";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoomsSection {
     durability: Option<DurabilityName>,
     create_at_join: Option<bool>,
+    lifetime_ms: Option<u64>,
+    records_max: Option<u64>,
+    bytes_max: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -205,6 +259,10 @@ section!(LimitsSection for Limits {
     room_rest_ms: u64,
     restarts_max: u32,
     restart_window_ms: u64,
+    sweep_interval_ms: u64,
+    sweep_pause_ms: u64,
+    sweep_records_max: u32,
+    dedupe_horizon_ms: u64,
 });
 
 section!(HeartbeatSection for BeatIntervals {
@@ -234,7 +292,47 @@ impl ConfigFile {
         let path = path.into();
         let text =
             std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Malformed { path, source: Box::new(source) })
+        let file: Self =
+            toml::from_str(&text).map_err(|source| ConfigError::Malformed { path, source: Box::new(source) })?;
+        file.check_tiers()?;
+        Ok(file)
+    }
+
+    fn check_tiers(&self) -> Result<(), ConfigError> {
+        let mut names = HashSet::from([DEFAULT_TIER]);
+        for (at, TierSection { name, .. }) in self.tiers.iter().enumerate() {
+            let known_default = name == DEFAULT_TIER && self.tiers[..at].iter().all(|tier| tier.name != DEFAULT_TIER);
+            if !names.insert(name) && !known_default {
+                return Err(ConfigError::TierTwice { name: name.clone() });
+            }
+        }
+        if names.len() > 256 {
+            return Err(ConfigError::TooManyTiers { found: names.len() });
+        }
+        match self.tier_of.iter().find(|(_, tier)| !names.contains(tier.as_str())) {
+            Some((user, tier)) => Err(ConfigError::UnknownTier { user: user.clone(), tier: tier.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The tiers that the file names; `None` if it names none.
+    fn tiers(&self) -> Option<Tiers> {
+        if self.tiers.is_empty() && self.tier_of.is_empty() {
+            return None;
+        }
+        let mut first = Tier { name: DEFAULT_TIER.into(), lifetime_ms: 0, send: SendRate::default() };
+        let mut others = Vec::new();
+        for section in &self.tiers {
+            let send = SendRate {
+                interval_ms: section.send_interval_ms.unwrap_or(SendRate::default().interval_ms),
+                burst: section.send_burst.unwrap_or(SendRate::default().burst),
+            };
+            let lifetime_ms = section.lifetime_ms.unwrap_or_default();
+            let tier = Tier { name: section.name.clone(), lifetime_ms, send };
+            if tier.name == DEFAULT_TIER { first = tier } else { others.push(tier) }
+        }
+        let of = self.tier_of.clone();
+        Some(Tiers::new(first, others, Some(Arc::new(move |user: &str| of.get(user).cloned()))))
     }
 
     /// Changes what the file names.
@@ -252,6 +350,13 @@ impl ConfigFile {
             };
         }
         config.create_at_join = self.rooms.create_at_join.unwrap_or(config.create_at_join);
+        let rooms = &mut config.room_defaults;
+        rooms.lifetime_ms = self.rooms.lifetime_ms.unwrap_or(rooms.lifetime_ms);
+        rooms.records_max = self.rooms.records_max.unwrap_or(rooms.records_max);
+        rooms.bytes_max = self.rooms.bytes_max.unwrap_or(rooms.bytes_max);
+        if let Some(tiers) = self.tiers() {
+            config.tiers = tiers;
+        }
         self.limits.apply(&mut config.limits);
         self.heartbeat.apply(&mut config.beats);
         self.net.apply(&mut config.net);
@@ -265,6 +370,7 @@ mod tests {
     #[track_caller]
     fn read(text: &str) -> Result<EngineConfig, String> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        file.check_tiers().map_err(|error| error.to_string())?;
         let mut config = EngineConfig::new("data");
         file.apply(&mut config);
         config.check().map_err(|error| error.to_string())?;
@@ -287,5 +393,38 @@ mod tests {
         assert_eq!(error, "limits.payload_bytes_max is 99999999; 1 to 65536 are allowed");
         assert!(read("arbiters = 0").is_err());
         assert!(read("[limits]\nconnections_per_turn_max = 0").is_err(), "it would never write");
+    }
+
+    #[test]
+    fn rooms_and_tiers_say_how_long_records_live() {
+        let config = read(
+            "[rooms]\nlifetime_ms = 5\nrecords_max = 6\nbytes_max = 7\n[tier_of]\nann = \"gold\"\n\
+             [[tiers]]\nname = \"gold\"\nlifetime_ms = 8\nsend_interval_ms = 9\nsend_burst = 10\n\
+             [[tiers]]\nname = \"default\"\nlifetime_ms = 11",
+        );
+        let config = config.unwrap();
+        let rooms = config.room_defaults;
+        assert_eq!((rooms.lifetime_ms, rooms.records_max, rooms.bytes_max), (5, 6, 7));
+        let tier = |user| config.tiers.get(config.tiers.of(user)).clone();
+        let gold = Tier { name: "gold".into(), lifetime_ms: 8, send: SendRate { interval_ms: 9, burst: 10 } };
+        assert_eq!(tier("ann"), gold);
+        assert_eq!(tier("bob"), Tier { name: "default".into(), lifetime_ms: 11, send: SendRate::default() });
+        assert_eq!(read("").unwrap().tiers.get(Tiers::default().of("ann")).lifetime_ms, 0);
+    }
+
+    #[test]
+    fn tiers_that_do_not_fit_are_refused() {
+        let error = read("[tier_of]\nann = \"gold\"").err().unwrap();
+        assert_eq!(
+            error,
+            "tier_of.ann names the tier \"gold\", which is none of [[tiers]]; add it there, or name another"
+        );
+        for name in ["gold", "default"] {
+            let error = read(&format!("[[tiers]]\nname = \"{name}\"\n").repeat(2)).err().unwrap();
+            assert_eq!(error, format!("[[tiers]] has {name:?} twice; give each tier a name of its own"));
+        }
+        let many: String = (0..256).map(|tier| format!("[[tiers]]\nname = \"{tier}\"\n")).collect();
+        assert!(read(&many).err().unwrap().contains("257 tiers"));
+        assert!(read("[[tiers]]\nlifetime_ms = 1").err().unwrap().contains("missing field `name`"));
     }
 }

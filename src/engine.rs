@@ -169,6 +169,19 @@ impl Engine {
         self.store.poisoned()
     }
 
+    /// By how many milliseconds the wall clock is off, negative if it is behind, while nothing that expired is deleted for
+    /// that reason: it has jumped by more than ten minutes, or shows an earlier time than when the store was last swept.
+    /// Deletion goes on by itself when the clock is back where it should be.
+    #[must_use]
+    pub fn sweep_paused(&self) -> Option<i64> {
+        self.store.sweep_paused()
+    }
+
+    /// Says that the wall clock is right, so that what has expired by it is deleted from the next sweep on.
+    pub fn resume_sweep(&self) {
+        self.store.resume_sweep();
+    }
+
     /// Lets nobody in any more, stores and answers everything accepted, tells the clients to come back, and closes the
     /// store. Every later call does nothing.
     pub async fn shutdown(&self) {
