@@ -1,7 +1,7 @@
 //! Durable rooms on RocksDB: the engine's [`Store`].
 //!
 //! One writer thread takes loads and appends in order and commits them in groups (`writer`, which checks them against
-//! what it knows of `rooms`); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
+//! what it knows of `rooms`, and looks up the `targets` of changes); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
 //! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer.
 //!
 //! What holds after `kill -9`: every append that was told `committed` is there. What holds after a loss of power: every
@@ -14,6 +14,7 @@ mod reader;
 mod recover;
 mod rooms;
 mod schema;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -28,9 +29,9 @@ use crossbeam::channel::{Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock};
 use parlor_actors::{
     limits::Limits,
-    port::{Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError},
+    port::{Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError, Target},
 };
-use parlor_protocol::RoomNumber;
+use parlor_protocol::{RoomNumber, Seq};
 
 pub use self::db::OpenError;
 use self::{
@@ -245,6 +246,10 @@ impl Store for RocksStore {
 
     fn read(&self, read: Read, reply: Reply<Records>) {
         self.ask(Question::Records(read, Once::new(reply)));
+    }
+
+    fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>) {
+        self.ask(Question::Target(room, seq, Once::new(reply)));
     }
 
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {

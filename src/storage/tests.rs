@@ -15,6 +15,8 @@ use parlor_protocol::{
 
 use super::*;
 
+mod changes;
+
 /// What happens, in the order in which it happens.
 #[derive(Clone, Debug, PartialEq)]
 enum Event {
@@ -147,6 +149,7 @@ impl Rig {
             first: seq,
             frames,
             records: vec![record],
+            rewrites: Vec::new(),
             place,
             commits,
         }]);

@@ -16,13 +16,19 @@ use parlor_protocol::{
 use super::{
     devices::Devices,
     history::{NewRead, Reads},
+    parked::{self, Parked},
     position::Extent,
+    refill::Refill,
     ring::Ring,
+    versions::Versions,
 };
 use crate::{
     limits::Limits,
     message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
-    port::{Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError},
+    port::{
+        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, Rewrite, RoomOptions,
+        StoreError, Target,
+    },
     tiers::Tiers,
 };
 
@@ -85,6 +91,13 @@ pub enum Input {
         /// What it found.
         records: Result<Records, StoreError>,
     },
+    /// A record that is to be changed came back.
+    Target {
+        /// Which read.
+        id: u64,
+        /// The record, if it is there.
+        target: Result<Option<Target>, StoreError>,
+    },
 }
 
 /// What a channel wants done.
@@ -101,6 +114,13 @@ pub enum Effect {
     Append(Turn),
     /// Read from the store.
     Read(NewRead),
+    /// Read a record to change it.
+    ReadTarget {
+        /// Under which number its answer is awaited.
+        id: u64,
+        /// Which record.
+        seq: Seq,
+    },
     /// Load a device's answers.
     LoadAnswers(DeviceKey),
     /// End the channel: its successor goes on from the store.
@@ -118,6 +138,8 @@ pub struct Turn {
     pub frames: Bytes,
     /// One entry for each.
     pub records: Vec<AppendRecord>,
+    /// The records that the changes among them rewrite.
+    pub rewrites: Vec<Rewrite>,
     /// Their places in the writer's queue.
     pub place: Place,
 }
@@ -131,6 +153,8 @@ struct Chunk {
     count: u64,
     /// Each record's end within the frames, and its expiry.
     records: Vec<(u32, UnixMillis)>,
+    /// What they rewrite.
+    rewrites: Vec<Rewrite>,
 }
 
 /// A publish whose ack waits for a commit.
@@ -170,10 +194,16 @@ pub struct State {
     ring: Ring,
     devices: Devices<Join>,
     reads: Reads,
+    refill: Refill,
+    versions: Versions,
+    parked: Parked,
+    /// What was read for the publish that is being taken.
+    loaded: parked::Loaded,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
     turn_records: Vec<AppendRecord>,
+    turn_rewrites: Vec<Rewrite>,
     turn_place: Place,
     turn_ending: bool,
     uncommitted: VecDeque<Chunk>,
@@ -204,9 +234,14 @@ impl State {
             ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
             devices: Devices::new(in_memory.then_some(limits.absent_devices_per_room_max)),
             reads: Reads::default(),
+            refill: Refill::default(),
+            versions: Versions::default(),
+            parked: Parked::default(),
+            loaded: parked::Loaded::default(),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
+            turn_rewrites: Vec::new(),
             turn_place: budget.none(),
             turn_ending: false,
             uncommitted: VecDeque::new(),
@@ -268,6 +303,18 @@ impl State {
         self.reads.len()
     }
 
+    /// How many publishes wait for records that changes refer to.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// How many records are kept because of changes on their way.
+    #[must_use]
+    pub fn changing(&self) -> usize {
+        self.versions.len()
+    }
+
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
@@ -281,7 +328,8 @@ impl State {
             Input::Committed(upto) => self.on_committed(upto),
             Input::Failed(error) => self.on_failed(error),
             Input::Answers { device, answers } => self.on_answers(&device, answers),
-            Input::Read { id, records } => self.on_read(id, records),
+            Input::Read { id, records } => self.on_read(now, id, records),
+            Input::Target { id, target } => self.on_target(now, id, target),
         }
     }
 
@@ -377,6 +425,7 @@ impl State {
     }
 }
 
+mod changing;
 mod publishing;
 mod reading;
 #[cfg(test)]
