@@ -12,7 +12,7 @@ use parlor_actors::{
     channel::state::{Effect, Input, Setting, State},
     limits::Limits,
     message::{Batch, Conn, Fetch, FromChannel, Join, Publish},
-    port::{Append, Commits, DeviceKey, Load, Now, Outcome, RoomOptions, Store},
+    port::{Append, Commits, DeviceKey, Generation, Load, Now, Outcome, RoomOptions, Store},
     testkit::{Chance, Crash, MemStore, with_deliver},
     tiers::TierNumber,
 };
@@ -155,7 +155,7 @@ fn replay(log: &[Bytes], first: Seq) -> BTreeMap<Seq, Shown> {
 /// What the store's threads said.
 enum Said {
     Settled(Outcome),
-    Input(Input),
+    Input(Generation, Input),
 }
 
 #[derive(Clone, Default)]
@@ -254,6 +254,7 @@ impl World {
 
     fn handle(&mut self, input: Input) {
         self.state.handle(self.now, input);
+        let to = self.state.generation();
         while let Some(effect) = self.state.poll() {
             match effect {
                 Effect::Relay { news, .. } => self.on_news(news),
@@ -275,18 +276,18 @@ impl World {
                 Effect::Read(new) => {
                     self.count(if new.read.records_max > 4 { "large read" } else { "read" });
                     let ears = self.ears.clone();
-                    let tell = move |records| ears.0.lock().push(Said::Input(Input::Read { id: new.id, records }));
+                    let tell = move |records| ears.0.lock().push(Said::Input(to, Input::Read { id: new.id, records }));
                     self.store.read(new.read, Box::new(tell));
                 }
                 Effect::ReadTarget { id, seq } => {
                     self.count("read of a target");
                     let ears = self.ears.clone();
-                    let tell = move |target| ears.0.lock().push(Said::Input(Input::Target { id, target }));
+                    let tell = move |target| ears.0.lock().push(Said::Input(to, Input::Target { id, target }));
                     self.store.target(self.state.room(), seq, Box::new(tell));
                 }
                 Effect::LoadAnswers(device) => {
                     let (ears, asked) = (self.ears.clone(), device.clone());
-                    let tell = move |answers| ears.0.lock().push(Said::Input(Input::Answers { device, answers }));
+                    let tell = move |answers| ears.0.lock().push(Said::Input(to, Input::Answers { device, answers }));
                     self.store.answers(self.state.room(), asked, Box::new(tell));
                 }
                 Effect::EndTurn => {}
@@ -302,7 +303,8 @@ impl World {
         let heard = std::mem::take(&mut *self.ears.0.lock());
         for said in heard {
             match said {
-                Said::Input(input) => self.handle(input),
+                Said::Input(to, input) if to == self.state.generation() => self.handle(input),
+                Said::Input(..) => {}
                 Said::Settled(outcome) if outcome.generation == self.state.generation() => {
                     self.handle(Input::Committed(outcome.stored.unwrap().upto));
                 }
@@ -326,7 +328,7 @@ impl World {
                     }
                 }
             }
-            FromChannel::Refused { request, code, .. } => {
+            FromChannel::Refused { request, code, message, .. } => {
                 self.count(format!("refused: {code}"));
                 if request > u32::MAX / 2 {
                     // Its answers could not be loaded.
@@ -336,7 +338,7 @@ impl World {
                 if let Some(want) = self.expected.remove(&request)
                     && !matches!(code, Code::Busy | Code::HeldBack | Code::RoomUnavailable | Code::NotJoined)
                 {
-                    assert_eq!(want, Some(code), "request {request}");
+                    assert_eq!(want, Some(code), "request {request}: {message}");
                 }
             }
             FromChannel::Answer { request, frame, .. } => self.on_page(request, &frame),
@@ -385,6 +387,10 @@ impl World {
             content_type: 1,
             payload: payload.into(),
         };
+        if std::env::var("PARLOR_CHANGES_SEED").is_ok() {
+            let Publish { request, kind, refers_to, remove, payload, .. } = &publish;
+            println!("{request}: {user} {kind:?} of {refers_to} {remove} {payload:?}, expected {:?}", self.expected.get(request));
+        }
         self.last.insert(user, publish.clone());
         self.handle(Input::Publish(publish));
     }
@@ -401,12 +407,16 @@ impl World {
             RecordKind::RECALL => String::new(),
             _ => self.chance.pick(&REACTIONS).into(),
         };
-        if self.chance.one_in(3) {
+        let alone = self.chance.one_in(3);
+        if alone {
             self.rest();
             let want = self.verdict(user, kind, target, remove, &payload);
             self.expected.insert(self.request + 1, want);
         }
         self.publish(user, kind, target, remove, payload);
+        if alone {
+            self.rest();
+        }
     }
 
     /// What the model says to a change, when nothing is on its way.
