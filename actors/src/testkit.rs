@@ -302,6 +302,15 @@ impl MemStore {
         Some(room.records.get(index(seq))?.frame.clone())
     }
 
+    /// Whether a record is stored so, or was before a change.
+    #[must_use]
+    pub fn holds(&self, room: RoomNumber, seq: Seq, frame: &Bytes) -> bool {
+        let inside = self.lock();
+        let room = inside.names.get(&room).and_then(|name| inside.rooms.get(name));
+        let kept = room.and_then(|room| room.records.get(index(seq)));
+        kept.is_some_and(|kept| kept.frame == *frame || kept.rewrites.iter().any(|rewrite| rewrite.frame == *frame))
+    }
+
     /// All frames of a room, from seq 1 on, trimmed or not.
     #[must_use]
     pub fn frames(&self, name: &Name) -> Vec<Bytes> {
