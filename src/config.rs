@@ -79,6 +79,8 @@ impl EngineConfig {
         rule("limits.page_records_max", limits.page_records_max.into(), 1, 10_000)?;
         rule("limits.page_bytes_max", limits.page_bytes_max.into(), 1, PAGE_BYTES_MAX.into())?;
         rule("limits.answers_per_device_max", limits.answers_per_device_max as u64, 1, 128)?;
+        rule("limits.reactions_per_record_max", limits.reactions_per_record_max as u64, 1, 65_535)?;
+        rule("limits.reaction_notes_bytes_max", limits.reaction_notes_bytes_max as u64, 1, 1 << 20)?;
         rule("limits.ring_records_max", limits.ring_records_max as u64, 1, 1 << 20)?;
         rule("limits.writer_records_max", limits.writer_records_max as u64, 1, 1 << 20)?;
         for (name, value) in [
@@ -86,6 +88,9 @@ impl EngineConfig {
             ("limits.rooms_loaded_max", limits.rooms_loaded_max),
             ("limits.waiters_per_room_max", limits.waiters_per_room_max),
             ("limits.reads_per_room_max", limits.reads_per_room_max),
+            ("limits.refill_waiters_per_room_max", limits.refill_waiters_per_room_max),
+            ("limits.parked_per_room_max", limits.parked_per_room_max),
+            ("limits.parked_per_device_max", limits.parked_per_device_max),
             ("limits.writer_bytes_max", limits.writer_bytes_max),
             ("limits.outbound_bytes_max", limits.outbound_bytes_max),
             ("limits.connections_per_turn_max", limits.connections_per_turn_max),
@@ -248,6 +253,13 @@ section!(LimitsSection for Limits {
     answers_per_device_max: usize,
     absent_devices_per_room_max: usize,
     reads_per_room_max: usize,
+    refill_waiters_per_room_max: usize,
+    parked_per_room_max: usize,
+    parked_per_device_max: usize,
+    edit_window_ms: u64,
+    recall_window_ms: u64,
+    reactions_per_record_max: usize,
+    reaction_notes_bytes_max: usize,
     rooms_loaded_max: usize,
     waiters_per_room_max: usize,
     writer_records_max: usize,

@@ -151,6 +151,7 @@ impl Room {
             first,
             frames: frames.freeze(),
             records,
+            rewrites: Vec::new(),
             place,
             commits: Arc::new(Teller(self.tell.clone())),
         }

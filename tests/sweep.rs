@@ -92,6 +92,7 @@ fn fill(store: &RocksStore, room: &Loaded, first: Seq, expires: impl Iterator<It
             first,
             frames: frames.freeze(),
             records,
+            rewrites: Vec::new(),
             place,
             commits: Arc::new(Teller(tell.clone())),
         }]);

@@ -29,6 +29,20 @@ pub struct Limits {
     pub absent_devices_per_room_max: usize,
     /// Cold reads that one room may have under way.
     pub reads_per_room_max: usize,
+    /// Requests of one room that may wait for its newest records to be read once.
+    pub refill_waiters_per_room_max: usize,
+    /// Publishes of one room that may wait for a record that one of them changes to be read…
+    pub parked_per_room_max: usize,
+    /// …and those of one device among them.
+    pub parked_per_device_max: usize,
+    /// How long after a message its sender may edit it.
+    pub edit_window_ms: u64,
+    /// How long after a message its sender may recall it.
+    pub recall_window_ms: u64,
+    /// Reactions of one message, over all users…
+    pub reactions_per_record_max: usize,
+    /// …and the bytes in which a room keeps who has them.
+    pub reaction_notes_bytes_max: usize,
     /// Rooms that may be loaded at a time.
     pub rooms_loaded_max: usize,
     /// Requests that may wait for one room to be loaded.
@@ -77,6 +91,13 @@ impl Default for Limits {
             answers_per_device_max: 128,
             absent_devices_per_room_max: 1_024,
             reads_per_room_max: 64,
+            refill_waiters_per_room_max: 65_536,
+            parked_per_room_max: 1_024,
+            parked_per_device_max: 64,
+            edit_window_ms: 24 * 60 * 60 * 1_000,
+            recall_window_ms: 2 * 60 * 1_000,
+            reactions_per_record_max: 1_000,
+            reaction_notes_bytes_max: 16 << 10,
             rooms_loaded_max: 1_000_000,
             waiters_per_room_max: 65_536,
             writer_records_max: 32_768,

@@ -56,6 +56,8 @@ pub struct Publish {
     pub lifetime_ms: Option<u64>,
     /// Whether it leaves the room's count as it is.
     pub silent: bool,
+    /// Whether a reaction is taken back.
+    pub remove: bool,
     /// How to read the payload.
     pub content_type: u16,
     /// What is said.

@@ -41,6 +41,9 @@ pub trait Store: Send + Sync + 'static {
     /// Reads records of a room, which the caller knows to be committed.
     fn read(&self, read: Read, reply: Reply<Records>);
 
+    /// Reads one record to change it. `None` if it is not there. Rewrites not yet committed may be missing.
+    fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>);
+
     /// Reads what a device was answered in a room, with the slots that it lies in. Answers of records not yet committed may
     /// be missing, and so may those that a sweep let be forgotten.
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>);
@@ -198,6 +201,8 @@ pub struct Append {
     pub frames: Bytes,
     /// One entry for each record, in order.
     pub records: Vec<AppendRecord>,
+    /// Records of before, or of this append, as the changes among `records` leave them; in the order of those.
+    pub rewrites: Vec<Rewrite>,
     /// The records' places, given back when the writer is done with them.
     pub place: Place,
     /// Who is told. Rooms that share one are told together.
@@ -217,6 +222,29 @@ pub struct AppendRecord {
     pub slot: u8,
     /// …and the answer, stored in the record's batch.
     pub answer: Answer,
+}
+
+/// A record as a change leaves it, stored in the batch of the change. Of what is stored of the record, only this is
+/// replaced. If the record is no longer there, nothing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Which record.
+    pub seq: Seq,
+    /// The seq of the change, which is among the append's records.
+    pub revision: Seq,
+    /// The record's new `Deliver` frame.
+    pub frame: Bytes,
+    /// What the room has to know of it besides, for further changes; never sent to anybody.
+    pub notes: Bytes,
+}
+
+/// A record to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its `Deliver` frame.
+    pub frame: Bytes,
+    /// The notes of its newest [`Rewrite`]; empty if there was none.
+    pub notes: Bytes,
 }
 
 /// Told what became of appends.

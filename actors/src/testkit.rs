@@ -25,7 +25,8 @@ use parlor_protocol::{
 
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
-    Load, Loaded, Now, Outcome, Read, Records, Reply, RoomOptions, Run, Store, StoreError, Sweep, Swept, Trim, Trimmed,
+    Load, Loaded, Now, Outcome, Read, Records, Reply, Rewrite, RoomOptions, Run, Store, StoreError, Sweep, Swept,
+    Target, Trim, Trimmed,
 };
 
 /// Chance that a seed repeats: splitmix64.
@@ -161,6 +162,8 @@ struct Room {
 
 struct Kept {
     frame: Bytes,
+    /// What it was rewritten to, oldest first.
+    rewrites: Vec<Rewrite>,
     expires: u64,
     device: DeviceKey,
     slot: u8,
@@ -183,6 +186,7 @@ enum Entry {
 /// A read: asked, then done, then told.
 enum Job {
     Read(Read, Reply<Records>),
+    Target(RoomNumber, Seq, Reply<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Reply<Vec<(u8, Answer)>>),
     Done(Box<dyn FnOnce() + Send>),
 }
@@ -299,7 +303,24 @@ impl MemStore {
     pub fn frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {
         let inside = self.lock();
         let room = inside.rooms.get(inside.names.get(&room)?)?;
+        Some(room.records.get(index(seq))?.frame().clone())
+    }
+
+    /// A record as it was first stored, before any change.
+    #[must_use]
+    pub fn first_frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {
+        let inside = self.lock();
+        let room = inside.rooms.get(inside.names.get(&room)?)?;
         Some(room.records.get(index(seq))?.frame.clone())
+    }
+
+    /// Whether a record is stored so, or was before a change.
+    #[must_use]
+    pub fn holds(&self, room: RoomNumber, seq: Seq, frame: &Bytes) -> bool {
+        let inside = self.lock();
+        let room = inside.names.get(&room).and_then(|name| inside.rooms.get(name));
+        let kept = room.and_then(|room| room.records.get(index(seq)));
+        kept.is_some_and(|kept| kept.frame == *frame || kept.rewrites.iter().any(|rewrite| rewrite.frame == *frame))
     }
 
     /// All frames of a room, from seq 1 on, trimmed or not.
@@ -308,7 +329,7 @@ impl MemStore {
         self.lock()
             .rooms
             .get(name)
-            .map_or(Vec::new(), |room| room.records.iter().map(|kept| kept.frame.clone()).collect())
+            .map_or(Vec::new(), |room| room.records.iter().map(|kept| kept.frame().clone()).collect())
     }
 
     /// Runs the store on a thread of its own until the answer is dropped.
@@ -371,6 +392,11 @@ impl Store for MemStore {
 
     fn read(&self, read: Read, reply: Reply<Records>) {
         self.lock().reads.push_back(Job::Read(read, reply));
+        self.work.notify_one();
+    }
+
+    fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>) {
+        self.lock().reads.push_back(Job::Target(room, seq, reply));
         self.work.notify_one();
     }
 
@@ -462,7 +488,7 @@ impl Inside {
 
     /// Writes an append, or says why not.
     fn append(&mut self, append: Append) -> Result<(), StoreError> {
-        let Append { room, generation, epoch, durability, first, frames, records, .. } = append;
+        let Append { room, generation, epoch, durability, first, frames, records, rewrites, .. } = append;
         assert_ne!(durability, Durability::Memory, "memory rooms are not stored");
         let fenced = !self.faults.unfenced;
         let Some(room) = self.names.get(&room).and_then(|name| self.rooms.get_mut(name)) else {
@@ -472,7 +498,7 @@ impl Inside {
             return Err(StoreError::Superseded(generation));
         }
         if !fenced && first <= room.tail() {
-            room.records.truncate(index(first));
+            room.lose(index(first));
         }
         if first != room.tail() + 1 || room.epoch() != epoch {
             room.writer = None;
@@ -485,9 +511,22 @@ impl Inside {
             let frame = frames.slice(start..end as usize);
             start = end as usize;
             with_deliver(&frame, |deliver| assert_eq!(deliver.seq, seq, "a frame is that of its record"));
-            room.records.push(Kept { frame, expires, device, slot, answer });
+            room.records.push(Kept { frame, rewrites: Vec::new(), expires, device, slot, answer });
         }
         assert_eq!(start, frames.len(), "the records make up the frames");
+        for rewrite in rewrites {
+            let (seq, revision) = (rewrite.seq, rewrite.revision);
+            let stated = |deliver: &Deliver<'_>| (deliver.seq, deliver.changed().revision);
+            assert_eq!(with_deliver(&rewrite.frame, stated), (seq, revision), "a rewrite is that of its record");
+            assert!(
+                seq < revision && (first..=room.tail()).contains(&revision),
+                "a rewrite is of the append's changes"
+            );
+            // What was trimmed meanwhile is not there to be rewritten.
+            if seq >= room.first {
+                room.records[index(seq)].rewrites.push(rewrite);
+            }
+        }
         Ok(())
     }
 
@@ -519,7 +558,7 @@ impl Inside {
         self.generation += 1;
         room.writer = Some(Generation(self.generation));
         let (count, time) = match room.records.last() {
-            Some(newest) => with_deliver(&newest.frame, |deliver| (deliver.count, deliver.time)),
+            Some(newest) => with_deliver(newest.frame(), |deliver| (deliver.count, deliver.time)),
             None => (0, 0),
         };
         Ok(Loaded {
@@ -547,6 +586,10 @@ impl Inside {
                 let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.read(read)) };
                 Box::new(move || reply(found))
             }
+            Job::Target(room, seq, reply) => {
+                let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.target(room, seq)) };
+                Box::new(move || reply(found))
+            }
             Job::Answers(room, device, reply) => {
                 let found =
                     if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.answers(room, &device)) };
@@ -565,7 +608,7 @@ impl Inside {
         let (mut records, mut bytes) = (0, 0);
         let mut fits = |seq: Seq| {
             records += 1;
-            bytes += room.records[index(seq)].frame.len();
+            bytes += room.records[index(seq)].frame().len();
             records == 1 || (records <= records_max && bytes <= bytes_max as usize)
         };
         let mut taken: Vec<Seq> = match direction {
@@ -583,6 +626,13 @@ impl Inside {
             room.add(&mut runs, seq, now);
         }
         Records { runs, next }
+    }
+
+    fn target(&self, room: RoomNumber, seq: Seq) -> Option<Target> {
+        let room = self.names.get(&room).and_then(|name| self.rooms.get(name))?;
+        let kept = room.records.get(index(seq)).filter(|_| seq >= room.first)?;
+        let notes = kept.rewrites.last().map_or(Bytes::new(), |rewrite| rewrite.notes.clone());
+        Some(Target { frame: kept.frame().clone(), notes })
     }
 
     fn answers(&self, room: RoomNumber, device: &DeviceKey) -> Vec<(u8, Answer)> {
@@ -609,7 +659,7 @@ impl Inside {
             self.losses += 1;
             for room in self.rooms.values_mut() {
                 let kept = room.synced + self.chance.below(room.records.len() - room.synced + 1);
-                room.records.truncate(kept);
+                room.lose(kept);
             }
         }
         for room in self.rooms.values_mut() {
@@ -624,7 +674,22 @@ impl Inside {
     }
 }
 
+impl Kept {
+    /// The record as it is now.
+    fn frame(&self) -> &Bytes {
+        self.rewrites.last().map_or(&self.frame, |rewrite| &rewrite.frame)
+    }
+}
+
 impl Room {
+    /// The records behind these are lost, and what they rewrote is as it was.
+    fn lose(&mut self, kept: usize) {
+        self.records.truncate(kept);
+        for record in &mut self.records {
+            record.rewrites.retain(|rewrite| index(rewrite.revision) < kept);
+        }
+    }
+
     fn tail(&self) -> Seq {
         self.records.len() as u64
     }
@@ -636,7 +701,7 @@ impl Room {
     /// Adds a seq to the last run, or begins another.
     fn add(&self, runs: &mut Vec<Run>, seq: Seq, now: u64) {
         let kept = &self.records[index(seq)];
-        let frame = &kept.frame;
+        let frame = kept.frame();
         let gap = if seq < self.trimmed {
             Some(GapReason::TRIMMED)
         } else {

@@ -72,6 +72,7 @@ impl Room {
                 refers_to: 0,
                 lifetime_ms: None,
                 silent: false,
+                remove: false,
                 content_type: 1,
                 payload: Bytes::from_static(PAYLOAD),
             };

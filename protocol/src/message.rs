@@ -6,8 +6,9 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{record::*, room::*, session::*};
+pub use self::{change::*, record::*, room::*, session::*};
 
+mod change;
 mod record;
 mod room;
 mod session;

@@ -24,6 +24,7 @@
 //! and `receiving.rs` the rooms; `outbox.rs` one room's sends, `inbound.rs` its receipts); `driver.rs` is the one task that owns the socket.
 
 mod backoff;
+mod change;
 mod config;
 mod driver;
 mod effect;
@@ -56,11 +57,12 @@ use tokio::{
     sync::oneshot,
 };
 
+pub use change::{Change, Changes};
 pub use config::Config;
 pub use error::{ConnectError, PublishError, RequestError};
 pub use event::{Acked, Event, Gap, Message, Outgoing, Page, RoomInfo, Stats};
 pub use parlor_protocol::message::{
-    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind,
+    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind, TombstoneReason,
 };
 
 use driver::{Driver, Stream};

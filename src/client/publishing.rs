@@ -5,7 +5,7 @@ use std::time::Duration;
 use parlor_protocol::{
     Advice, Code, Extensions, Nonce,
     frame::PAYLOAD_BYTES_MAX,
-    message::{self, PUBLISH_SILENT, RecordKind},
+    message::{self, PUBLISH_REMOVE, PUBLISH_SILENT, RecordKind},
 };
 
 use super::{
@@ -66,10 +66,10 @@ impl State {
         let publish = message::Publish {
             room: number,
             nonce,
-            kind: RecordKind::MESSAGE,
-            refers_to: 0,
+            kind: outgoing.change.map_or(RecordKind::MESSAGE, |change| change.kind),
+            refers_to: outgoing.change.map_or(0, |change| change.refers_to),
             lifetime_ms: None,
-            flags: if outgoing.silent { PUBLISH_SILENT } else { 0 },
+            flags: flags(&outgoing),
             content_type: outgoing.content_type,
             payload: &outgoing.payload,
             extensions: Extensions::default(),
@@ -135,4 +135,10 @@ impl State {
             }
         }
     }
+}
+
+/// A publish's flags.
+fn flags(outgoing: &Outgoing) -> u32 {
+    let removes = outgoing.change.is_some_and(|change| change.remove);
+    (if outgoing.silent { PUBLISH_SILENT } else { 0 }) | if removes { PUBLISH_REMOVE } else { 0 }
 }

@@ -8,7 +8,7 @@ use parlor_protocol::{
     split,
 };
 
-use super::event::Message;
+use super::{change::Changes, event::Message};
 
 /// What a server sends.
 #[derive(Debug)]
@@ -98,6 +98,7 @@ impl Messages {
             content_type: record.content_type,
             payload: Bytes::copy_from_slice(record.payload),
             own,
+            changes: Changes::of(record),
         })
     }
 

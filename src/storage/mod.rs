@@ -1,7 +1,7 @@
 //! Durable rooms on RocksDB: the engine's [`Store`].
 //!
 //! One writer thread takes loads and appends in order and commits them in groups (`writer`, which checks them against
-//! what it knows of `rooms`); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
+//! what it knows of `rooms`, and looks up the `targets` of changes); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
 //! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer. What is
 //! deleted, the writer deletes (`writer/sweeping`, which looks with `prefix`), but for what compactions drop (`filter`).
 //!
@@ -17,6 +17,7 @@ mod reader;
 mod recover;
 mod rooms;
 mod schema;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -32,11 +33,11 @@ use parking_lot::{Mutex, RwLock};
 use parlor_actors::{
     limits::Limits,
     port::{
-        Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError, Sweep, Swept, Trim,
-        Trimmed,
+        Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError, Sweep, Swept, Target,
+        Trim, Trimmed,
     },
 };
-use parlor_protocol::RoomNumber;
+use parlor_protocol::{RoomNumber, Seq};
 
 pub use self::db::OpenError;
 use self::{
@@ -272,6 +273,10 @@ impl Store for RocksStore {
 
     fn read(&self, read: Read, reply: Reply<Records>) {
         self.ask(Question::Records(read, Once::new(reply)));
+    }
+
+    fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>) {
+        self.ask(Question::Target(room, seq, Once::new(reply)));
     }
 
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {

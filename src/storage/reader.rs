@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam::channel::Receiver;
-use parlor_actors::port::{Answer, DeviceKey, Read, Records, Run, StoreError};
+use parlor_actors::port::{Answer, DeviceKey, Read, Records, Run, StoreError, Target};
 use parlor_protocol::{
     RoomNumber, Seq,
     message::{Direction, GapReason},
@@ -19,6 +19,7 @@ use super::{
     db::{Db, failed},
     pending::Once,
     schema::{self, Family, Record, damaged},
+    targets,
 };
 
 /// The most records one read looks at, also if all of them have expired: beyond it the caller comes again, so that no
@@ -28,6 +29,7 @@ const EXAMINED_MAX: usize = 4_096;
 /// What the readers are asked.
 pub(super) enum Question {
     Records(Read, Once<Records>),
+    Target(RoomNumber, Seq, Once<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Once<Vec<(u8, Answer)>>),
     Compact(Once<()>),
 }
@@ -37,6 +39,7 @@ impl Question {
     pub(super) fn refuse(self, error: StoreError) {
         match self {
             Self::Records(_, reply) => reply.give(Err(error)),
+            Self::Target(_, _, reply) => reply.give(Err(error)),
             Self::Answers(_, _, reply) => reply.give(Err(error)),
             Self::Compact(reply) => reply.give(Err(error)),
         }
@@ -49,6 +52,7 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
         // The reply tells of a panic by itself; the thread goes on with the next question.
         let answered = catch_unwind(AssertUnwindSafe(|| match *question {
             Question::Records(read, reply) => reply.give(records(db, &read)),
+            Question::Target(room, seq, reply) => reply.give(targets::read(db, room, seq)),
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
             Question::Compact(reply) => reply.give(compact(db)),
         }));

@@ -248,6 +248,9 @@ const RECORD_VERSION: u8 = 2;
 /// Where a record's expiry stands, in every version.
 const EXPIRES_AT: usize = 1 + 1 + 8;
 
+/// The flag of a record that has notes behind its frame.
+const RECORD_NOTES: u8 = 1;
+
 impl<'a> Record<'a> {
     /// The bytes of all frames up to and with its own.
     pub(super) fn bytes_upto(&self) -> u64 {
@@ -257,12 +260,27 @@ impl<'a> Record<'a> {
     /// `version u8 = 2 | flags u8 = 0 | epoch u64 | expires u64 | bytes_before u64 | Deliver frame`, written over `out`;
     /// version 1 has no `bytes_before`.
     pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
+        self.encode_with_notes(&[], out);
+    }
+
+    /// The same with `flags` = 1 and notes behind the frame, if there are any.
+    pub(super) fn encode_with_notes(&self, notes: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        out.extend([RECORD_VERSION, 0]);
+        out.extend([RECORD_VERSION, if notes.is_empty() { 0 } else { RECORD_NOTES }]);
         out.extend(self.epoch.0.to_be_bytes());
         out.extend(self.expires.to_be_bytes());
         out.extend(self.bytes_before.to_be_bytes());
         out.extend_from_slice(self.frame);
+        out.extend_from_slice(notes);
+    }
+
+    /// The notes of a value that [`decode`](Self::decode) has taken.
+    pub(super) fn notes(value: &'a [u8]) -> &'a [u8] {
+        // Only this version has them.
+        match (value.get(1), value.get(EXPIRES_AT + 8 + 8..).map(split_frame)) {
+            (Some(&RECORD_NOTES), Some((_, notes))) => notes,
+            _ => &[],
+        }
     }
 
     /// Reads a record and the message in it, which must be the one that `key` names.
@@ -280,13 +298,17 @@ impl<'a> Record<'a> {
     fn parts(value: &'a [u8]) -> Result<(Self, Deliver<'a>), Wrong> {
         let mut fields = Fields(value);
         let version = fields.record_version()?;
-        match fields.u8()? {
-            0 => {}
-            flags => return Err(format!("flags {flags:#04x} are not known")),
+        let flags = fields.u8()?;
+        if flags & !RECORD_NOTES != 0 {
+            return Err(format!("flags {flags:#04x} are not known"));
         }
         let (epoch, expires) = (Epoch(fields.u64()?), fields.u64()?);
         let bytes_before = if version >= 2 { fields.u64()? } else { 0 };
-        let frame = fields.rest();
+        let mut frame = fields.rest();
+        if flags & RECORD_NOTES != 0 {
+            // They are read when the record is changed again.
+            frame = split_frame(frame).0;
+        }
         Ok((Self { epoch, expires, bytes_before, frame }, deliver_of(frame)?))
     }
 }
@@ -316,6 +338,13 @@ pub(super) fn bytes_before(value: &[u8]) -> Result<u64, Wrong> {
 pub(super) fn expiry_to_filter(value: &[u8]) -> Option<UnixMillis> {
     let due = value.first().is_some_and(|version| *version == RECORD_VERSION);
     expiry(value).ok().filter(|expires| due && *expires != 0)
+}
+
+/// A frame and what follows it; all of the bytes if they are less than a frame.
+fn split_frame(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let header = bytes.first_chunk::<HEADER_BYTES>().map(Header::from_bytes);
+    let end = header.map_or(bytes.len(), |header| HEADER_BYTES + header.len as usize);
+    bytes.split_at(end.min(bytes.len()))
 }
 
 /// The message in a `Deliver` frame, which must end where the bytes end.
@@ -578,10 +607,25 @@ mod tests {
             value
         };
         check_record(&key, &with(0, 3), "version 3");
-        check_record(&key, &with(1, 1), "flags 0x01");
+        check_record(&key, &with(1, 2), "flags 0x02");
         check_record(&key, &with(26, 0xff), "claims a body");
         check_record(&key, &with(30, 0x31), "kind 0x0031");
         assert!(log_key_seq(&key[..15]).is_err() && log_key_seq(&[0; 17]).is_err());
+    }
+
+    #[test]
+    fn notes_lie_behind_the_frame_and_are_no_part_of_it() {
+        let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
+        let record = Record { epoch: Epoch(1), expires: 5, frame: &frame };
+        let mut value = Vec::new();
+        record.encode_with_notes(b"who", &mut value);
+        assert_eq!(value[..2], [1, 1]);
+        assert_eq!((Record::decode(&key, &value).unwrap().0, Record::notes(&value)), (record, &b"who"[..]));
+        for cut in 0..18 + frame.len() {
+            check_record(&key, &value[..cut], "");
+        }
+        record.encode_into(&mut value);
+        assert_eq!((value[1], Record::notes(&value)), (0, &b""[..]));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use parlor_protocol::{
 
 use super::*;
 
+mod changes;
 mod forgetting;
 
 /// What happens, in the order in which it happens.
@@ -149,6 +150,7 @@ impl Rig {
             first: seq,
             frames,
             records: vec![record],
+            rewrites: Vec::new(),
             place,
             commits,
         }]);

@@ -27,6 +27,7 @@ use super::{
     recover::{self, Counters},
     rooms::{Live, Rooms},
     schema::{self, Family, Record, meta},
+    targets::{self, Kept},
 };
 
 use sweeping::Sweeping;
@@ -174,22 +175,27 @@ impl Writer {
     /// Gathers an append, or refuses it. Returns its size.
     fn take_append(&mut self, pending: PendingAppend) -> usize {
         // Checked where it lies: should that panic, its sender is told.
-        let Some(checked) = pending.look().map(|append| self.check(append).and_then(|()| check_shape(append))) else {
+        let check = |append| self.check(append).and_then(|()| check_shape(append)).and_then(|()| self.targets(append));
+        let Some(checked) = pending.look().map(check) else {
             return 0;
         };
         let Some(append) = pending.take() else { return 0 };
-        let Append { room, generation, epoch, durability, first, frames, records, place, commits, .. } = append;
-        let bytes = frames.len();
-        if let Err(error) = checked {
-            if !matches!(error, StoreError::Superseded(_) | StoreError::Poisoned(_)) {
-                tracing::error!(%room, first, %error, "an append was refused");
-                // Nothing may follow what was refused: only another load makes the room whole.
-                self.rooms.remove(room);
+        let Append { room, generation, epoch, durability, first, frames, records, rewrites, place, commits } = append;
+        let bytes =
+            frames.len() + rewrites.iter().map(|rewrite| rewrite.frame.len() + rewrite.notes.len()).sum::<usize>();
+        let targets = match checked {
+            Ok(targets) => targets,
+            Err(error) => {
+                if !matches!(error, StoreError::Superseded(_) | StoreError::Poisoned(_)) {
+                    tracing::error!(%room, first, %error, "an append was refused");
+                    // Nothing may follow what was refused: only another load makes the room whole.
+                    self.rooms.remove(room);
+                }
+                let outcome = Outcome { room, generation, stored: Err(error) };
+                self.notices.push(Some(Notice { commits, durability, outcome, place }));
+                return bytes;
             }
-            let outcome = Outcome { room, generation, stored: Err(error) };
-            self.notices.push(Some(Notice { commits, durability, outcome, place }));
-            return bytes;
-        }
+        };
         // Neither is below 1, and the sum was checked.
         let last = first + records.len() as u64 - 1;
         let next_notice = self.notices.len();
@@ -213,6 +219,8 @@ impl Writer {
         }
         self.note_due(room, &records);
         self.gather(room, epoch, first, &frames, &records);
+        // Behind the records: a change may rewrite one of its own append.
+        targets::gather(&self.db, &mut self.batch, &mut self.scratch, room, &rewrites, &targets);
         bytes
     }
 
@@ -238,6 +246,21 @@ impl Writer {
             ));
         }
         Ok(())
+    }
+
+    /// What is stored of the records that an append rewrites.
+    fn targets(&mut self, append: &Append) -> Result<Vec<Option<Kept>>, StoreError> {
+        if append.rewrites.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes_upto = self.rooms.find(append.room).map_or(0, |live| live.bytes_upto);
+        let mut found = targets::find(&self.db, append, bytes_upto)?;
+        if found.contains(&None) && !self.batch.is_empty() {
+            // They may lie in what was gathered before; an append of its own is never cut in two.
+            self.write();
+            found = targets::find(&self.db, append, bytes_upto)?;
+        }
+        Ok(found)
     }
 
     /// Puts an append's records and their answers into the batch. Its shape was checked.
@@ -406,5 +429,5 @@ fn check_shape(append: &Append) -> Result<(), StoreError> {
     if records.is_empty() || start != frames.len() {
         return wrong("its records do not make up its frames");
     }
-    Ok(())
+    targets::check_shape(append).or_else(wrong)
 }

@@ -16,11 +16,16 @@ use crate::{
 };
 use state::{Effect, Input, Setting, State, Turn};
 
+pub mod change;
 pub mod devices;
 pub mod history;
+pub mod notes;
+pub mod parked;
 pub mod position;
+pub mod refill;
 pub mod ring;
 pub mod state;
+pub mod versions;
 pub mod window;
 
 /// A room's actor.
@@ -81,6 +86,11 @@ impl Channel {
                     let reply = move |trimmed| channel.do_send(Input::Trimmed(trimmed));
                     self.shared.store.trim(trim, Box::new(reply));
                 }
+                Effect::ReadTarget { id, seq } => {
+                    let channel = ctx.address();
+                    let reply = move |target| channel.do_send(Input::Target { id, target });
+                    self.shared.store.target(self.state.room(), seq, Box::new(reply));
+                }
                 Effect::LoadAnswers(device) => {
                     let (channel, key) = (ctx.address(), device.clone());
                     let reply = move |answers| channel.do_send(Input::Answers { device, answers });
@@ -107,6 +117,7 @@ impl Channel {
             first: turn.first,
             frames: turn.frames,
             records: turn.records,
+            rewrites: turn.rewrites,
             place: turn.place,
             commits: self.handover.clone(),
         };

@@ -1,10 +1,11 @@
 //! A room's newest records, kept in memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Seq, UnixMillis,
+    Header, Seq, UnixMillis,
+    frame::HEADER_BYTES,
     message::{Direction, GapReason},
 };
 
@@ -16,15 +17,19 @@ use crate::port::{Records, Run};
 /// is `memory`.
 ///
 /// The frames lie behind one another in one buffer. As buffers of their own they would be freed long after they were
-/// used, each with a visit to memory that no cache holds any more.
+/// used, each with a visit to memory that no cache holds any more. Records that were rewritten lie beside it, and what they
+/// were before is overwritten in it.
 #[derive(Debug)]
 pub struct Ring {
     entries: VecDeque<Entry>,
     /// The first entry's seq.
     first: Seq,
     frames: VecDeque<u8>,
-    /// How many bytes have fallen off.
+    /// Where the buffer begins, counted from [`ORIGIN`]: what has fallen off, less what was put in front.
     gone: u64,
+    /// Records as changes have left them, instead of what the buffer holds of them.
+    rewritten: BTreeMap<Seq, Rewritten>,
+    rewritten_bytes: usize,
     records_max: usize,
     bytes_max: usize,
 }
@@ -32,9 +37,24 @@ pub struct Ring {
 #[derive(Debug)]
 struct Entry {
     expires: UnixMillis,
-    /// Where its frame ends, counted from the first byte that the ring ever held.
+    /// Where its frame ends, counted from [`ORIGIN`].
     end: u64,
 }
+
+#[derive(Debug)]
+struct Rewritten {
+    frame: Bytes,
+    notes: Bytes,
+}
+
+impl Rewritten {
+    fn bytes(&self) -> usize {
+        self.frame.len() + self.notes.len()
+    }
+}
+
+/// Where an empty ring's buffer begins: so high that whatever is put in front of it has a place above 0.
+const ORIGIN: u64 = 1 << 62;
 
 /// How much a page may hold.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +69,16 @@ impl Ring {
     /// An empty ring whose first record will be `next`.
     #[must_use]
     pub fn new(next: Seq, records_max: usize, bytes_max: usize) -> Self {
-        Self { entries: VecDeque::new(), first: next, frames: VecDeque::new(), gone: 0, records_max, bytes_max }
+        Self {
+            entries: VecDeque::new(),
+            first: next,
+            frames: VecDeque::new(),
+            gone: ORIGIN,
+            rewritten: BTreeMap::new(),
+            rewritten_bytes: 0,
+            records_max,
+            bytes_max,
+        }
     }
 
     /// The oldest seq held; one above the newest committed one if the ring is empty.
@@ -68,7 +97,92 @@ impl Ring {
     pub fn push(&mut self, expires: UnixMillis, frame: &[u8]) {
         self.frames.extend(frame);
         self.entries.push_back(Entry { expires, end: self.gone + self.frames.len() as u64 });
-        while self.entries.len() > self.records_max || (self.frames.len() > self.bytes_max && self.entries.len() > 1) {
+        self.shrink();
+    }
+
+    /// Replaces a record by what a change left of it, if it is held; the oldest fall off.
+    pub fn rewrite(&mut self, seq: Seq, frame: Bytes, notes: Bytes) {
+        if !self.holds(seq) {
+            return;
+        }
+        // What was said before is kept nowhere.
+        let (start, end) = (self.offset(seq), self.offset(seq + 1));
+        self.frames.range_mut(start..end).for_each(|byte| *byte = 0);
+        let new = Rewritten { frame, notes };
+        self.rewritten_bytes += new.bytes();
+        if let Some(old) = self.rewritten.insert(seq, new) {
+            self.rewritten_bytes -= old.bytes();
+        }
+        self.shrink();
+    }
+
+    /// Puts records in front of the oldest: those that end right before it, as many of the newest as there is room for.
+    /// They come oldest first, with their expiries, and with frames of which each says its length.
+    pub fn refill(&mut self, expires: &[UnixMillis], mut frames: &[u8]) {
+        let mut sizes = Vec::with_capacity(expires.len());
+        let mut rest = frames;
+        while let Some(header) = rest.first_chunk() {
+            let size = (HEADER_BYTES + Header::from_bytes(header).len as usize).min(rest.len());
+            rest = &rest[size..];
+            sizes.push(size);
+        }
+        debug_assert_eq!(sizes.len(), expires.len(), "an expiry for each frame");
+        let room = self.bytes_max.saturating_sub(self.bytes());
+        let mut bytes = 0;
+        let fits = |size: &&usize| {
+            bytes += **size;
+            bytes <= room
+        };
+        let free = self.records_max.saturating_sub(self.entries.len()).min(expires.len());
+        let taken = sizes.iter().rev().take(free).take_while(fits).count();
+        let skipped = sizes.len() - taken;
+        frames = &frames[sizes[..skipped].iter().sum()..];
+        let mut buffer = Vec::with_capacity(frames.len() + self.frames.len());
+        buffer.extend_from_slice(frames);
+        let (head, tail) = self.frames.as_slices();
+        buffer.extend_from_slice(head);
+        buffer.extend_from_slice(tail);
+        let mut end = self.gone;
+        for (size, expires) in sizes.iter().zip(expires).skip(skipped).rev() {
+            self.entries.push_front(Entry { expires: *expires, end });
+            end -= *size as u64;
+        }
+        self.gone = end;
+        self.first -= taken as u64;
+        self.frames = buffer.into();
+    }
+
+    /// How many records, and how many bytes of them, could be put in front.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        (self.records_max.saturating_sub(self.entries.len()), self.bytes_max.saturating_sub(self.bytes()))
+    }
+
+    /// Whether it holds a record.
+    #[must_use]
+    pub fn holds(&self, seq: Seq) -> bool {
+        (self.first..=self.last()).contains(&seq)
+    }
+
+    /// A record's frame, if it is held.
+    #[must_use]
+    pub fn frame(&self, seq: Seq) -> Option<Bytes> {
+        self.holds(seq).then(|| self.join(seq, seq))
+    }
+
+    /// The notes of a record that was rewritten here; `None` of others.
+    #[must_use]
+    pub fn notes(&self, seq: Seq) -> Option<Bytes> {
+        self.rewritten.get(&seq).map(|rewritten| rewritten.notes.clone())
+    }
+
+    fn bytes(&self) -> usize {
+        self.frames.len() + self.rewritten_bytes
+    }
+
+    /// Lets the oldest fall off until the rest is within the limits.
+    fn shrink(&mut self) {
+        while self.entries.len() > self.records_max || (self.bytes() > self.bytes_max && self.entries.len() > 1) {
             self.pop();
         }
     }
@@ -77,7 +191,7 @@ impl Ring {
     /// stays.
     pub fn keep(&mut self, records_max: u64, bytes_max: u64) {
         let too_many = |ring: &Self| records_max > 0 && ring.entries.len() as u64 > records_max;
-        let too_large = |ring: &Self| bytes_max > 0 && ring.frames.len() as u64 > bytes_max;
+        let too_large = |ring: &Self| bytes_max > 0 && ring.bytes() as u64 > bytes_max;
         while self.entries.len() > 1 && (too_many(self) || too_large(self)) {
             self.pop();
         }
@@ -95,6 +209,9 @@ impl Ring {
         self.entries.pop_front();
         self.frames.drain(..end);
         self.gone += end as u64;
+        if let Some(old) = self.rewritten.remove(&self.first) {
+            self.rewritten_bytes -= old.bytes();
+        }
         self.first += 1;
     }
 
@@ -116,7 +233,7 @@ impl Ring {
             if records > limit.records.max(1) as usize {
                 return false; // Unseen: it may be below the ring, where a backward page goes on.
             }
-            bytes += self.offset(*seq + 1) - self.offset(*seq);
+            bytes += self.size(*seq);
             records == 1 || bytes <= limit.bytes as usize
         };
         let (from, to, next) = match direction {
@@ -163,14 +280,38 @@ impl Ring {
         if seq == self.first { 0 } else { (self.entry(seq - 1).end - self.gone) as usize }
     }
 
+    fn size(&self, seq: Seq) -> usize {
+        match self.rewritten.get(&seq) {
+            Some(rewritten) => rewritten.frame.len(),
+            None => self.offset(seq + 1) - self.offset(seq),
+        }
+    }
+
     fn join(&self, first: Seq, last: Seq) -> Bytes {
-        let (start, end) = (self.offset(first), self.offset(last + 1));
-        let mut frames = Vec::with_capacity(end - start);
+        let mut changed = self.rewritten.range(first..=last).peekable();
+        if first == last
+            && let Some((_, rewritten)) = changed.peek()
+        {
+            return rewritten.frame.clone();
+        }
+        let mut frames = Vec::with_capacity(self.offset(last + 1) - self.offset(first));
+        let mut from = first;
+        for (seq, rewritten) in changed {
+            self.copy(from, *seq, &mut frames);
+            frames.extend_from_slice(&rewritten.frame);
+            from = seq + 1;
+        }
+        self.copy(from, last + 1, &mut frames);
+        frames.into()
+    }
+
+    /// Copies records from `first` on that lie before `end` and were not rewritten.
+    fn copy(&self, first: Seq, end: Seq, frames: &mut Vec<u8>) {
+        let (start, end) = (self.offset(first), self.offset(end));
         let (head, tail) = self.frames.as_slices();
         let at = head.len();
         frames.extend_from_slice(&head[start.min(at)..end.min(at)]);
         frames.extend_from_slice(&tail[start.saturating_sub(at)..end.saturating_sub(at)]);
-        frames.into()
     }
 }
 

@@ -16,15 +16,18 @@ use parlor_protocol::{
 use super::{
     devices::Devices,
     history::{NewRead, Reads},
+    parked::{self, Parked},
     position::Extent,
+    refill::Refill,
     ring::Ring,
+    versions::Versions,
 };
 use crate::{
     limits::Limits,
     message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
     port::{
-        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError,
-        Trim, Trimmed,
+        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, Rewrite, RoomOptions,
+        StoreError, Target, Trim, Trimmed,
     },
     tiers::Tiers,
 };
@@ -92,6 +95,13 @@ pub enum Input {
     Swept(Seq),
     /// The store's answer to [`Effect::Trim`].
     Trimmed(Result<Trimmed, StoreError>),
+    /// A record that is to be changed came back.
+    Target {
+        /// Which read.
+        id: u64,
+        /// The record, if it is there.
+        target: Result<Option<Target>, StoreError>,
+    },
 }
 
 /// What a channel wants done.
@@ -108,6 +118,13 @@ pub enum Effect {
     Append(Turn),
     /// Read from the store.
     Read(NewRead),
+    /// Read a record to change it.
+    ReadTarget {
+        /// Under which number its answer is awaited.
+        id: u64,
+        /// Which record.
+        seq: Seq,
+    },
     /// Load a device's answers.
     LoadAnswers(DeviceKey),
     /// Delete the room's oldest records.
@@ -127,6 +144,8 @@ pub struct Turn {
     pub frames: Bytes,
     /// One entry for each.
     pub records: Vec<AppendRecord>,
+    /// The records that the changes among them rewrite.
+    pub rewrites: Vec<Rewrite>,
     /// Their places in the writer's queue.
     pub place: Place,
 }
@@ -140,6 +159,8 @@ struct Chunk {
     count: u64,
     /// Each record's end within the frames, and its expiry.
     records: Vec<(u32, UnixMillis)>,
+    /// What they rewrite.
+    rewrites: Vec<Rewrite>,
 }
 
 /// A publish whose ack waits for a commit.
@@ -180,10 +201,16 @@ pub struct State {
     devices: Devices<Join>,
     reads: Reads,
     held: Held,
+    refill: Refill,
+    versions: Versions,
+    parked: Parked,
+    /// What was read for the publish that is being taken.
+    loaded: parked::Loaded,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
     turn_records: Vec<AppendRecord>,
+    turn_rewrites: Vec<Rewrite>,
     turn_place: Place,
     turn_ending: bool,
     uncommitted: VecDeque<Chunk>,
@@ -216,9 +243,14 @@ impl State {
             devices: Devices::new(in_memory.then_some(limits.absent_devices_per_room_max)),
             reads: Reads::default(),
             held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
+            refill: Refill::default(),
+            versions: Versions::default(),
+            parked: Parked::default(),
+            loaded: parked::Loaded::default(),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
+            turn_rewrites: Vec::new(),
             turn_place: budget.none(),
             turn_ending: false,
             uncommitted: VecDeque::new(),
@@ -284,6 +316,18 @@ impl State {
         self.reads.len()
     }
 
+    /// How many publishes wait for records that changes refer to.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// How many records are kept because of changes on their way.
+    #[must_use]
+    pub fn changing(&self) -> usize {
+        self.versions.len()
+    }
+
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
@@ -297,7 +341,8 @@ impl State {
             Input::Committed(upto) => self.on_committed(upto),
             Input::Failed(error) => self.on_failed(error),
             Input::Answers { device, answers } => self.on_answers(&device, answers),
-            Input::Read { id, records } => self.on_read(id, records),
+            Input::Read { id, records } => self.on_read(now, id, records),
+            Input::Target { id, target } => self.on_target(now, id, target),
             Input::Swept(first) => self.on_swept(first),
             Input::Trimmed(trimmed) => self.on_trimmed(trimmed),
         }
@@ -397,6 +442,7 @@ impl State {
 
 use trimming::Held;
 
+mod changing;
 mod publishing;
 mod reading;
 #[cfg(test)]

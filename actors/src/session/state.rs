@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Code, DecodeError, Kind, Name, RoomNumber,
-    message::{self, JoinFrom, PUBLISH_SILENT, Position, RecordKind},
+    Code, DecodeError, Kind, Name, RoomNumber, change,
+    message::{self, JoinFrom, PUBLISH_REMOVE, PUBLISH_SILENT, Position, RecordKind},
 };
 
 use super::heartbeat::Heartbeat;
@@ -329,14 +329,8 @@ impl State {
         } else if publish.payload.len() > max as usize {
             let text = format!("the payload has {} bytes, at most {max} are allowed", publish.payload.len());
             self.error(request, Code::TooLarge, text);
-        } else if publish.kind != RecordKind::MESSAGE || publish.refers_to != 0 {
-            self.error(
-                request,
-                Code::Unsupported,
-                "only messages (kind 0, referring to nothing) can be published".into(),
-            );
-        } else if publish.flags & !PUBLISH_SILENT != 0 {
-            self.error(request, Code::Unsupported, "flags other than 1 are not offered".into());
+        } else if let Err(wrong) = is_whole(&publish) {
+            self.error(request, Code::Unsupported, wrong.into());
         } else {
             let message = Publish {
                 conn: self.conn,
@@ -348,6 +342,7 @@ impl State {
                 refers_to: publish.refers_to,
                 lifetime_ms: publish.lifetime_ms,
                 silent: publish.flags & PUBLISH_SILENT != 0,
+                remove: publish.flags & PUBLISH_REMOVE != 0,
                 content_type: publish.content_type.0,
                 payload: body.slice_ref(publish.payload),
             };
@@ -392,6 +387,28 @@ impl State {
 
     fn close(&mut self, code: Code, message: &'static str, goodbye: Option<u32>) {
         self.effects.push_back(Effect::Close { code, message, goodbye });
+    }
+}
+
+/// Whether a publish is a message or a change as the protocol has them.
+fn is_whole(publish: &message::Publish<'_>) -> Result<(), &'static str> {
+    let message::Publish { kind, refers_to, flags, payload, .. } = *publish;
+    if flags & !(PUBLISH_SILENT | PUBLISH_REMOVE) != 0 {
+        return Err("flags other than 1 and 2 are not offered");
+    }
+    if flags & PUBLISH_REMOVE != 0 && kind != RecordKind::REACTION {
+        return Err("flag 2 belongs to reactions (kind 3)");
+    }
+    match kind {
+        RecordKind::MESSAGE if refers_to != 0 => Err("a message (kind 0) refers to nothing: refers_to must be 0"),
+        RecordKind::MESSAGE => Ok(()),
+        kind if !kind.is_change() => Err("only messages, edits, recalls and reactions (kinds 0 to 3) can be published"),
+        _ if refers_to == 0 => Err("a change needs the seq of a message in refers_to"),
+        RecordKind::RECALL if !payload.is_empty() => Err("a recall (kind 2) has an empty payload"),
+        RecordKind::REACTION if change::reaction(payload).is_none() => {
+            Err("a reaction (kind 3) is UTF-8 of 1 to 32 bytes")
+        }
+        _ => Ok(()),
     }
 }
 

@@ -9,8 +9,8 @@ use parlor_protocol::{
     Advice, Code, DeviceTag, Epoch, Extensions, Header, Kind, List, Name, Nonce, RoomNumber, Seq,
     frame::HEADER_BYTES,
     message::{
-        Ack, Close, ContentType, Direction, Durability, Error, Fetch, Gap, GapReason, Goodbye, Heartbeat, Join,
-        JoinFrom, Joined, Leave, Left, PUBLISH_SILENT, Page, Publish, RecordKind,
+        Ack, Close, ContentType, Deliver, Direction, Durability, Error, Fetch, Gap, GapReason, Goodbye, Heartbeat,
+        Join, JoinFrom, Joined, Leave, Left, PUBLISH_REMOVE, PUBLISH_SILENT, Page, Publish, RecordKind,
     },
 };
 
@@ -80,6 +80,8 @@ pub struct View {
 pub struct Message {
     nonce: Nonce,
     silent: bool,
+    /// What it changes: a kind, a seq, and whether a reaction is taken back.
+    change: Option<(RecordKind, Seq, bool)>,
 }
 
 impl Client {
@@ -203,7 +205,13 @@ impl Client {
         if self.views[at].outbox.len() < 6 {
             self.views[at].newest_nonce = nonce;
             let silent = house.chance.one_in(4);
-            self.views[at].outbox.push_back(Message { nonce, silent });
+            let change = house.chance.one_in(5).then(|| {
+                let kinds = [RecordKind::EDIT, RecordKind::RECALL, RecordKind::REACTION, RecordKind::REACTION];
+                let kind = house.chance.pick(&kinds);
+                let seq = (self.views[at].position + 2).saturating_sub(house.chance.any() % 12).max(1);
+                (kind, seq, kind == RecordKind::REACTION && house.chance.one_in(3))
+            });
+            self.views[at].outbox.push_back(Message { nonce, silent, change });
         }
     }
 
@@ -221,19 +229,21 @@ impl Client {
             view.stalled = false;
         }
         let next = view.outbox.iter().find(|message| again || message.nonce > view.sent);
-        let Some(Message { nonce, silent }) = next.filter(|message| !again || message.nonce <= view.sent) else {
+        let Some(Message { nonce, silent, change }) = next.filter(|message| !again || message.nonce <= view.sent)
+        else {
             return;
         };
-        let (nonce, silent, room) = (*nonce, *silent, view.number);
+        let (nonce, silent, change, room) = (*nonce, *silent, *change, view.number);
         view.sent = view.sent.max(nonce);
-        let payload = payload(&self.key.user, &view.name, nonce);
+        let (kind, refers_to, remove) = change.unwrap_or((RecordKind::MESSAGE, 0, false));
+        let payload = said(kind, &self.key.user, &view.name, nonce);
         let publish = Publish {
             room,
             nonce,
-            kind: RecordKind::MESSAGE,
-            refers_to: 0,
+            kind,
+            refers_to,
             lifetime_ms: None,
-            flags: if silent { PUBLISH_SILENT } else { 0 },
+            flags: if silent { PUBLISH_SILENT } else { 0 } | if remove { PUBLISH_REMOVE } else { 0 },
             content_type: ContentType::TEXT,
             payload: payload.as_bytes(),
             extensions: Extensions::default(),
@@ -367,6 +377,13 @@ impl Client {
         matches!(ask, Ask::Publish(at, _) if durability_of(&self.views[at].name) == Durability::Memory)
     }
 
+    /// Whether it was a change, or is no longer wanted, as after an answer to another try of it.
+    fn changes(&self, ask: Ask) -> bool {
+        let Ask::Publish(at, nonce) = ask else { return false };
+        let outbox = &self.views[at].outbox;
+        outbox.iter().find(|message| message.nonce == nonce).is_none_or(|message| message.change.is_some())
+    }
+
     fn on_error(&mut self, house: &mut House, error: &Error<'_>, ask: Ask) {
         house.log(|| format!("{} is refused: {} {} {ask:?}", self.key.user, error.code, error.message));
         let refused = match error.code {
@@ -378,6 +395,18 @@ impl Client {
             // A `memory` room that was rebuilt has forgotten what it took before what it takes now.
             Code::NonceTooOld if self.forgets(ask) => "refused: too old for a memory room",
             Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..)) => "refused: not joined",
+            // A change that was refused for good leaves its nonce unused, and a later one may have been stored since.
+            Code::NonceTooOld if self.changes(ask) => "refused: a change too old",
+            Code::TargetGone
+            | Code::NotChangeable
+            | Code::Forbidden
+            | Code::TooLate
+            | Code::NoEffect
+            | Code::TooManyReactions
+                if self.changes(ask) =>
+            {
+                "refused: a change"
+            }
             code => panic!("{ask:?} is refused for {code}: {}", error.message),
         };
         house.count(refused);
@@ -385,7 +414,9 @@ impl Client {
             Ask::Join(at, _) => self.views[at].standing = Standing::Out,
             Ask::Publish(at, nonce) => {
                 let view = &mut self.views[at];
-                if error.code == Code::NonceTooOld {
+                if error.code == Code::NonceTooOld
+                    || error.code.advice() == Advice::DoNotRetry && error.code != Code::NotJoined
+                {
                     view.outbox.retain(|message| message.nonce != nonce);
                     return;
                 }
@@ -475,6 +506,8 @@ impl View {
     /// What is held from here on is no longer the room's.
     fn disown(&mut self, from: Seq) {
         self.held.split_off(&from);
+        // Nor are changes from here on, also those of records before: they would be fetched anew.
+        self.held.retain(|_, frame| with_deliver(frame, |deliver| deliver.changed().revision < from));
     }
 
     fn on_deliver(&mut self, house: &mut House, memory: &mut Memory, me: &DeviceKey, frame: &Bytes) {
@@ -557,14 +590,29 @@ fn check_stored(
 ) {
     if durability_of(name) == Durability::Memory {
         let known = memory.entry((room, epoch, seq)).or_insert_with(|| frame.clone());
-        assert_eq!(known, frame, "{name}: two records under seq {seq}");
+        let same = |a: &Deliver<'_>, b: &Deliver<'_>| {
+            let revised = a.changed().revision != b.changed().revision;
+            (a.seq, a.sender, a.nonce, a.kind, a.count) == (b.seq, b.sender, b.nonce, b.kind, b.count)
+                && (revised || a == b)
+        };
+        let same = with_deliver(known, |known| with_deliver(frame, |deliver| same(known, deliver)));
+        assert!(same, "{name}: two records under seq {seq}");
     } else {
-        assert_eq!(house.store.frame(room, seq).as_ref(), Some(frame), "{name}: seq {seq} is not stored");
+        assert!(house.store.holds(room, seq, frame), "{name}: seq {seq} is not stored");
     }
 }
 
 pub fn payload(user: &str, room: &str, nonce: Nonce) -> String {
     format!("{user} in {room}: {nonce:>width$}", width = 10 + usize::try_from(nonce * 7 % 90).unwrap())
+}
+
+/// What a record of this kind says.
+pub fn said(kind: RecordKind, user: &str, room: &str, nonce: Nonce) -> String {
+    match kind {
+        RecordKind::RECALL => String::new(),
+        RecordKind::REACTION => ["+", "-"][usize::from(nonce % 2 == 0)].into(),
+        _ => payload(user, room, nonce),
+    }
 }
 
 fn decode<'a, B: parlor_protocol::Body<'a>>(body: &'a [u8]) -> B {

@@ -619,7 +619,7 @@ impl House {
             let ears = self.ears.clone();
             match effect {
                 Effect::Relay { arbiter, news } => self.news(id, number, arbiter, news),
-                Effect::Append(Turn { first, frames, records, place }) => {
+                Effect::Append(Turn { first, frames, records, rewrites, place }) => {
                     let state = &room.state;
                     let append = Append {
                         room: number,
@@ -629,6 +629,7 @@ impl House {
                         first,
                         frames,
                         records,
+                        rewrites,
                         place,
                         commits: Arc::new(Hears { ears, arbiter: home(number) }),
                     };
@@ -645,6 +646,12 @@ impl House {
                         ears.lock().push(Said::ToChannel(id, Input::Read { id: new.id, records }));
                     };
                     self.store.read(new.read, Box::new(reply));
+                }
+                Effect::ReadTarget { id: read, seq } => {
+                    let reply = move |target| {
+                        ears.lock().push(Said::ToChannel(id, Input::Target { id: read, target }));
+                    };
+                    self.store.target(number, seq, Box::new(reply));
                 }
                 Effect::LoadAnswers(device) => {
                     let key = device.clone();

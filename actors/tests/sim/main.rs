@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use parlor_actors::testkit::{Crash, with_deliver};
 use parlor_protocol::message::Durability;
 
-use client::{Client, Memory, Standing, payload};
+use client::{Client, Memory, Standing, said};
 use house::{House, durability_of};
 
 /// Bugs that the simulation has to find.
@@ -275,20 +275,27 @@ impl World {
     }
 
     /// What the store holds, and what the clients hold of it.
-    fn check_logs(&self) {
+    fn check_logs(&mut self) {
         for (at, name) in ROOMS.iter().enumerate().filter(|(_, name)| durability_of(name) != Durability::Memory) {
-            let frames = self.house.store.frames(&name.parse().unwrap());
-            let (mut newest, mut time, mut count) = (BTreeMap::new(), 0, 0);
+            let number = self.clients[0].views[at].number;
+            let tail = self.house.store.extent(&name.parse().unwrap()).map_or(0, |(_, tail)| tail);
+            let frames: Vec<_> = (1..=tail).map(|seq| self.house.store.first_frame(number, seq).unwrap()).collect();
+            let (mut newest, mut time, mut count, mut changed) = (BTreeMap::new(), 0, 0, false);
             for (frame, seq) in frames.iter().zip(1..) {
                 with_deliver(frame, |deliver| {
                     assert_eq!(deliver.seq, seq);
-                    assert_eq!(deliver.payload, payload(deliver.sender, name, deliver.nonce).as_bytes());
+                    let said = said(deliver.kind, deliver.sender, name, deliver.nonce);
+                    assert_eq!(deliver.payload, said.as_bytes());
+                    changed |= deliver.kind.is_change();
                     assert!(deliver.time >= time, "{name}: time goes back at {seq}");
                     let before = newest.insert(deliver.sender.to_owned(), deliver.nonce);
                     assert!(before < Some(deliver.nonce), "{name}: {} out of order or twice at {seq}", deliver.sender);
                     assert!(deliver.count == count || deliver.count == count + 1, "{name}: the count jumps at {seq}");
                     (time, count) = (deliver.time, deliver.count);
                 });
+            }
+            if changed {
+                self.house.count("a change");
             }
             for client in &self.clients {
                 let view = &client.views[at];
@@ -299,8 +306,8 @@ impl World {
                     assert_eq!(stored, Some(true), "{name}: {}'s {nonce} was acknowledged at {seq}", client.key.user);
                 }
                 for (seq, frame) in &view.held {
-                    let stored = frames.get(usize::try_from(*seq).unwrap() - 1);
-                    assert_eq!(stored, Some(frame), "{name}: {} holds another {seq}", client.key.user);
+                    let stored = self.house.store.holds(number, *seq, frame);
+                    assert!(stored, "{name}: {} holds another {seq}", client.key.user);
                 }
             }
         }
@@ -418,6 +425,8 @@ const MUST_HAPPEN: &[&str] = &[
     "many fetches",
     "loss of power",
     "records lost",
+    "a change",
+    "refused: a change",
     "refused: busy",
     "refused: held back",
     "refused: outcome unknown",

@@ -1,7 +1,8 @@
 //! The messages of `frames.json`. Ann's phone talks in the room "tea"; Bo listens.
 
 use parlor_protocol::{
-    Body, Code, DeviceTag, Epoch, Extensions, Kind, List, RoomNumber, Token, message::*, to_bytes, version::MAGIC,
+    Body, Changed, Code, DeviceTag, Epoch, Extensions, Kind, List, RoomNumber, Token, message::*, to_bytes,
+    version::MAGIC,
 };
 
 use crate::json::{Fields, Json};
@@ -150,6 +151,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     connection(&mut out);
     rooms(&mut out);
     messages(&mut out);
+    changes(&mut out);
     history(&mut out);
     heartbeats(&mut out);
     out.0
@@ -363,6 +365,41 @@ fn messages(out: &mut Vectors) {
         0,
         Gap { extensions: Extensions(vec![(2, b"x")]), ..unknown },
     );
+}
+
+/// Bo edits, recalls and reacts; what the record 42 then looks like.
+fn changes(out: &mut Vectors) {
+    let change = |kind, flags, payload| Publish { kind, refers_to: 42, flags, payload, ..publish() };
+    out.add("publish, an edit", 3, change(RecordKind::EDIT, 0, b"hello"));
+    out.add(
+        "publish, a recall",
+        3,
+        Publish { content_type: ContentType::OPAQUE, ..change(RecordKind::RECALL, 0, b"") },
+    );
+    out.add("publish, a reaction", 3, change(RecordKind::REACTION, 0, "👍".as_bytes()));
+    out.add("publish, a reaction taken back", 3, change(RecordKind::REACTION, PUBLISH_REMOVE, "👍".as_bytes()));
+
+    let record = |kind, payload| Deliver { seq: 44, time: TIME + 7_000, kind, refers_to: 42, payload, ..deliver() };
+    out.add("deliver, an edit", 0, record(RecordKind::EDIT, b"hello"));
+    out.add("deliver, a recall", 0, Deliver { content_type: ContentType::OPAQUE, ..record(RecordKind::RECALL, b"") });
+    out.add("deliver, a reaction", 0, record(RecordKind::REACTION, "👍".as_bytes()));
+    let mut marked = |name, changed: Changed<'_>, deliver: Deliver<'_>| {
+        changed.with_extensions(|extensions| {
+            let frame = Deliver { extensions, ..deliver.clone() };
+            out.add(name, 0, frame);
+        });
+    };
+    let reaction = record(RecordKind::REACTION, "👍".as_bytes());
+    marked("deliver, a reaction taken back", Changed { removes: true, ..Changed::default() }, reaction);
+    let edited = Deliver { payload: b"hello", ..deliver() };
+    marked("deliver, edited by 44", Changed { revision: 44, edited: 44, ..Changed::default() }, edited);
+    let reactions = vec![("👍", 300), ("茶", 1)];
+    marked("deliver, with reactions", Changed { revision: 301, reactions, ..Changed::default() }, deliver());
+    let gone = |why| Changed { revision: 44, tombstone: Some(why), ..Changed::default() };
+    let empty = Deliver { content_type: ContentType::OPAQUE, payload: b"", ..deliver() };
+    marked("deliver, recalled by 44", gone(TombstoneReason::RECALLED), empty);
+    let replaced = Deliver { seq: 43, ..record(RecordKind::EDIT, b"") };
+    marked("deliver, an edit that 44 has replaced", gone(TombstoneReason::REPLACED), replaced);
 }
 
 fn history(out: &mut Vectors) {

@@ -110,7 +110,9 @@ plain! {
     [u8; 4]: value => text(hex(value));
     Token: value => text(hex(&value.0));
     Code: value => numbered(value.name(), value.0);
-    RecordKind: value => numbered((*value == RecordKind::MESSAGE).then_some("MESSAGE"), value.0);
+    RecordKind: value => {
+        numbered(["MESSAGE", "EDIT", "RECALL", "REACTION"].get(usize::from(value.0)).copied(), value.0)
+    };
     ContentType: value => numbered(["OPAQUE", "TEXT"].get(usize::from(value.0)).copied(), value.0);
     GapReason: value => numbered(
         ["EXPIRED", "TRIMMED", "LOST", "NEW_EPOCH", "ABOVE_TAIL"].get(usize::from(value.0)).copied(),

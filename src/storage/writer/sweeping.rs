@@ -129,12 +129,15 @@ impl Writer {
         // So that rooms are seen with what this turn has gathered for them.
         self.write();
         let swept = self.poisoned().map_or_else(|| self.sweep(sweep), Err);
+        // So that no rewrite of this turn takes what is deleted for something that is there.
+        self.write();
         self.sweeping.replies.push((reply, swept));
     }
 
     pub(super) fn take_trim(&mut self, trim: Trim, reply: Once<Trimmed>) {
         self.write();
         let trimmed = self.poisoned().map_or_else(|| self.trim(trim), Err);
+        self.write();
         self.sweeping.trims.push((reply, trimmed));
     }
 

@@ -3,19 +3,24 @@
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
     Code, Extensions, Seq,
-    message::{ContentType, Deliver, Durability},
+    message::{ContentType, Deliver, Durability, RecordKind, TAG_REMOVES},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{BUSY_RETRY_MS, Chunk, Effect, RECORD_OVERHEAD_BYTES, RECORDS_PER_TURN_MAX, State, Turn, Waiting};
+use super::{
+    BUSY_RETRY_MS, Chunk, Effect, RECORD_OVERHEAD_BYTES, RECORDS_PER_TURN_MAX, State, Turn, Waiting, changing::Prepared,
+};
 use crate::{
-    channel::window::Known,
+    channel::{change::Change, window::Known},
     message::{Batch, FromChannel, Publish, Stored},
     port::{Answer, AppendRecord, Now, Place, StoreError},
 };
 
 impl State {
     pub(super) fn on_publish(&mut self, now: Now, publish: Publish) {
+        if self.parked.has(&publish.device) {
+            return self.park_behind(now, publish);
+        }
         let (conn, request, nonce) = (publish.conn, publish.request, publish.nonce);
         let hold_until = now.mono_ms + self.limits.hold_back_ms;
         let hash = content_hash(&publish);
@@ -71,7 +76,15 @@ impl State {
         if self.failed.is_some() {
             return self.refuse(conn, request, Code::StoreUnavailable, 1_000, "the store takes no more writes");
         }
-        let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES;
+        let change = match self.prepare(&publish, now) {
+            Prepared::Message => None,
+            Prepared::Change(change) => Some(change),
+            Prepared::Read(seq) => return self.park(now, publish, seq),
+            Prepared::Refused((code, message)) => return self.refuse(conn, request, code, 0, message),
+        };
+        let Some(device) = self.devices.device(&publish.device) else { return };
+        let rewrites = change.as_ref().map_or(0, |change| change.bytes(&publish));
+        let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES + rewrites;
         let place = match self.options.durability {
             Durability::Memory => self.budget.none(),
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
@@ -82,22 +95,32 @@ impl State {
                 }
             },
         };
-        self.accept(now, publish, hash, place);
+        self.accept(now, publish, hash, place, change);
     }
 
     /// Gives the message its seq. From here on only the store's failure can undo it.
-    pub(super) fn accept(&mut self, now: Now, publish: Publish, content_hash: u64, place: Place) {
+    pub(super) fn accept(
+        &mut self,
+        now: Now,
+        publish: Publish,
+        content_hash: u64,
+        place: Place,
+        change: Option<Change>,
+    ) {
         let lifetime_ms = self.lifetime_ms(&publish);
-        let Publish { conn, request, device, nonce, kind, refers_to, .. } = publish;
+        let Publish { conn, request, ref device, nonce, kind, refers_to, .. } = publish;
         let (seq, time) = (self.given + 1, self.time.max(now.unix_ms));
-        let expires = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
+        let own = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
+        // A change never outlives what it changes.
+        let target = change.as_ref().map_or(0, |change| change.expires);
+        let expires = [own, target].into_iter().filter(|expires| *expires > 0).min().unwrap_or_default();
         let answer = Answer { nonce, seq, time, content_hash };
-        let Some(slot) = self.devices.accept(&device, answer, self.limits.answers_per_device_max) else {
+        let Some(slot) = self.devices.accept(device, answer, self.limits.answers_per_device_max) else {
             debug_assert!(false, "on_publish found the device with its window");
             return;
         };
         (self.given, self.time) = (seq, time);
-        self.given_count += u64::from(!publish.silent);
+        self.given_count += u64::from(kind == RecordKind::MESSAGE && !publish.silent);
         let deliver = Deliver {
             room: self.room,
             seq,
@@ -111,15 +134,21 @@ impl State {
             count: self.given_count,
             content_type: ContentType(publish.content_type),
             payload: &publish.payload,
-            extensions: Extensions::default(),
+            extensions: Extensions(if publish.remove { vec![(TAG_REMOVES, &[][..])] } else { Vec::new() }),
         };
         self.turn.reserve(publish.payload.len() + RECORD_OVERHEAD_BYTES);
+        let start = self.turn.len();
         parlor_protocol::encode(0, &deliver, &mut self.turn);
+        if let Some(change) = change {
+            let frame = Bytes::copy_from_slice(&self.turn[start..]);
+            self.rewrite(&change, &publish, seq, frame);
+        }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a turn is bounded by the writer's budget, far below 4 GiB"
         )]
         let end = self.turn.len() as u32;
+        let device = publish.device;
         self.turn_records.push(AppendRecord { end, expires, device: device.clone(), slot, answer });
         self.turn_place.merge(place);
         self.waiting
@@ -164,16 +193,18 @@ impl State {
         let frames = self.turn.split().freeze();
         self.turn = BytesMut::new();
         let records = std::mem::take(&mut self.turn_records);
+        let rewrites = std::mem::take(&mut self.turn_rewrites);
         let place = std::mem::replace(&mut self.turn_place, self.budget.none());
         let ends = records.iter().map(|record| (record.end, record.expires)).collect();
-        self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count: self.given_count, records: ends });
+        let (count, kept) = (self.given_count, rewrites.clone());
+        self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count, records: ends, rewrites: kept });
         if self.options.durability == Durability::Memory {
             self.on_committed(self.given);
         } else if let Some(error) = self.failed.clone() {
             // The store failed between the publish and the end of its turn.
             self.on_failed(error);
         } else {
-            self.effects.push_back(Effect::Append(Turn { first, frames, records, place }));
+            self.effects.push_back(Effect::Append(Turn { first, frames, records, rewrites, place }));
         }
     }
 
@@ -192,6 +223,7 @@ impl State {
                 self.ring.push(*expires, &chunk.frames[start..*end as usize]);
                 start = *end as usize;
             }
+            self.commit_rewrites(chunk.rewrites);
             self.committed_count = chunk.count;
             parts.push(chunk.frames);
         }
@@ -251,7 +283,7 @@ pub(super) fn content_hash(publish: &Publish) -> u64 {
     said.extend(publish.kind.0.to_le_bytes());
     said.extend(publish.refers_to.to_le_bytes());
     said.extend(publish.lifetime_ms.unwrap_or_default().to_le_bytes());
-    said.push(u8::from(publish.silent));
+    said.push(u8::from(publish.silent) | u8::from(publish.remove) << 1);
     said.extend(publish.content_type.to_le_bytes());
     said.extend_from_slice(&publish.payload);
     xxh3_64(&said)

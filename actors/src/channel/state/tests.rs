@@ -2,12 +2,14 @@
 
 use bytes::Buf;
 use parlor_protocol::{
-    Body, DeviceTag, Epoch, Header, Kind, Nonce,
+    Body, Changed, DeviceTag, Epoch, Header, Kind, Nonce,
     frame::HEADER_BYTES,
     message::{ContentType, Deliver, Direction, JoinFrom, Page, RecordKind},
 };
 
 use super::{publishing::content_hash, *};
+
+mod changing;
 use crate::{
     message::Batch,
     port::{EpochStart, Run},
@@ -103,6 +105,7 @@ fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payload: &'stat
         refers_to: 0,
         lifetime_ms: None,
         silent: false,
+        remove: false,
         content_type: 1,
         payload,
     }
@@ -134,6 +137,7 @@ impl Room {
                 Effect::Read(NewRead { id, read }) => {
                     format!("read {id}: {}-{}, {} of them", read.start, read.end, read.records_max)
                 }
+                Effect::ReadTarget { id, seq } => format!("read {id}: target {seq}"),
                 Effect::LoadAnswers(device) => format!("load {}", device.user),
                 Effect::Trim(trim) => format!("trim below {} to {} bytes", trim.first, trim.bytes_max),
                 Effect::EndTurn => "end turn".into(),

@@ -142,6 +142,15 @@ fn a_publish_offers_what_version_1_takes() {
     session.frame(4, &message::Publish { kind: RecordKind(1), ..publish(3, b"") }, &["#4 Unsupported"]);
     session.frame(5, &message::Publish { refers_to: 1, ..publish(3, b"") }, &["#5 Unsupported"]);
     session.frame(7, &message::Publish { flags: 2, ..publish(3, b"") }, &["#7 Unsupported"]);
+    let change = |kind, flags, payload| message::Publish { kind, refers_to: 1, flags, ..publish(3, payload) };
+    let took = ["#8 begins to Publish(3)", "#8 to 7: 3 b\"x\""];
+    session.frame(8, &change(RecordKind::EDIT, 0, b"x"), &took);
+    session.frame(8, &change(RecordKind::REACTION, 2, b"x"), &took);
+    session.frame(9, &change(RecordKind(4), 0, b"x"), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::EDIT, 2, b"x"), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::RECALL, 0, b"x"), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::REACTION, 0, b""), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::REACTION, 0, b"\xff"), &["#9 Unsupported"]);
 }
 
 #[test]
