@@ -292,6 +292,12 @@ impl MemStore {
         }
     }
 
+    /// The oldest seq of a room that was not trimmed.
+    #[must_use]
+    pub fn trimmed(&self, name: &Name) -> Seq {
+        self.lock().rooms.get(name).map_or(1, |room| room.trimmed)
+    }
+
     /// The oldest and the newest seq of a room.
     #[must_use]
     pub fn extent(&self, name: &Name) -> Option<(Seq, Seq)> {

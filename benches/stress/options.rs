@@ -10,7 +10,7 @@ use crate::{
     report::Show,
     scenario::{
         chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, inprocess::InProcess, joins::Joins,
-        large::Large, reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
+        large::Large, reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms, sweep::Sweep,
     },
 };
 
@@ -124,6 +124,15 @@ pub(crate) enum Command {
         /// The load.
         #[command(flatten)]
         load: Recovery,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Whether publishing waits while very many records expire.
+    Sweep {
+        /// The load.
+        #[command(flatten)]
+        load: Sweep,
         /// What all scenarios take.
         #[command(flatten)]
         common: Common,

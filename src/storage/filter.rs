@@ -33,7 +33,7 @@ pub(super) struct Horizons {
 impl Horizons {
     /// Makes the compactions of a family forget.
     pub(super) fn install(self: &Arc<Self>, family: &str, options: &mut Options) {
-        let (time, name): (fn(&[u8]) -> Option<UnixMillis>, _) = if family == Family::Log.name() {
+        let (time, name): (TimeOf, _) = if family == Family::Log.name() {
             (schema::expiry_to_filter, c"parlor.expired")
         } else if family == Family::Answers.name() {
             (schema::answer_time, c"parlor.old-answers")
@@ -45,10 +45,13 @@ impl Horizons {
     }
 }
 
+/// What a value says of when it may go.
+type TimeOf = fn(&[u8]) -> Option<UnixMillis>;
+
 struct Factory {
     horizons: Arc<Horizons>,
     of_records: bool,
-    time: fn(&[u8]) -> Option<UnixMillis>,
+    time: TimeOf,
     name: &'static CStr,
 }
 
@@ -67,7 +70,7 @@ impl CompactionFilterFactory for Factory {
 
 struct Filter {
     horizon: UnixMillis,
-    time: fn(&[u8]) -> Option<UnixMillis>,
+    time: TimeOf,
     name: &'static CStr,
 }
 

@@ -616,12 +616,12 @@ mod tests {
     #[test]
     fn notes_lie_behind_the_frame_and_are_no_part_of_it() {
         let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
-        let record = Record { epoch: Epoch(1), expires: 5, frame: &frame };
+        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 7, frame: &frame };
         let mut value = Vec::new();
         record.encode_with_notes(b"who", &mut value);
         assert_eq!(value[..2], [1, 1]);
         assert_eq!((Record::decode(&key, &value).unwrap().0, Record::notes(&value)), (record, &b"who"[..]));
-        for cut in 0..18 + frame.len() {
+        for cut in 0..26 + frame.len() {
             check_record(&key, &value[..cut], "");
         }
         record.encode_into(&mut value);

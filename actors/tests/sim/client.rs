@@ -242,7 +242,8 @@ impl Client {
             nonce,
             kind,
             refers_to,
-            lifetime_ms: None,
+            // The same each time that it is sent.
+            lifetime_ms: (nonce % 4 > 0).then_some(100 + nonce % 9 * 200),
             flags: if silent { PUBLISH_SILENT } else { 0 } | if remove { PUBLISH_REMOVE } else { 0 },
             content_type: ContentType::TEXT,
             payload: payload.as_bytes(),
@@ -480,7 +481,11 @@ impl View {
                         assert_eq!(from, position + 1);
                         house.count("gap: trimmed at a join");
                     }
-                    (JoinFrom::Seq(seq), GapReason::TRIMMED) => assert_eq!(from, seq.max(1)),
+                    (JoinFrom::Position(_, position), GapReason::EXPIRED) => {
+                        assert_eq!(from, position + 1);
+                        house.count("gap: expired at a join");
+                    }
+                    (JoinFrom::Seq(seq), GapReason::TRIMMED | GapReason::EXPIRED) => assert_eq!(from, seq.max(1)),
                     (JoinFrom::Seq(seq), GapReason::ABOVE_TAIL) => assert!(seq > to + 1 && from == to + 1),
                     _ => panic!("{gap:?} behind a join from {asked:?}"),
                 }
@@ -495,7 +500,21 @@ impl View {
                 assert!(to >= from);
                 house.count("gap: trimmed while joined");
             }
+            (None, GapReason::EXPIRED) => {
+                assert_eq!((epoch, from), (self.epoch, self.position + 1), "{gap:?}");
+                assert!(to >= from);
+                house.count("gap: expired while joined");
+            }
             (None, _) => panic!("{gap:?} out of nothing"),
+        }
+        if why == GapReason::EXPIRED && durability_of(&self.name) != Durability::Memory {
+            for seq in from..=to {
+                let expires =
+                    house.store.frame(gap.room, seq).map(|frame| with_deliver(&frame, |record| record.expires));
+                // What somebody trimmed behind the channel's back counts as expired when a sweep passes it.
+                let lives = expires.is_some_and(|expires| expires == 0) && seq >= house.store.trimmed(&self.name);
+                assert!(!lives, "{gap:?}, but {seq} lives for ever");
+            }
         }
         if why == GapReason::TRIMMED && durability_of(&self.name) != Durability::Memory {
             assert!(to < first, "{gap:?} tells of records that are there, from {first} on");

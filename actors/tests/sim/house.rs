@@ -894,7 +894,9 @@ impl House {
                 }
                 Effect::Begin(pending) => state.begin(conn, pending),
                 Effect::Resolve { request, name } => {
-                    let create = Some(RoomOptions { durability: durability_of(&name), ..RoomOptions::default() });
+                    let durability = durability_of(&name);
+                    let records_max = if durability == Durability::Memory { 4 } else { 0 };
+                    let create = Some(RoomOptions { durability, records_max, ..RoomOptions::default() });
                     let waiter = Waiter { conn, request };
                     self.office.push_back(ToSupervisor::Resolve { name, create, waiter });
                 }

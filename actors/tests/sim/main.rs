@@ -111,10 +111,11 @@ impl World {
                 client.hang_up(house);
             }
             954..955 => client.say_goodbye(house),
-            955..990 => {
+            955..984 => {
                 let ms = house.chance.pick(&[1, 20, 100, 300]);
                 house.tick(ms);
             }
+            984..990 => house.sweep(),
             990..991 => {
                 house.count("long silence");
                 let times = house.chance.below(20);
@@ -416,6 +417,8 @@ const MUST_HAPPEN: &[&str] = &[
     "closed: slow reader",
     "engine crash",
     "failing sync",
+    "gap: expired at a join",
+    "gap: expired while joined",
     "gap: new epoch at a join",
     "gap: new epoch while joined",
     "gap: trimmed at a join",
@@ -433,6 +436,7 @@ const MUST_HAPPEN: &[&str] = &[
     "refused: room unavailable",
     "refused: store unavailable",
     "socket full",
+    "swept",
     "trim",
     "wall clock set",
 ];

@@ -202,6 +202,7 @@ impl World {
             first,
             frames: frames.freeze(),
             records,
+            rewrites: Vec::new(),
             place,
             commits: Arc::new(Told(tell)),
         }]);
