@@ -488,7 +488,10 @@ impl Inside {
             let (seq, revision) = (rewrite.seq, rewrite.revision);
             let stated = |deliver: &Deliver<'_>| (deliver.seq, deliver.changed().revision);
             assert_eq!(with_deliver(&rewrite.frame, stated), (seq, revision), "a rewrite is that of its record");
-            assert!(seq < revision && (first..=room.tail()).contains(&revision), "a rewrite is of the append's changes");
+            assert!(
+                seq < revision && (first..=room.tail()).contains(&revision),
+                "a rewrite is of the append's changes"
+            );
             // What was trimmed meanwhile is not there to be rewritten.
             if seq >= room.first {
                 room.records[index(seq)].rewrites.push(rewrite);

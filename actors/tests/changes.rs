@@ -2,7 +2,7 @@
 //! two steps. Whatever a page shows is what the log says, replayed by a reader who knows nothing of rings and stores.
 //!
 //! `PARLOR_CHANGES_SEED=n` replays one seed.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -202,8 +202,7 @@ fn build(store: &Arc<MemStore>, name: &Name, durability: Durability) -> State {
     store.load(load, Box::new(move |loaded| *answer.lock() = Some(loaded.unwrap())));
     while store.step(usize::MAX) {}
     let loaded = loaded.lock().take().unwrap();
-    let setting =
-        Setting { limits: Arc::new(limits()), budget: store.budget().clone(), tiers: Arc::default() };
+    let setting = Setting { limits: Arc::new(limits()), budget: store.budget().clone(), tiers: Arc::default() };
     State::new(loaded, 1, setting)
 }
 
@@ -212,7 +211,8 @@ impl World {
         let store = MemStore::new(seed, 12);
         let mut chance = Chance::new(seed ^ 0x5eed);
         let name: Name = "room".parse().unwrap();
-        let durability = chance.pick(&[Durability::Synced, Durability::Buffered, Durability::Synced, Durability::Memory]);
+        let durability =
+            chance.pick(&[Durability::Synced, Durability::Buffered, Durability::Synced, Durability::Memory]);
         let state = build(&store, &name, durability);
         let mut world = Self {
             name,
@@ -389,7 +389,10 @@ impl World {
         };
         if std::env::var("PARLOR_CHANGES_SEED").is_ok() {
             let Publish { request, kind, refers_to, remove, payload, .. } = &publish;
-            println!("{request}: {user} {kind:?} of {refers_to} {remove} {payload:?}, expected {:?}", self.expected.get(request));
+            println!(
+                "{request}: {user} {kind:?} of {refers_to} {remove} {payload:?}, expected {:?}",
+                self.expected.get(request)
+            );
         }
         self.last.insert(user, publish.clone());
         self.handle(Input::Publish(publish));
@@ -400,7 +403,8 @@ impl World {
         let tail = self.log_first + self.log.len() as u64;
         let near = self.chance.one_in(2);
         let target = if near { tail.saturating_sub(self.chance.any() % 6) } else { self.chance.any() % (tail + 2) };
-        let kind = self.chance.pick(&[RecordKind::EDIT, RecordKind::RECALL, RecordKind::REACTION, RecordKind::REACTION]);
+        let kind =
+            self.chance.pick(&[RecordKind::EDIT, RecordKind::RECALL, RecordKind::REACTION, RecordKind::REACTION]);
         let remove = kind == RecordKind::REACTION && self.chance.one_in(3);
         let payload = match kind {
             RecordKind::EDIT => "e".repeat(self.chance.below(40)),
@@ -614,10 +618,23 @@ fn random_histories_read_as_the_log_says() {
     println!("{counts:#?}");
     if seed.is_none() {
         for what in [
-            "RecordKind(1)", "RecordKind(2)", "RecordKind(3)", "duplicate", "read of a target", "page", "large read",
-            "refused: TargetGone (2010)", "refused: NotChangeable (2011)", "refused: TooLate (2012)",
-            "refused: NoEffect (2013)", "refused: TooManyReactions (2014)", "refused: Forbidden (2008)",
-            "refused: Busy (1000)", "refused: HeldBack (1004)", "reload: None", "reload: Some(Power)",
+            "RecordKind(1)",
+            "RecordKind(2)",
+            "RecordKind(3)",
+            "duplicate",
+            "read of a target",
+            "page",
+            "large read",
+            "refused: TargetGone (2010)",
+            "refused: NotChangeable (2011)",
+            "refused: TooLate (2012)",
+            "refused: NoEffect (2013)",
+            "refused: TooManyReactions (2014)",
+            "refused: Forbidden (2008)",
+            "refused: Busy (1000)",
+            "refused: HeldBack (1004)",
+            "reload: None",
+            "reload: Some(Power)",
         ] {
             assert!(counts.contains_key(what), "{what} never happened");
         }

@@ -62,8 +62,7 @@ pub use config::Config;
 pub use error::{ConnectError, PublishError, RequestError};
 pub use event::{Acked, Event, Gap, Message, Outgoing, Page, RoomInfo, Stats};
 pub use parlor_protocol::message::{
-    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind,
-    TombstoneReason,
+    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind, TombstoneReason,
 };
 
 use driver::{Driver, Stream};

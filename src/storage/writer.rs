@@ -162,7 +162,8 @@ impl Writer {
         };
         let Some(append) = pending.take() else { return 0 };
         let Append { room, generation, epoch, durability, first, frames, records, rewrites, place, commits } = append;
-        let bytes = frames.len() + rewrites.iter().map(|rewrite| rewrite.frame.len() + rewrite.notes.len()).sum::<usize>();
+        let bytes =
+            frames.len() + rewrites.iter().map(|rewrite| rewrite.frame.len() + rewrite.notes.len()).sum::<usize>();
         let targets = match checked {
             Ok(targets) => targets,
             Err(error) => {

@@ -287,14 +287,7 @@ pub fn to_stream(room: RoomNumber, extent: &Extent, records: &Records) -> Option
 
 /// The runs as the answer to a fetch of when the room's tail was `tail`; `next` is where to go on.
 #[must_use]
-pub fn to_page(
-    room: RoomNumber,
-    epoch: Epoch,
-    tail: Seq,
-    records: &Records,
-    next: Option<Seq>,
-    request: u32,
-) -> Bytes {
+pub fn to_page(room: RoomNumber, epoch: Epoch, tail: Seq, records: &Records, next: Option<Seq>, request: u32) -> Bytes {
     let mut gaps = List::default();
     let mut frames = Vec::new();
     for run in &records.runs {
@@ -312,7 +305,6 @@ pub fn to_page(
             &joined
         }
     };
-    let page =
-        Page { room, epoch, tail, next, gaps, records: records_bytes, extensions: Extensions::default() };
+    let page = Page { room, epoch, tail, next, gaps, records: records_bytes, extensions: Extensions::default() };
     parlor_protocol::to_bytes(request, &page)
 }

@@ -47,7 +47,6 @@ impl Parked {
     ///
     /// # Errors
     /// The publish, if it may not wait.
-    #[expect(clippy::result_large_err, reason = "it goes back to where it came from")]
     pub fn push(&mut self, publish: Publish, room_max: usize, device_max: usize) -> Result<(), Publish> {
         match self.queues.get_mut(&publish.device) {
             Some(queue) if self.len < room_max && queue.publishes.len() < device_max => {
@@ -73,7 +72,8 @@ impl Parked {
             self.queues.extract_if(|_, queue| queue.seq == seq).map(|(_, queue)| queue).collect();
         // In an order that does not depend on the table.
         taken.sort_by(|a, b| {
-            let key = |queue: &Queue| queue.publishes.front().map(|first| (first.device.user.clone(), first.device.tag));
+            let key =
+                |queue: &Queue| queue.publishes.front().map(|first| (first.device.user.clone(), first.device.tag));
             key(a).cmp(&key(b))
         });
         let whole = |mut queue: Queue| {

@@ -268,7 +268,9 @@ impl Ring {
 
     fn join(&self, first: Seq, last: Seq) -> Bytes {
         let mut changed = self.rewritten.range(first..=last).peekable();
-        if first == last && let Some((_, rewritten)) = changed.peek() {
+        if first == last
+            && let Some((_, rewritten)) = changed.peek()
+        {
             return rewritten.frame.clone();
         }
         let mut frames = Vec::with_capacity(self.offset(last + 1) - self.offset(first));

@@ -9,8 +9,8 @@ use parlor_protocol::{
     Advice, Code, DeviceTag, Epoch, Extensions, Header, Kind, List, Name, Nonce, RoomNumber, Seq,
     frame::HEADER_BYTES,
     message::{
-        Ack, Close, ContentType, Deliver, Direction, Durability, Error, Fetch, Gap, GapReason, Goodbye, Heartbeat, Join,
-        JoinFrom, Joined, Leave, Left, PUBLISH_REMOVE, PUBLISH_SILENT, Page, Publish, RecordKind,
+        Ack, Close, ContentType, Deliver, Direction, Durability, Error, Fetch, Gap, GapReason, Goodbye, Heartbeat,
+        Join, JoinFrom, Joined, Leave, Left, PUBLISH_REMOVE, PUBLISH_SILENT, Page, Publish, RecordKind,
     },
 };
 
@@ -229,7 +229,8 @@ impl Client {
             view.stalled = false;
         }
         let next = view.outbox.iter().find(|message| again || message.nonce > view.sent);
-        let Some(Message { nonce, silent, change }) = next.filter(|message| !again || message.nonce <= view.sent) else {
+        let Some(Message { nonce, silent, change }) = next.filter(|message| !again || message.nonce <= view.sent)
+        else {
             return;
         };
         let (nonce, silent, change, room) = (*nonce, *silent, *change, view.number);

@@ -279,8 +279,7 @@ impl World {
         for (at, name) in ROOMS.iter().enumerate().filter(|(_, name)| durability_of(name) != Durability::Memory) {
             let number = self.clients[0].views[at].number;
             let tail = self.house.store.extent(&name.parse().unwrap()).map_or(0, |(_, tail)| tail);
-            let frames: Vec<_> =
-                (1..=tail).map(|seq| self.house.store.first_frame(number, seq).unwrap()).collect();
+            let frames: Vec<_> = (1..=tail).map(|seq| self.house.store.first_frame(number, seq).unwrap()).collect();
             let (mut newest, mut time, mut count, mut changed) = (BTreeMap::new(), 0, 0, false);
             for (frame, seq) in frames.iter().zip(1..) {
                 with_deliver(frame, |deliver| {

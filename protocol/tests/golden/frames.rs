@@ -1,7 +1,8 @@
 //! The messages of `frames.json`. Ann's phone talks in the room "tea"; Bo listens.
 
 use parlor_protocol::{
-    Body, Changed, Code, DeviceTag, Epoch, Extensions, Kind, List, RoomNumber, Token, message::*, to_bytes, version::MAGIC,
+    Body, Changed, Code, DeviceTag, Epoch, Extensions, Kind, List, RoomNumber, Token, message::*, to_bytes,
+    version::MAGIC,
 };
 
 use crate::json::{Fields, Json};
@@ -370,7 +371,11 @@ fn messages(out: &mut Vectors) {
 fn changes(out: &mut Vectors) {
     let change = |kind, flags, payload| Publish { kind, refers_to: 42, flags, payload, ..publish() };
     out.add("publish, an edit", 3, change(RecordKind::EDIT, 0, b"hello"));
-    out.add("publish, a recall", 3, Publish { content_type: ContentType::OPAQUE, ..change(RecordKind::RECALL, 0, b"") });
+    out.add(
+        "publish, a recall",
+        3,
+        Publish { content_type: ContentType::OPAQUE, ..change(RecordKind::RECALL, 0, b"") },
+    );
     out.add("publish, a reaction", 3, change(RecordKind::REACTION, 0, "👍".as_bytes()));
     out.add("publish, a reaction taken back", 3, change(RecordKind::REACTION, PUBLISH_REMOVE, "👍".as_bytes()));
 

@@ -103,13 +103,24 @@ fn a_rewrite_is_stored_with_its_change_and_survives_reopening() {
     let Records { runs, .. } = rig.read(number).unwrap();
     let frames = |seqs: &[(Seq, Seq)]| -> bytes::Bytes {
         let text = |revision| if revision == 5 { "twice" } else { "" };
-        seqs.iter().map(|(seq, revision)| message(&room, *seq, text(*revision), *revision)).collect::<Vec<_>>().concat().into()
+        seqs.iter()
+            .map(|(seq, revision)| message(&room, *seq, text(*revision), *revision))
+            .collect::<Vec<_>>()
+            .concat()
+            .into()
     };
     let all = [(1, 5), (2, 0), (3, 5), (4, 0), (5, 0)];
     assert_eq!(runs[0], Run::Frames { first: 1, last: 5, frames: frames(&all) });
     let (told, answer) = channel();
-    let read =
-        Read { room: number, start: 1, end: 5, direction: Direction::Forward, records_max: 9, bytes_max: 9_999, now: 77 };
+    let read = Read {
+        room: number,
+        start: 1,
+        end: 5,
+        direction: Direction::Forward,
+        records_max: 9,
+        bytes_max: 9_999,
+        now: 77,
+    };
     rig.store.read(read, Box::new(move |records| told.send(records).unwrap()));
     let Records { runs, .. } = answer.recv().unwrap().unwrap();
     assert_eq!(runs[1], Run::Frames { first: 2, last: 5, frames: frames(&all[1..]) });

@@ -192,7 +192,7 @@ impl State {
     }
 
     /// Refuses a publish, and holds back what its device sends behind it.
-    fn refuse_for_now(&mut self, now: Now, publish: &Publish, message: &'static str) {
+    pub(super) fn refuse_for_now(&mut self, now: Now, publish: &Publish, message: &'static str) {
         let until = now.mono_ms + self.limits.hold_back_ms;
         if let Some(device) = self.devices.device(&publish.device) {
             device.hold(publish.nonce, now.mono_ms, until);

@@ -82,17 +82,13 @@ impl State {
             Prepared::Read(seq) => return self.park(now, publish, seq),
             Prepared::Refused((code, message)) => return self.refuse(conn, request, code, 0, message),
         };
-        let Some(device) = self.devices.device(&publish.device) else { return };
         let rewrites = change.as_ref().map_or(0, |change| change.bytes(&publish));
         let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES + rewrites;
         let place = match self.options.durability {
             Durability::Memory => self.budget.none(),
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,
-                None => {
-                    device.hold(nonce, now.mono_ms, hold_until);
-                    return self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the store's queue is full");
-                }
+                None => return self.refuse_for_now(now, &publish, "the store's queue is full"),
             },
         };
         self.accept(now, publish, hash, place, change);

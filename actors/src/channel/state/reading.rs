@@ -30,7 +30,9 @@ impl State {
                     }
                     match self.reads.pull(conn, read, self.limits.reads_per_room_max) {
                         Ok(read) => self.effects.extend(read.map(Effect::Read)),
-                        Err(_) => self.relay(conn.arbiter, FromChannel::Pulled { conns: vec![conn], after, page: None }),
+                        Err(_) => {
+                            self.relay(conn.arbiter, FromChannel::Pulled { conns: vec![conn], after, page: None })
+                        }
                     }
                 }
             }

@@ -80,7 +80,10 @@ fn a_change_is_seen_once_it_is_stored_in_its_own_record_and_in_the_one_it_refers
     room.check(change("ann", 2, 2, EDIT, 1, "new"), &["end turn"]);
     room.check(change("bob", 3, 2, REACTION, 1, "+"), &[]);
     room.check(Input::EndOfTurn, &["append 3-4"]);
-    assert_eq!(room.queue[0].rewrites.iter().map(|made| (made.seq, made.revision)).collect::<Vec<_>>(), [(1, 3), (1, 4)]);
+    assert_eq!(
+        room.queue[0].rewrites.iter().map(|made| (made.seq, made.revision)).collect::<Vec<_>>(),
+        [(1, 3), (1, 4)]
+    );
     assert_eq!(room.shows(1), "x r0", "not before it is stored");
     room.queue.clear();
     let want = ["0: batch 3 4, #2 stored at 3", "1: batch 3 4, #3 stored at 4"];
@@ -334,11 +337,10 @@ fn a_room_that_is_only_published_to_reads_nothing() {
     for nonce in 1..=6 {
         room.ann(1, nonce, &["end turn"]);
         room.commit();
-        room.check(Input::Pull { conn: conn(1), after: 9 + nonce }, &[&format!(
-            "1: 1 pulled none after {} to {}",
-            9 + nonce,
-            9 + nonce
-        )]);
+        room.check(
+            Input::Pull { conn: conn(1), after: 9 + nonce },
+            &[&format!("1: 1 pulled none after {} to {}", 9 + nonce, 9 + nonce)],
+        );
     }
     assert_eq!(room.state.reads.newest(), 0);
 }
