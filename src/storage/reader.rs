@@ -18,6 +18,7 @@ use rocksdb::ReadOptions;
 use super::{
     db::{Db, failed},
     pending::Once,
+    purge,
     schema::{self, Family, Record, damaged},
     targets,
 };
@@ -31,6 +32,8 @@ pub(super) enum Question {
     Records(Read, Once<Records>),
     Target(RoomNumber, Seq, Once<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Once<Vec<Answer>>),
+    /// Not a read, and long; the other readers go on meanwhile.
+    Purge(RoomNumber, Seq, Seq, Once<()>),
 }
 
 impl Question {
@@ -40,6 +43,7 @@ impl Question {
             Self::Records(_, reply) => reply.give(Err(error)),
             Self::Target(_, _, reply) => reply.give(Err(error)),
             Self::Answers(_, _, reply) => reply.give(Err(error)),
+            Self::Purge(_, _, _, reply) => reply.give(Err(error)),
         }
     }
 }
@@ -52,6 +56,7 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
             Question::Records(read, reply) => reply.give(records(db, &read)),
             Question::Target(room, seq, reply) => reply.give(targets::read(db, room, seq)),
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
+            Question::Purge(room, first, last, reply) => reply.give(purge::purge(db, room, first, last)),
         }));
         if answered.is_err() {
             tracing::error!("a reader of the store panicked over one question and goes on");
