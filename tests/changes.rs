@@ -125,3 +125,45 @@ fn changes_are_seen_alike_live_in_pages_and_after_a_restart() {
     });
     runtime.block_on(engine.shutdown());
 }
+
+#[test]
+fn the_host_erases_a_message_from_the_room_and_from_the_disk() {
+    let data = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (engine, address) = self::engine(data.path());
+    runtime.block_on(async {
+        let (_ann, at_ann, mut events) = joined(address, "ann").await;
+        for text in ["one", "vB3kPq81Zs", "three"] {
+            send(&at_ann, Outgoing::text(text)).await.unwrap();
+        }
+        send(&at_ann, Outgoing::edit(2, "vB3kPq81Zs and more")).await.unwrap();
+        for _ in 0..9 {
+            send(&at_ann, Outgoing::text("so that it is cold")).await.unwrap();
+        }
+        let missing = engine.erase_message("tea", 99).await.unwrap_err();
+        assert!(missing.to_string().contains("TargetGone"), "{missing}");
+        assert!(engine.erase_message("nowhere", 1).await.is_err());
+        engine.erase_message("tea", 2).await.unwrap();
+        engine.erase_message("tea", 2).await.unwrap();
+        let held = held(&mut events, 14).await;
+        assert!(held[1].payload.is_empty() && held[1].changes.tombstone.is_some(), "those who are there are told");
+        let page = at_ann.fetch(Some(1), Direction::Forward, 200).await.unwrap();
+        let why = |seq: usize| page.messages[seq - 1].changes.tombstone;
+        assert_eq!((why(2), why(4)), (Some(TombstoneReason::ERASED), Some(TombstoneReason::REPLACED)));
+        assert_eq!((page.messages.len(), page.messages[1].seq, &*page.messages[1].sender), (14, 2, "ann"));
+        assert_eq!(at_ann.joined().count, 0, "as it was when joined");
+    });
+    let mut files = vec![data.path().to_path_buf()];
+    let mut looked = 0;
+    while let Some(path) = files.pop() {
+        if path.is_dir() {
+            files.extend(std::fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path()));
+            continue;
+        }
+        looked += 1;
+        let bytes = std::fs::read(&path).unwrap_or_default();
+        assert!(!bytes.windows(10).any(|window| window == b"vB3kPq81Zs"), "{} still holds it", path.display());
+    }
+    assert!(looked > 3, "the files are where they were");
+    runtime.block_on(engine.shutdown());
+}

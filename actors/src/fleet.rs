@@ -4,10 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Addr};
 use actix_rt::ArbiterHandle;
-use parlor_protocol::{Name, RoomNumber};
+use parlor_protocol::{Code, Name, RoomNumber, Seq};
 use tokio::sync::oneshot;
 
 use crate::{
+    channel::state::{Erase, Erased, Told},
     context::Shared,
     port::RoomOptions,
     relay::{Local, Relay, ToRelay},
@@ -71,7 +72,32 @@ impl Fleet {
             let _ = answer.send(room);
         }));
         self.supervisor.do_send(ToSupervisor::Resolve { name, create, waiter });
-        answered.await.unwrap_or(Err((parlor_protocol::Code::GoingAway, "the engine is shut down")))
+        answered.await.unwrap_or(Err((Code::GoingAway, "the engine is shut down")))
+    }
+
+    /// Erases a message: it is a tombstone when this is answered, and what was said is gone from the store's tables.
+    ///
+    /// # Errors
+    /// Why it cannot be erased, now or ever.
+    pub async fn erase(&self, name: Name, seq: Seq) -> Result<(), Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let told = Told::new(move |outcome| {
+            // The host may have stopped waiting.
+            let _ = answer.send(outcome);
+        });
+        let waiter = Waiter::Erase(Erase { seq, told });
+        self.supervisor.do_send(ToSupervisor::Resolve { name, create: None, waiter });
+        let died = (Code::OutcomeUnknown, "the room is being rebuilt: it may be erased or not");
+        let Erased { room, first, last } = answered.await.unwrap_or(Err(died))?;
+        let (answer, purged) = oneshot::channel();
+        self.shared.store.purge(room, first, last, Box::new(move |outcome| drop(answer.send(outcome))));
+        match purged.await {
+            Ok(Ok(())) => Ok(()),
+            failed => {
+                tracing::error!(%room, seq, ?failed, "what was erased may still lie in the store's files");
+                Err((Code::Busy, "the message is a tombstone, and may still lie in the store's files: erase it again"))
+            }
+        }
     }
 
     /// Reads nothing more, answers everything accepted, closes all connections. Waits `patience` for each of the last two.

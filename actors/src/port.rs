@@ -44,6 +44,10 @@ pub trait Store: Send + Sync + 'static {
     /// Reads one record to change it. `None` if it is not there. Rewrites not yet committed may be missing.
     fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>);
 
+    /// Rewrites what is stored of a room's records from `first` to `last`, so that nothing is left of what was replaced or
+    /// deleted there before. Answered when that is done; takes as long as writing those records' tables anew.
+    fn purge(&self, room: RoomNumber, first: Seq, last: Seq, reply: Reply<()>);
+
     /// Reads what a device was answered in a room, with the slots that it lies in. Answers of records not yet committed may
     /// be missing, and so may those that a sweep let be forgotten.
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>);

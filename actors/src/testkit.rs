@@ -406,6 +406,11 @@ impl Store for MemStore {
         self.work.notify_one();
     }
 
+    fn purge(&self, _: RoomNumber, _: Seq, _: Seq, reply: Reply<()>) {
+        self.lock().reads.push_back(Job::Done(Box::new(move || reply(Ok(())))));
+        self.work.notify_one();
+    }
+
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {
         self.lock().reads.push_back(Job::Answers(room, device, reply));
         self.work.notify_one();

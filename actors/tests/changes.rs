@@ -2,14 +2,14 @@
 //! two steps. Whatever a page shows is what the log says, replayed by a reader who knows nothing of rings and stores.
 //!
 //! `PARLOR_CHANGES_SEED=n` replays one seed.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use parlor_actors::{
-    channel::state::{Effect, Input, Setting, State},
+    channel::state::{Effect, Erase, Input, Setting, State, Told},
     limits::Limits,
     message::{Batch, Conn, Fetch, FromChannel, Join, Publish},
     port::{Append, Commits, DeviceKey, Generation, Load, Now, Outcome, RoomOptions, Store},
@@ -37,7 +37,7 @@ fn limits() -> Limits {
         parked_per_device_max: 3,
         edit_window_ms: 3_000,
         recall_window_ms: 1_000,
-        reactions_per_record_max: 5,
+        reactions_per_record_max: 3,
         ..Limits::default()
     }
 }
@@ -140,9 +140,11 @@ fn replay(log: &[Bytes], first: Seq) -> BTreeMap<Seq, Shown> {
                         target.payload = deliver.payload.to_vec();
                         target.edited = seq;
                     } else {
-                        assert!(age <= limits.recall_window_ms, "{seq} recalls {at} too late");
+                        let erased = deliver.device_tag == DeviceTag(0);
+                        assert!(erased || age <= limits.recall_window_ms, "{seq} recalls {at} too late");
                         let Shown { sender, kind, count, .. } = target.clone();
-                        target = Shown { sender, kind, count, ..gone(TombstoneReason::RECALLED) };
+                        let why = if erased { TombstoneReason::ERASED } else { TombstoneReason::RECALLED };
+                        target = Shown { sender, kind, count, ..gone(why) };
                     }
                 }
             }
@@ -156,6 +158,7 @@ fn replay(log: &[Bytes], first: Seq) -> BTreeMap<Seq, Shown> {
 enum Said {
     Settled(Outcome),
     Input(Generation, Input),
+    Erased(bool),
 }
 
 #[derive(Clone, Default)]
@@ -314,6 +317,7 @@ impl World {
                     self.handle(Input::Committed(outcome.stored.unwrap().upto));
                 }
                 Said::Settled(_) => {}
+                Said::Erased(done) => self.count(if done { "erased" } else { "not erased" }),
             }
         }
     }
@@ -322,6 +326,7 @@ impl World {
         match news {
             FromChannel::Committed { batch, stored, .. } => {
                 if let Some(Batch { first, frames, .. }) = batch {
+                    self.hear_up_to(first - 1);
                     assert_eq!(first, self.log_first + self.log.len() as u64);
                     self.log.extend(split(&frames));
                 }
@@ -351,11 +356,20 @@ impl World {
         }
     }
 
+    /// What is committed while nobody has joined is told to nobody.
+    fn hear_up_to(&mut self, seq: Seq) {
+        while self.durability != Durability::Memory && (self.log.len() as u64) < seq {
+            let next = self.log.len() as u64 + 1;
+            self.log.push(self.store.first_frame(self.state.room(), next).unwrap());
+        }
+    }
+
     /// A page shows what the log says, up to what is committed when it is answered.
     fn on_page(&mut self, request: u32, frame: &[u8]) {
         assert_eq!(Header::from_bytes(frame.first_chunk().unwrap()).kind, Kind::Page as u16);
         let page: Page<'_> = parlor_protocol::decode(&frame[HEADER_BYTES..]).unwrap();
         let fetch = self.fetches.remove(&request).unwrap();
+        self.hear_up_to(self.state.tail());
         let model = replay(&self.log, self.log_first);
         let records = split(&Bytes::copy_from_slice(page.records));
         let mut seqs = Vec::new();
@@ -493,7 +507,12 @@ impl World {
                     self.handle(Input::Publish(publish));
                 }
             }
-            53..63 => self.handle(Input::EndOfTurn),
+            53 => {
+                let (seq, ears) = (self.chance.any() % (self.state.tail() + 2), self.ears.clone());
+                let told = Told::new(move |outcome| ears.0.lock().push(Said::Erased(outcome.is_ok())));
+                self.handle(Input::Erase(Erase { seq, told }));
+            }
+            54..63 => self.handle(Input::EndOfTurn),
             63..73 => drop(self.store.step(2)),
             73..83 => drop(self.store.step_reader()),
             83..92 => self.fetch(),
@@ -540,9 +559,7 @@ impl World {
             (self.log, self.log_first) = (Vec::new(), tail + 1);
         } else {
             self.log.truncate(usize::try_from(tail).unwrap());
-            for seq in self.log.len() as u64 + 1..=tail {
-                self.log.push(self.store.first_frame(self.state.room(), seq).unwrap());
-            }
+            self.hear_up_to(tail);
         }
         self.join();
     }
@@ -558,6 +575,7 @@ impl World {
                 break;
             }
         }
+        self.hear_up_to(self.state.tail());
         assert_eq!((self.state.parked(), self.state.reading(), self.state.changing()), (0, 0, 0), "at rest");
         assert!(self.fetches.is_empty() && self.expected.is_empty(), "everything is answered");
     }
@@ -638,6 +656,8 @@ fn random_histories_read_as_the_log_says() {
             "refused: Forbidden (2008)",
             "refused: Busy (1000)",
             "refused: HeldBack (1004)",
+            "erased",
+            "not erased",
             "reload: None",
             "reload: Some(Power)",
         ] {

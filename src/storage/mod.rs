@@ -13,6 +13,7 @@ mod db;
 mod filter;
 mod pending;
 mod prefix;
+mod purge;
 mod reader;
 mod recover;
 mod rooms;
@@ -277,6 +278,10 @@ impl Store for RocksStore {
 
     fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>) {
         self.ask(Question::Target(room, seq, Once::new(reply)));
+    }
+
+    fn purge(&self, room: RoomNumber, first: Seq, last: Seq, reply: Reply<()>) {
+        self.ask(Question::Purge(room, first, last, Once::new(reply)));
     }
 
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {

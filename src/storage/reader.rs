@@ -18,6 +18,7 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadOptions};
 use super::{
     db::{Db, failed},
     pending::Once,
+    purge,
     schema::{self, Family, Record, damaged},
     targets,
 };
@@ -32,6 +33,8 @@ pub(super) enum Question {
     Target(RoomNumber, Seq, Once<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Once<Vec<(u8, Answer)>>),
     Compact(Once<()>),
+    /// Not a read, and long; the other readers go on meanwhile.
+    Purge(RoomNumber, Seq, Seq, Once<()>),
 }
 
 impl Question {
@@ -42,6 +45,7 @@ impl Question {
             Self::Target(_, _, reply) => reply.give(Err(error)),
             Self::Answers(_, _, reply) => reply.give(Err(error)),
             Self::Compact(reply) => reply.give(Err(error)),
+            Self::Purge(_, _, _, reply) => reply.give(Err(error)),
         }
     }
 }
@@ -55,6 +59,7 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
             Question::Target(room, seq, reply) => reply.give(targets::read(db, room, seq)),
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
             Question::Compact(reply) => reply.give(compact(db)),
+            Question::Purge(room, first, last, reply) => reply.give(purge::purge(db, room, first, last)),
         }));
         if answered.is_err() {
             tracing::error!("a reader of the store panicked over one question and goes on");

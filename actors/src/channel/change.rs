@@ -27,6 +27,8 @@ pub struct Change {
     pub previous: Option<(Seq, Bytes)>,
     /// When the target expires; 0 for never.
     pub expires: UnixMillis,
+    /// Why the target is a tombstone afterwards, if it is.
+    pub leaves: TombstoneReason,
 }
 
 impl Change {
@@ -113,7 +115,7 @@ pub fn rewrites(change: &Change, publish: &Publish, revision: Seq) -> Vec<Rewrit
             deliver.payload = &publish.payload;
         }
         RecordKind::RECALL => {
-            changed = gone(revision, TombstoneReason::RECALLED);
+            changed = gone(revision, change.leaves);
             empty(&mut deliver);
             notes = Bytes::new();
         }

@@ -47,7 +47,6 @@ impl Parked {
     ///
     /// # Errors
     /// The publish, if it may not wait.
-    #[expect(clippy::result_large_err, reason = "it goes back to where it came from")]
     pub fn push(&mut self, publish: Publish, room_max: usize, device_max: usize) -> Result<(), Publish> {
         match self.queues.get_mut(&publish.device) {
             Some(queue) if self.len < room_max && queue.publishes.len() < device_max => {

@@ -13,6 +13,8 @@ use parlor_protocol::{
     message::{Durability, Gap, Joined},
 };
 
+use self::erasing::Erasures;
+pub use self::erasing::{Erase, Erased, Told};
 use super::{
     devices::Devices,
     history::{NewRead, Reads},
@@ -57,6 +59,8 @@ pub enum Input {
         /// Its cursor.
         after: Seq,
     },
+    /// The host erases a message.
+    Erase(Erase),
     /// A subscriber is gone.
     Detached {
         /// From which arbiter.
@@ -204,6 +208,7 @@ pub struct State {
     refill: Refill,
     versions: Versions,
     parked: Parked,
+    erasures: Erasures,
     /// What was read for the publish that is being taken.
     loaded: parked::Loaded,
     /// Subscribers on each arbiter.
@@ -246,6 +251,7 @@ impl State {
             refill: Refill::default(),
             versions: Versions::default(),
             parked: Parked::default(),
+            erasures: Erasures::default(),
             loaded: parked::Loaded::default(),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
@@ -335,6 +341,7 @@ impl State {
             Input::Publish(publish) => self.on_publish(now, publish),
             Input::Fetch(fetch) => self.on_fetch(now, fetch),
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
+            Input::Erase(erase) => self.on_erase(now, erase),
             Input::Detached { arbiter, device } => self.on_detached(arbiter, &device),
             Input::Adopt { arbiter, devices } => self.on_adopt(arbiter, devices),
             Input::EndOfTurn => self.on_end_of_turn(),
@@ -443,6 +450,7 @@ impl State {
 use trimming::Held;
 
 mod changing;
+mod erasing;
 mod publishing;
 mod reading;
 #[cfg(test)]

@@ -39,6 +39,8 @@ pub struct Supervisor {
 pub(crate) enum Waiter {
     /// A session's join.
     Session { session: Addr<Session>, request: u32 },
+    /// The host, which erases a message there.
+    Erase(channel::state::Erase),
     /// The host.
     Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
 }
@@ -85,6 +87,10 @@ impl Supervisor {
                 Effect::Build(loaded) => self.build(loaded, ctx),
                 Effect::Resolved { waiter, room } => match waiter {
                     Waiter::Session { session, request } => session.do_send(ToSession::Resolved { request, room }),
+                    Waiter::Erase(erase) => match room {
+                        Ok((_, channel)) => channel.do_send(channel::state::Input::Erase(erase)),
+                        Err(refusal) => erase.told.tell(Err(refusal)),
+                    },
                     Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
                 },
                 Effect::Down(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Down(room))),

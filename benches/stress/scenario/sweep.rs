@@ -201,6 +201,7 @@ fn append(store: &RocksStore, room: &Loaded, first: u64, last: u64, expires: u64
         first,
         frames: frames.freeze(),
         records,
+        rewrites: Vec::new(),
         place,
         commits: Arc::new(Told(told)),
     }]);

@@ -181,3 +181,35 @@ fn a_rewrite_that_is_not_of_one_of_its_changes_is_refused() {
         assert_eq!(rig.target(room.room, 1), target(&room, 1, 0, "", ""));
     }
 }
+
+/// Whether any file of a store holds these bytes.
+fn files_hold(dir: &Path, needle: &[u8]) -> bool {
+    let files = std::fs::read_dir(dir).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap_or_default());
+    files.into_iter().any(|bytes| bytes.windows(needle.len()).any(|window| window == needle))
+}
+
+#[test]
+fn what_is_purged_is_in_no_file_any_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let room = rig.try_load("s", Durability::Synced).unwrap();
+    let secret = "qX7zKw02Vt";
+    for seq in [1, 2, 3] {
+        rig.change(&room, seq, vec![]);
+    }
+    rig.change(&room, 4, vec![rewrite(&room, 2, 4, secret, "")]);
+    while rig.settled() != Event::Committed(room.room.0, 4) {}
+    assert!(files_hold(dir.path(), secret.as_bytes()), "the test looks where it lies");
+    let purge = || {
+        let (told, answer) = channel();
+        rig.store.purge(room.room, 2, 2, Box::new(move |outcome| told.send(outcome).unwrap()));
+        answer.recv().unwrap().unwrap();
+    };
+    purge();
+    assert!(files_hold(dir.path(), secret.as_bytes()), "it is what the message says");
+    rig.change(&room, 5, vec![rewrite(&room, 2, 5, "", "")]);
+    while rig.settled() != Event::Committed(room.room.0, 5) {}
+    purge();
+    assert!(!files_hold(dir.path(), secret.as_bytes()));
+    assert_eq!(rig.target(room.room, 2), target(&room, 2, 5, "", ""));
+}

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Seq,
-    message::{Durability, RecordKind},
+    message::{Durability, RecordKind, TombstoneReason},
 };
 
 use super::{BUSY_RETRY_MS, Effect, State};
@@ -35,7 +35,7 @@ pub(super) enum Prepared {
 }
 
 /// Where a record is.
-enum Found {
+pub(super) enum Found {
     Here(Target),
     Gone,
     InStore,
@@ -72,7 +72,7 @@ impl State {
             Some(Found::InStore) => return Prepared::Read(edited),
             Some(Found::Gone) | None => None,
         };
-        Prepared::Change(Change { target, previous, expires })
+        Prepared::Change(Change { target, previous, expires, leaves: TombstoneReason::RECALLED })
     }
 
     /// Whether a device may take back what `sender` said so long ago.
@@ -95,7 +95,7 @@ impl State {
         false
     }
 
-    fn find(&self, seq: Seq) -> Found {
+    pub(super) fn find(&self, seq: Seq) -> Found {
         if !(self.extent.first..=self.extent.tail).contains(&seq) {
             return Found::Gone;
         }
@@ -120,7 +120,7 @@ impl State {
     }
 
     /// Finds the edit that is in a message; it may not be committed yet.
-    fn find_edit(&self, seq: Seq, edit: Seq) -> Found {
+    pub(super) fn find_edit(&self, seq: Seq, edit: Seq) -> Found {
         match self.versions.edit(seq, edit) {
             Some(frame) => Found::Here(Target { frame, notes: Bytes::new() }),
             None => self.find(edit),
@@ -188,11 +188,12 @@ impl State {
                 self.loaded = parked::Loaded::default();
             }
         }
+        self.erase_read(now, seq, target.as_ref());
         self.versions.forget(self.reads.oldest());
     }
 
     /// Refuses a publish, and holds back what its device sends behind it.
-    fn refuse_for_now(&mut self, now: Now, publish: &Publish, message: &'static str) {
+    pub(super) fn refuse_for_now(&mut self, now: Now, publish: &Publish, message: &'static str) {
         let until = now.mono_ms + self.limits.hold_back_ms;
         if let Some(device) = self.devices.device(&publish.device) {
             device.hold(publish.nonce, now.mono_ms, until);

@@ -2,7 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
-    Code, Extensions, Seq,
+    Code, Extensions, Seq, UnixMillis,
     message::{ContentType, Deliver, Durability, RecordKind, TAG_REMOVES},
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -82,17 +82,13 @@ impl State {
             Prepared::Read(seq) => return self.park(now, publish, seq),
             Prepared::Refused((code, message)) => return self.refuse(conn, request, code, 0, message),
         };
-        let Some(device) = self.devices.device(&publish.device) else { return };
         let rewrites = change.as_ref().map_or(0, |change| change.bytes(&publish));
         let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES + rewrites;
         let place = match self.options.durability {
             Durability::Memory => self.budget.none(),
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,
-                None => {
-                    device.hold(nonce, now.mono_ms, hold_until);
-                    return self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the store's queue is full");
-                }
+                None => return self.refuse_for_now(now, &publish, "the store's queue is full"),
             },
         };
         self.accept(now, publish, hash, place, change);
@@ -108,17 +104,35 @@ impl State {
         change: Option<Change>,
     ) {
         let lifetime_ms = self.lifetime_ms(&publish);
-        let Publish { conn, request, ref device, nonce, kind, refers_to, .. } = publish;
-        let (seq, time) = (self.given + 1, self.time.max(now.unix_ms));
+        let (seq, time, nonce) = (self.given + 1, self.time.max(now.unix_ms), publish.nonce);
         let own = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
         // A change never outlives what it changes.
         let target = change.as_ref().map_or(0, |change| change.expires);
         let expires = [own, target].into_iter().filter(|expires| *expires > 0).min().unwrap_or_default();
         let answer = Answer { nonce, seq, time, content_hash };
-        let Some(slot) = self.devices.accept(device, answer, self.limits.answers_per_device_max) else {
+        let Some(slot) = self.devices.accept(&publish.device, answer, self.limits.answers_per_device_max) else {
             debug_assert!(false, "on_publish found the device with its window");
             return;
         };
+        self.record(&publish, answer, slot, expires, place, change.as_ref());
+        let Publish { conn, request, device, .. } = publish;
+        self.waiting
+            .push_back(Waiting { stored: Stored { conn, request, nonce, seq, time, duplicate: false }, device });
+        self.turn_goes_on();
+    }
+
+    /// Puts a record into the turn, under the seq and the time of its answer.
+    pub(super) fn record(
+        &mut self,
+        publish: &Publish,
+        answer: Answer,
+        slot: u8,
+        expires: UnixMillis,
+        place: Place,
+        change: Option<&Change>,
+    ) {
+        let Publish { ref device, nonce, kind, refers_to, .. } = *publish;
+        let Answer { seq, time, .. } = answer;
         (self.given, self.time) = (seq, time);
         self.given_count += u64::from(kind == RecordKind::MESSAGE && !publish.silent);
         let deliver = Deliver {
@@ -141,18 +155,19 @@ impl State {
         parlor_protocol::encode(0, &deliver, &mut self.turn);
         if let Some(change) = change {
             let frame = Bytes::copy_from_slice(&self.turn[start..]);
-            self.rewrite(&change, &publish, seq, frame);
+            self.rewrite(change, publish, seq, frame);
         }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a turn is bounded by the writer's budget, far below 4 GiB"
         )]
         let end = self.turn.len() as u32;
-        let device = publish.device;
         self.turn_records.push(AppendRecord { end, expires, device: device.clone(), slot, answer });
         self.turn_place.merge(place);
-        self.waiting
-            .push_back(Waiting { stored: Stored { conn, request, nonce, seq, time, duplicate: false }, device });
+    }
+
+    /// A record is in the turn, which ends when the mailbox is empty or the turn is full.
+    pub(super) fn turn_goes_on(&mut self) {
         if !self.turn_ending {
             self.turn_ending = true;
             self.effects.push_back(Effect::EndTurn);
@@ -232,6 +247,7 @@ impl State {
         self.keep(parts.iter().map(|part| part.len() as u64).sum());
         let frames = if let [one] = &parts[..] { one.clone() } else { Bytes::from(parts.concat()) };
         self.tell_committed(&Batch { first, last: upto, frames });
+        self.erased(upto);
     }
 
     pub(super) fn tell_committed(&mut self, batch: &Batch) {
@@ -265,6 +281,7 @@ impl State {
         for stored in waiting.chain(std::mem::take(&mut self.repeats)) {
             self.outcome_unknown(stored);
         }
+        self.not_erased();
         if stops {
             self.effects.push_back(Effect::Stop);
         }

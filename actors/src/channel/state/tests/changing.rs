@@ -368,3 +368,61 @@ fn equal_cold_pages_share_a_read_and_each_asker_is_told_where_to_go_on() {
     ];
     room.check(Input::Read { id: new.id, records: Ok(whole) }, &want);
 }
+
+/// What the host hears of an erasure.
+type Heard = Arc<parking_lot::Mutex<Vec<String>>>;
+
+fn erase(seq: Seq, heard: &Heard) -> Input {
+    let heard = heard.clone();
+    let told = Told::new(move |outcome| {
+        heard.lock().push(match outcome {
+            Ok(Erased { first, last, .. }) => format!("erased {first}-{last}"),
+            Err((code, _)) => code.to_string(),
+        });
+    });
+    Input::Erase(Erase { seq, told })
+}
+
+#[test]
+fn the_host_erases_what_nobody_may_recall_and_hears_of_it_when_it_is_stored() {
+    let heard = Heard::default();
+    let mut room = talk();
+    room.now.unix_ms += 1_000_000_000;
+    room.check(erase(2, &heard), &["end turn"]);
+    room.check(Input::EndOfTurn, &["append 3-3"]);
+    assert_eq!((room.shows(2), heard.lock().len()), ("y r0".to_owned(), 0));
+    with_deliver(&room.queue[0].frames, |deliver| {
+        assert_eq!((deliver.sender, deliver.kind, deliver.refers_to, deliver.count), ("bob", RECALL, 2, 2));
+    });
+    room.queue.clear();
+    room.check(Input::Committed(3), &["0: batch 3", "1: batch 3"]);
+    assert_eq!(room.shows(2), " r3 gone 2");
+    // Again, and what is no message.
+    room.check(erase(2, &heard), &[]);
+    room.check(erase(3, &heard), &[]);
+    room.check(erase(9, &heard), &[]);
+    assert_eq!(*heard.lock(), ["erased 2-2", "erased 2-3", "NotChangeable (2011)", "TargetGone (2010)"]);
+    room.say(("bob", 1), 2, 2, "z", &["end turn"]);
+    room.check(erase(1, &heard), &[]);
+    room.handle(Input::EndOfTurn);
+    room.handle(Input::Failed(StoreError::Poisoned("a test".into())));
+    room.check(erase(1, &heard), &[]);
+    assert_eq!(heard.lock()[4..], ["OutcomeUnknown (1002)", "StoreUnavailable (1005)"]);
+}
+
+#[test]
+fn a_cold_message_is_read_with_its_edit_before_it_is_erased() {
+    let heard = Heard::default();
+    let mut room = joined(9);
+    room.check(erase(3, &heard), &["read 1: target 3"]);
+    let edited = Changed { revision: 6, edited: 5, ..Changed::default() };
+    room.check(target(1, stored(3, "x", &edited), b""), &["read 2: target 5"]);
+    room.check(target(2, stored(5, "x", &Changed::default()), b""), &["end turn"]);
+    room.check(Input::EndOfTurn, &["append 10-10"]);
+    assert_eq!(room.queue[0].rewrites.iter().map(|made| made.seq).collect::<Vec<_>>(), [3, 5]);
+    room.queue.clear();
+    room.handle(Input::Committed(10));
+    room.check(erase(4, &heard), &["read 3: target 4"]);
+    room.check(Input::Target { id: 3, target: Err(StoreError::Busy) }, &[]);
+    assert_eq!(*heard.lock(), ["erased 3-5", "Busy (1000)"]);
+}
