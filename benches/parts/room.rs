@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parlor_actors::{
-    channel::state::{Effect, Input, State},
+    channel::state::{Effect, Input, Setting, State},
     limits::Limits,
     message::{Conn, FromChannel, Join, Publish},
     port::{Budget, DeviceKey, EpochStart, Generation, Loaded, RoomOptions},
+    tiers::TierNumber,
 };
 use parlor_protocol::{
     DeviceTag, Epoch, RoomNumber,
-    message::{Durability, JoinFrom},
+    message::{Durability, JoinFrom, RecordKind},
 };
 
 use super::{NOW, PAYLOAD};
@@ -65,7 +66,11 @@ impl Room {
                 conn: self.conn,
                 request: 1,
                 device: self.device.clone(),
+                tier: TierNumber(0),
                 nonce: self.nonce,
+                kind: RecordKind::MESSAGE,
+                refers_to: 0,
+                lifetime_ms: None,
                 silent: false,
                 content_type: 1,
                 payload: Bytes::from_static(PAYLOAD),
