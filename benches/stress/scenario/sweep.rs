@@ -40,6 +40,12 @@ const BATCH: u64 = 1_000;
 /// Between the last record written and the moment at which all expire: the server starts and clients connect.
 const PREPARATION_MS: u64 = 5_000;
 
+/// Expiries at its multiples are due at once, others at the next one.
+const DUE_EVERY_MS: u64 = 1_024;
+
+/// By then the server's timer has begun the sweep.
+const BEGUN_MS: u64 = 1_000;
+
 /// Where the server keeps its rooms, in its directory.
 const DATA: &str = "rooms";
 
@@ -108,7 +114,7 @@ impl Sweep {
         if at > 0 && left == 0 {
             return Err(io::Error::other("the records expired before everything was ready"));
         }
-        sleep(Duration::from_millis(left));
+        sleep(Duration::from_millis(left + if at > 0 { BEGUN_MS } else { 0 }));
         let measured = publishing.measure(self.window, server, &Common { warm: 0.0, ..common.clone() })?;
         drop(publishing);
         server.stop()?;
@@ -119,7 +125,7 @@ impl Sweep {
     /// Writes the records into the stopped server's store; returns when they expire.
     fn fill(&self, dir: &Path) -> io::Result<u64> {
         // Slower than any disk that is worth measuring.
-        let at = unix_ms() + PREPARATION_MS + self.expired / 100;
+        let at = (unix_ms() + PREPARATION_MS + self.expired / 100).next_multiple_of(DUE_EVERY_MS);
         let store = RocksStore::open(StoreConfig::new(dir)).map_err(io::Error::other)?;
         for number in 0..self.rooms {
             let room = load(&store, number)?;

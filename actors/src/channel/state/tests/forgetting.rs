@@ -17,6 +17,9 @@ fn home(options: RoomOptions) -> Room {
     room
 }
 
+/// A page's seqs, its gaps and where the next begins.
+type Found<'a> = (&'a str, &'a [(Seq, Seq, GapReason)], Option<Seq>);
+
 impl Room {
     /// Ann says something that is stored; returns its expiry.
     fn stored(&mut self, tier: u8, lifetime_ms: Option<u64>) -> u64 {
@@ -35,7 +38,7 @@ impl Room {
 
     /// A page: its seqs and its gaps.
     #[track_caller]
-    fn page(&mut self, start: Option<Seq>, direction: Direction, want: (&str, &[(Seq, Seq, GapReason)], Option<Seq>)) {
+    fn page(&mut self, start: Option<Seq>, direction: Direction, want: Found<'_>) {
         self.state.handle(self.now, Input::Fetch(Fetch { conn: conn(0), request: 4, start, direction, limit: 3 }));
         let Some(Effect::Relay { news: FromChannel::Answer { frame, .. }, .. }) = self.state.poll() else {
             panic!("not answered at once")
@@ -146,7 +149,7 @@ fn a_room_that_keeps_so_many_records_shows_no_more_and_deletes_many_at_a_time() 
 fn a_loaded_room_keeps_no_more_than_it_may() {
     let options = RoomOptions { records_max: 100, ..RoomOptions::default() };
     let mut room = room_with(options, Tiers::default(), 1, 150);
-    assert!(matches!(room.state.poll(), None), "fifty are not worth it");
+    assert!(room.state.poll().is_none(), "fifty are not worth it");
     assert_eq!(room.state.extent.first, 51);
     let mut room = room_with(options, Tiers::default(), 1, 200);
     assert!(matches!(room.state.poll(), Some(Effect::Trim(trim)) if trim.first == 101));
