@@ -28,6 +28,7 @@ use parlor_actors::{
     router::Router,
     session::heartbeat::BeatIntervals,
     testkit::{MemStore, Served, TestClock, with_deliver},
+    tiers::{SendRate, Tiers},
 };
 use parlor_protocol::{
     Body, Code, Extensions, Header, Kind, Nonce, RoomNumber, Seq, Token,
@@ -76,7 +77,9 @@ impl Engine {
             clock: clock.clone(),
             limits: Arc::new(Limits::default()),
             beats: beats.into(),
-            tiers: Arc::default(),
+            tiers: Arc::new(Tiers::sending(SendRate::OFF)),
+            rates: Arc::default(),
+            uploads: Limits::default().uploads(),
             create_at_join: Some(RoomOptions { durability, ..RoomOptions::default() }),
             router: Router::default(),
         });

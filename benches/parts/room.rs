@@ -4,14 +4,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parlor_actors::{
-    channel::state::{Effect, Input, State},
+    channel::state::{Effect, Input, Setting, State},
     limits::Limits,
     message::{Conn, FromChannel, Join, Publish},
-    port::{Budget, DeviceKey, EpochStart, Generation, Loaded},
+    port::{Budget, DeviceKey, EpochStart, Generation, Loaded, RoomOptions},
+    tiers::{SendRate, TierNumber, Tiers},
 };
 use parlor_protocol::{
     DeviceTag, Epoch, RoomNumber,
-    message::{Durability, JoinFrom},
+    message::{Durability, JoinFrom, RecordKind},
 };
 
 use super::{NOW, PAYLOAD};
@@ -33,7 +34,7 @@ impl Room {
         let loaded = Loaded {
             room: RoomNumber(7),
             name: "bench".parse().expect("a name"),
-            durability: Durability::Memory,
+            options: RoomOptions { durability: Durability::Memory, ..RoomOptions::default() },
             generation: Generation(1),
             epochs: vec![EpochStart { epoch: Epoch(1), first: 1 }],
             first: 1,
@@ -43,7 +44,8 @@ impl Room {
         };
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
-        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers: Arc::default() });
+        let tiers = Arc::new(Tiers::sending(SendRate::OFF));
+        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default() });
         let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
         let device = DeviceKey { user: "somebody".parse().expect("a name"), tag: DeviceTag(1) };
         state.handle(NOW, Input::Join(Join { conn, request: 1, device: device.clone(), from: JoinFrom::Tail }));
@@ -62,7 +64,11 @@ impl Room {
                 conn: self.conn,
                 request: 1,
                 device: self.device.clone(),
+                tier: TierNumber(0),
                 nonce: self.nonce,
+                kind: RecordKind::MESSAGE,
+                refers_to: 0,
+                lifetime_ms: None,
                 silent: false,
                 content_type: 1,
                 payload: Bytes::from_static(PAYLOAD),

@@ -73,6 +73,8 @@ codes! {
     Forbidden = 2008,
     /// The room does not exist and this server does not create rooms at join.
     UnknownRoom = 2009,
+    /// A part of a long message contradicts itself, or the parts that came before it.
+    InvalidPart = 2020,
 
     /// The client did not read what it was sent for too long. It lost nothing: join with the position.
     SlowReader = 3000,

@@ -23,6 +23,7 @@ use crate::{
     limits::Limits,
     message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
     port::{Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError},
+    rates::{Bucket, Rates},
     tiers::Tiers,
 };
 
@@ -149,6 +150,8 @@ pub struct Setting {
     pub budget: Arc<Budget>,
     /// What users of each tier may do.
     pub tiers: Arc<Tiers>,
+    /// How much of that each user has left to send.
+    pub rates: Arc<Rates>,
 }
 
 /// A room.
@@ -167,6 +170,9 @@ pub struct State {
     limits: Arc<Limits>,
     budget: Arc<Budget>,
     tiers: Arc<Tiers>,
+    rates: Arc<Rates>,
+    /// What the room takes from all its users together.
+    bucket: Bucket,
     ring: Ring,
     devices: Devices<Join>,
     reads: Reads,
@@ -189,7 +195,7 @@ impl State {
     /// A room as the store loaded it, without subscribers.
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
-        let Setting { limits, budget, tiers } = setting;
+        let Setting { limits, budget, tiers, rates } = setting;
         let in_memory = loaded.options.durability == Durability::Memory;
         Self {
             room: loaded.room,
@@ -217,6 +223,8 @@ impl State {
             limits,
             budget,
             tiers,
+            rates,
+            bucket: Bucket::default(),
         }
     }
 

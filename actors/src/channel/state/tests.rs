@@ -12,8 +12,10 @@ use crate::{
     message::Batch,
     port::{EpochStart, Run},
     testkit::with_deliver,
-    tiers::TierNumber,
+    tiers::{SendRate, TierNumber},
 };
+
+mod rates;
 
 const UNIX: u64 = 5_000;
 
@@ -54,7 +56,12 @@ fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
     let state = State::new(
         loaded,
         2,
-        Setting { limits: Arc::new(limits()), budget: Budget::new(2, 1 << 20), tiers: Arc::default() },
+        Setting {
+            limits: Arc::new(limits()),
+            budget: Budget::new(2, 1 << 20),
+            tiers: Arc::new(Tiers::sending(SendRate::OFF)),
+            rates: Arc::default(),
+        },
     );
     Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
 }
@@ -192,6 +199,9 @@ fn text(news: FromChannel) -> String {
                 parts.push(format!("#{} stored at {}{again}", stored.request, stored.seq));
             }
             parts.join(", ")
+        }
+        FromChannel::Refused { request, code: Code::RateLimited, retry_after_ms, .. } => {
+            format!("#{request} RateLimited for {retry_after_ms}")
         }
         FromChannel::Refused { request, code, .. } => format!("#{request} {}", code.name().unwrap()),
         FromChannel::Answer { request, frame, .. } => {
