@@ -240,8 +240,8 @@ mod tests {
         }
         for (at, from) in taken.iter().enumerate() {
             let most = |stretch: u64| 3 + stretch / 1_000;
-            for (more, to) in taken[at..].iter().enumerate().take(50) {
-                assert!(more as u64 + 1 <= most(to - from), "{} from {from} to {to}", more + 1);
+            for (count, to) in (1..).zip(&taken[at..]).take(50) {
+                assert!(count <= most(to - from), "{count} from {from} to {to}");
             }
         }
         assert!(taken.len() as u64 > now / 1_000 - 2, "and nothing less");

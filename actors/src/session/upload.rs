@@ -211,14 +211,14 @@ mod tests {
     fn parts_in_any_order_and_twice_make_the_message() {
         let text: Vec<u8> = (0..40).collect();
         let pieces: Vec<&[u8]> = text.chunks(7).collect();
-        let parts = pieces.len() as u32;
+        let parts = u32::try_from(pieces.len()).unwrap();
         for seed in 0..200_u64 {
             let (budget, whole) = (budget(), whole(parts, 40));
             let mut upload = Upload::new(whole, &budget);
             let mut state = seed;
             let complete = loop {
                 state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                let number = (state >> 33) as u32 % parts;
+                let number = u32::try_from(state >> 33).unwrap() % parts;
                 match upload.take(whole, number, pieces[number as usize], &budget).unwrap() {
                     Taken::Missing(missing) => {
                         assert!(!missing.contains(&number) && missing.is_sorted());
