@@ -7,6 +7,12 @@ use std::{
     process::{Command, Output},
 };
 
+use parlor::{
+    config::EngineConfig,
+    engine::Engine,
+    tiers::{SendRate, Tiers},
+};
+
 fn replay(arguments: &[&str], files: &[PathBuf]) -> (Output, serde_json::Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_parlor")).arg("replay").args(arguments).args(files).output().unwrap();
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
@@ -63,6 +69,21 @@ fn lost_acks_make_clients_retry_and_nothing_twice() {
     check_whole(&output, &report, 400);
     let (dropped, resends) = (report["acks_dropped"].as_u64().unwrap(), report["resends"].as_u64().unwrap());
     assert!((15..=80).contains(&dropped) && resends >= dropped, "{report}");
+}
+
+#[test]
+fn a_server_that_limits_the_rate_is_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("talk.log");
+    let line = |number: usize| format!("[10:00] <{}> line {number}\n", ["ann", "bob"][number % 2]);
+    std::fs::write(&log, (0..80).map(line).collect::<String>()).unwrap();
+    let mut config = EngineConfig::new(folder.path().join("data"));
+    config.tiers = Tiers::sending(SendRate { interval_ms: 20, burst: 3 });
+    let engine = Engine::start(config).unwrap();
+    let server = engine.listen(([127, 0, 0, 1], 0).into()).unwrap().to_string();
+    let (output, report) = replay(&["--server", &server, "--verify", "--json"], &[log]);
+    check_whole(&output, &report, 80);
+    assert!(report["seconds"].as_f64().unwrap() >= 37.0 * 0.02, "each said 40, 3 of them at once: {report}");
 }
 
 #[test]
