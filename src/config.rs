@@ -11,9 +11,9 @@ use parlor_actors::{
     limits::Limits,
     port::RoomOptions,
     session::heartbeat::BeatIntervals,
-    tiers::{SendRate, Tier, Tiers},
+    tiers::{SendRate, Tier, TierNumber, Tiers},
 };
-use parlor_protocol::message::{Durability, ROOMS_PER_SESSION_MAX};
+use parlor_protocol::message::{Durability, PARTS_MAX, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
 use crate::net::{Authenticate, NetLimits};
@@ -74,6 +74,15 @@ impl EngineConfig {
         };
         rule("arbiters", self.arbiters as u64, 1, 64)?;
         rule("limits.payload_bytes_max", limits.payload_bytes_max.into(), 1, payload_max.into())?;
+        let text_most = limits.payload_bytes_max.saturating_mul(PARTS_MAX).min(payload_max);
+        let text_least = limits.payload_bytes_max;
+        rule("limits.text_bytes_max", limits.text_bytes_max.into(), text_least.into(), text_most.into())?;
+        rule("limits.uploads_bytes_max", limits.uploads_bytes_max as u64, 1 << 18, 1 << 40)?;
+        let send = self.tiers.get(TierNumber(0)).send;
+        rule("send_rate.interval_ms", send.interval_ms.into(), 0, 86_400_000)?;
+        if send.interval_ms > 0 {
+            rule("send_rate.burst", send.burst.into(), 1, 1 << 20)?;
+        }
         rule("limits.rooms_per_session_max", limits.rooms_per_session_max.into(), 1, ROOMS_PER_SESSION_MAX as u64)?;
         rule("limits.unanswered_requests_max", limits.unanswered_requests_max.into(), 1, 65_536)?;
         rule("limits.page_records_max", limits.page_records_max.into(), 1, 10_000)?;
@@ -93,11 +102,13 @@ impl EngineConfig {
             ("limits.parked_per_device_max", limits.parked_per_device_max),
             ("limits.writer_bytes_max", limits.writer_bytes_max),
             ("limits.outbound_bytes_max", limits.outbound_bytes_max),
+            ("limits.rated_users_max", limits.rated_users_max),
             ("limits.connections_per_turn_max", limits.connections_per_turn_max),
         ] {
             rule(name, value as u64, 1, 1 << 40)?;
         }
         for (name, value) in [
+            ("limits.upload_ms", limits.upload_ms),
             ("limits.slow_reader_ms", limits.slow_reader_ms),
             ("limits.close_linger_ms", limits.close_linger_ms),
             ("limits.hold_back_ms", limits.hold_back_ms),
@@ -180,6 +191,8 @@ pub struct ConfigFile {
     #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
+    send_rate: SendRateSection,
+    #[serde(default)]
     heartbeat: HeartbeatSection,
     #[serde(default)]
     net: NetSection,
@@ -241,6 +254,9 @@ macro_rules! section {
 
 section!(LimitsSection for Limits {
     payload_bytes_max: u32,
+    text_bytes_max: u32,
+    uploads_bytes_max: usize,
+    upload_ms: u64,
     rooms_per_session_max: u32,
     unanswered_requests_max: u32,
     outbound_bytes_max: usize,
@@ -265,6 +281,7 @@ section!(LimitsSection for Limits {
     writer_records_max: usize,
     writer_bytes_max: usize,
     connections_per_turn_max: usize,
+    rated_users_max: usize,
     hold_back_ms: u64,
     slow_reader_ms: u64,
     close_linger_ms: u64,
@@ -275,6 +292,11 @@ section!(LimitsSection for Limits {
     sweep_pause_ms: u64,
     sweep_records_max: u32,
     dedupe_horizon_ms: u64,
+});
+
+section!(SendRateSection for SendRate {
+    interval_ms: u32,
+    burst: u32,
 });
 
 section!(HeartbeatSection for BeatIntervals {
@@ -370,6 +392,7 @@ impl ConfigFile {
             config.tiers = tiers;
         }
         self.limits.apply(&mut config.limits);
+        self.send_rate.apply(&mut config.tiers.first_mut().send);
         self.heartbeat.apply(&mut config.beats);
         self.net.apply(&mut config.net);
     }
@@ -395,6 +418,24 @@ mod tests {
         assert_eq!(config.data, PathBuf::from("x"));
         assert_eq!(config.room_defaults.durability, Durability::Buffered);
         assert_eq!(config.limits, Limits { page_records: 7, ..Limits::default() });
+    }
+
+    #[test]
+    fn the_rate_of_whoever_has_no_tier_stands_in_the_file() {
+        let rate = |text: &str| read(text).map(|mut config| config.tiers.first_mut().send);
+        assert_eq!(rate(""), Ok(SendRate::default()));
+        assert_eq!(rate("[send_rate]\ninterval_ms = 250"), Ok(SendRate { interval_ms: 250, burst: 10 }));
+        assert_eq!(rate("[send_rate]\ninterval_ms = 0\nburst = 3"), Ok(SendRate { interval_ms: 0, burst: 3 }));
+        assert!(rate("[send_rate]\nburst = 0").is_err(), "nobody could send");
+    }
+
+    #[test]
+    fn a_long_text_is_not_shorter_than_a_short_one_and_has_parts_enough() {
+        let text = |payload, text| read(&format!("[limits]\npayload_bytes_max = {payload}\ntext_bytes_max = {text}"));
+        assert!(text(1_440, 1_440).is_ok() && text(64, 65_536).is_ok());
+        let error = text(1_440, 1_439).err().unwrap();
+        assert_eq!(error, "limits.text_bytes_max is 1439; 1440 to 65536 are allowed");
+        assert!(text(63, 65_536).is_err(), "1,024 parts of 63 bytes are less");
     }
 
     #[test]

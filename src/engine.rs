@@ -17,6 +17,7 @@ use parlor_actors::{
     context::Shared,
     fleet::Fleet,
     port::{Clock, Now},
+    rates::Rates,
     router::Router,
 };
 use parlor_protocol::{Code, Name, NameError, RoomNumber, Seq};
@@ -104,6 +105,8 @@ impl Engine {
             limits: Arc::new(config.limits.clone()),
             beats: Arc::new(config.beats),
             tiers: Arc::new(config.tiers),
+            uploads: config.limits.uploads(),
+            rates: Arc::new(Rates::new(config.limits.rated_users_max)),
             create_at_join: config.create_at_join.then_some(config.room_defaults),
             router: Router::default(),
         });

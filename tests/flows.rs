@@ -349,7 +349,9 @@ async fn clients_in_the_same_process_need_no_socket() {
 
 /// Starts an engine on an address that was just in use.
 async fn engine_at(data: &TempDir, address: SocketAddr) -> Engine {
-    let engine = Engine::start(EngineConfig::new(data.path())).unwrap();
+    let mut config = EngineConfig::new(data.path());
+    config.tiers = parlor::tiers::Tiers::sending(parlor::tiers::SendRate::OFF);
+    let engine = Engine::start(config).unwrap();
     until("the address is free", async || engine.listen(address).is_ok()).await;
     engine
 }

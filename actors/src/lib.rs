@@ -20,6 +20,7 @@ pub mod limits;
 pub mod message;
 pub mod outbound;
 pub mod port;
+pub mod rates;
 pub mod relay;
 pub mod restart;
 pub mod router;

@@ -1,10 +1,20 @@
 //! Every limit of the actors, in one place, with its unit in its name. All are configuration; the defaults are here.
 
+use std::sync::Arc;
+
+use crate::port::Budget;
+
 /// What a queue, a cache or a table may hold. Beyond a limit stands an answer or a slow-down, never memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest payload of a message.
     pub payload_bytes_max: u32,
+    /// The longest payload that goes up in parts.
+    pub text_bytes_max: u32,
+    /// What parts of unfinished long messages may take, over all sessions.
+    pub uploads_bytes_max: usize,
+    /// How long parts are kept of which no more come.
+    pub upload_ms: u64,
     /// The most rooms one session may join.
     pub rooms_per_session_max: u32,
     /// The most requests of one connection that may wait for an answer; beyond them its socket is not read.
@@ -53,6 +63,8 @@ pub struct Limits {
     pub writer_bytes_max: usize,
     /// Connections that one arbiter visits in one turn.
     pub connections_per_turn_max: usize,
+    /// Users whose send rate is kept at a time: those who have spoken in the last few seconds.
+    pub rated_users_max: usize,
     /// How long later sends of a device are held back after one of them was refused for now.
     pub hold_back_ms: u64,
     /// How long a connection may leave what waits for it unread before it is closed.
@@ -79,6 +91,9 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             payload_bytes_max: 1_440,
+            text_bytes_max: 64 << 10,
+            uploads_bytes_max: 64 << 20,
+            upload_ms: 30_000,
             rooms_per_session_max: 1_000,
             unanswered_requests_max: 64,
             outbound_bytes_max: 1 << 20,
@@ -103,6 +118,7 @@ impl Default for Limits {
             writer_records_max: 32_768,
             writer_bytes_max: 64 << 20,
             connections_per_turn_max: 1_024,
+            rated_users_max: 1 << 20,
             hold_back_ms: 2_000,
             slow_reader_ms: 30_000,
             close_linger_ms: 5_000,
@@ -114,5 +130,14 @@ impl Default for Limits {
             sweep_records_max: 8_192,
             dedupe_horizon_ms: 86_400_000,
         }
+    }
+}
+
+impl Limits {
+    /// The budget for the parts of long messages.
+    #[must_use]
+    pub fn uploads(&self) -> Arc<Budget> {
+        // Bytes are counted, and each part costs some; a number of its own it needs not.
+        Budget::new(usize::MAX >> 1, self.uploads_bytes_max)
     }
 }

@@ -14,7 +14,7 @@ use parlor_actors::{
     message::{Batch, Conn, Fetch, FromChannel, Join, Publish},
     port::{Append, Commits, DeviceKey, Generation, Load, Now, Outcome, RoomOptions, Store},
     testkit::{Chance, Crash, MemStore, with_deliver},
-    tiers::TierNumber,
+    tiers::{SendRate, TierNumber, Tiers},
 };
 use parlor_protocol::{
     Code, DeviceTag, Header, Kind, Name, Seq,
@@ -205,7 +205,12 @@ fn build(store: &Arc<MemStore>, name: &Name, durability: Durability) -> State {
     store.load(load, Box::new(move |loaded| *answer.lock() = Some(loaded.unwrap())));
     while store.step(usize::MAX) {}
     let loaded = loaded.lock().take().unwrap();
-    let setting = Setting { limits: Arc::new(limits()), budget: store.budget().clone(), tiers: Arc::default() };
+    let setting = Setting {
+        limits: Arc::new(limits()),
+        budget: store.budget().clone(),
+        tiers: Arc::new(Tiers::sending(SendRate::OFF)),
+        rates: Arc::default(),
+    };
     State::new(loaded, 1, setting)
 }
 

@@ -30,6 +30,7 @@ use parlor_actors::{
         inbound::{Inbound, Stop},
     },
     testkit::{MemStore, Served, TestClock, with_deliver},
+    tiers::{SendRate, Tiers},
 };
 use parlor_protocol::{
     Body, Code, Extensions, Header, Kind, List, Nonce, RoomNumber, Seq, Token,
@@ -79,7 +80,9 @@ impl Engine {
             clock: clock.clone(),
             limits: Arc::new(Limits::default()),
             beats: beats.into(),
-            tiers: Arc::default(),
+            tiers: Arc::new(Tiers::sending(SendRate::OFF)),
+            rates: Arc::default(),
+            uploads: Limits::default().uploads(),
             create_at_join: Some(RoomOptions { durability, ..RoomOptions::default() }),
             router: Router::default(),
         });

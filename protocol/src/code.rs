@@ -83,6 +83,8 @@ codes! {
     NoEffect = 2013,
     /// The record has as many reactions as it may, or different ones.
     TooManyReactions = 2014,
+    /// A part of a long message contradicts itself, or the parts that came before it.
+    InvalidPart = 2020,
 
     /// The client did not read what it was sent for too long. It lost nothing: join with the position.
     SlowReader = 3000,

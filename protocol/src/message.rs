@@ -6,12 +6,13 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{change::*, record::*, room::*, session::*};
+pub use self::{change::*, record::*, room::*, session::*, upload::*};
 
 mod change;
 mod record;
 mod room;
 mod session;
+mod upload;
 
 macro_rules! bodies {
     ($($name:ident $(<$life:lifetime>)?),* $(,)?) => {
@@ -34,4 +35,5 @@ macro_rules! bodies {
 bodies! {
     Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Publish<'a>,
     Ack<'a>, Deliver<'a>, Gap<'a>, Fetch<'a>, Page<'a>, Heartbeat<'a>, HeartbeatAck<'a>,
+    Part<'a>, PartTaken<'a>,
 }

@@ -182,6 +182,8 @@ pub struct Stats {
     pub refusals: u64,
     /// How many of these because the server limits how fast one may send.
     pub rate_limited: u64,
+    /// Times that a message that is done with could not be taken out of [`Config::outbox`](super::Config::outbox).
+    pub outbox_errors: u64,
     /// From the last heartbeat to its answer; `None` before the first.
     pub round_trip: Option<Duration>,
 }

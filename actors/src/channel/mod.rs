@@ -53,6 +53,7 @@ impl Channel {
             limits: shared.limits.clone(),
             budget: shared.store.budget().clone(),
             tiers: shared.tiers.clone(),
+            rates: shared.rates.clone(),
         };
         let state = State::new(loaded, relays.len(), setting);
         Self { state, shared, relays, handover, turns: Turns::default(), _guard: guard }

@@ -31,6 +31,7 @@ use crate::{
         Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, Rewrite, RoomOptions,
         StoreError, Target, Trim, Trimmed,
     },
+    rates::{Bucket, Rates},
     tiers::Tiers,
 };
 
@@ -183,6 +184,8 @@ pub struct Setting {
     pub budget: Arc<Budget>,
     /// What users of each tier may do.
     pub tiers: Arc<Tiers>,
+    /// How much of that each user has left to send.
+    pub rates: Arc<Rates>,
 }
 
 /// A room.
@@ -201,6 +204,9 @@ pub struct State {
     limits: Arc<Limits>,
     budget: Arc<Budget>,
     tiers: Arc<Tiers>,
+    rates: Arc<Rates>,
+    /// What the room takes from all its users together.
+    bucket: Bucket,
     ring: Ring,
     devices: Devices<Join>,
     reads: Reads,
@@ -231,7 +237,7 @@ impl State {
     /// A room as the store loaded it, without subscribers.
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
-        let Setting { limits, budget, tiers } = setting;
+        let Setting { limits, budget, tiers, rates } = setting;
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
         let mut state = Self {
@@ -267,6 +273,8 @@ impl State {
             limits,
             budget,
             tiers,
+            rates,
+            bucket: Bucket::default(),
         };
         if !in_memory {
             state.keep(0);

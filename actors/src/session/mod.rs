@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parlor_protocol::{
     Code, Extensions, Header, List, Name, RoomNumber,
     frame::HEADER_BYTES,
-    message::{Error, HeartbeatAck, Limits as WireLimits, Position, Welcome},
+    message::{Error, HeartbeatAck, Limits as WireLimits, PartTaken, Position, Welcome},
 };
 
 use crate::{
@@ -29,6 +29,7 @@ pub mod heartbeat;
 pub mod inbound;
 pub mod state;
 pub mod timers;
+pub mod upload;
 
 /// A session's actor.
 pub struct Session {
@@ -75,7 +76,8 @@ impl Session {
     ) -> Self {
         let shared = local.shared();
         let heartbeat = Heartbeat::new(shared.beats.clone(), opening.0.network, now.mono_ms);
-        let state = State::new(conn, device.clone(), shared.tiers.of(&device.user), heartbeat, &shared.limits, now);
+        let (tier, uploads) = (shared.tiers.of(&device.user), shared.uploads.clone());
+        let state = State::new(conn, device.clone(), tier, heartbeat, &shared.limits, uploads, now);
         Self {
             state,
             local,
@@ -141,6 +143,11 @@ impl Session {
                 }
                 Effect::Refuse { request, code, message } => self.local.refuse(conn, request, code, 100, message),
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
+                Effect::PartTaken { request, room, nonce, missing } => {
+                    let (missing, extensions) = (List(missing), Extensions::default());
+                    self.local.send(conn, request, &PartTaken { room, nonce, missing, extensions });
+                }
+                Effect::Arm => self.local.arm(conn, self.state.deadline()),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {
@@ -173,6 +180,7 @@ impl Session {
                 unanswered_requests_max: limits.unanswered_requests_max,
                 page_records_max: limits.page_records_max,
                 page_bytes_max: limits.page_bytes_max,
+                text_bytes_max: limits.text_bytes_max,
             },
             modules: List::default(),
             extensions: Extensions::default(),

@@ -10,7 +10,7 @@ use parlor_protocol::{
     frame::HEADER_BYTES,
     message::{
         Ack, Close, ContentType, Deliver, Direction, Durability, Error, Fetch, Gap, GapReason, Goodbye, Heartbeat,
-        Join, JoinFrom, Joined, Leave, Left, PUBLISH_REMOVE, PUBLISH_SILENT, Page, Publish, RecordKind,
+        Join, JoinFrom, Joined, Leave, Left, PUBLISH_REMOVE, PUBLISH_SILENT, Page, Part, Publish, RecordKind,
     },
 };
 
@@ -45,6 +45,8 @@ enum Ask {
     Publish(usize, Nonce),
     Fetch(usize, Option<Seq>, Direction),
     Beat,
+    /// To take a part of a message.
+    Part,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -249,7 +251,35 @@ impl Client {
             payload: payload.as_bytes(),
             extensions: Extensions::default(),
         };
+        if house.chance.one_in(4) {
+            return self.push_in_parts(house, at, &publish);
+        }
         self.send(house, Some(Ask::Publish(at, nonce)), &publish);
+    }
+
+    /// Sends a message in two parts, in either order, one of them perhaps twice.
+    fn push_in_parts(&mut self, house: &mut House, at: usize, publish: &Publish<'_>) {
+        let cut = publish.payload.split_at(house.chance.pick(&[1, 9]));
+        let parts = [(0, cut.0), (1, cut.1)];
+        let (first, last) = if house.chance.one_in(2) { (parts[0], parts[1]) } else { (parts[1], parts[0]) };
+        for (number, payload) in [first, first, last].into_iter().skip(house.chance.below(2)) {
+            let part = Part {
+                room: publish.room,
+                nonce: publish.nonce,
+                number,
+                parts: 2,
+                total_bytes: u32::try_from(publish.payload.len()).unwrap(),
+                kind: publish.kind,
+                refers_to: 0,
+                lifetime_ms: None,
+                flags: publish.flags,
+                content_type: publish.content_type,
+                payload,
+                extensions: Extensions::default(),
+            };
+            let ask = if number == last.0 { Ask::Publish(at, publish.nonce) } else { Ask::Part };
+            self.send(house, Some(ask), &part);
+        }
     }
 
     fn on_the_way(&self, at: usize) -> usize {
@@ -336,6 +366,7 @@ impl Client {
                 view.leave();
             }
             (Kind::Ack, Some(Ask::Publish(at, nonce))) => self.views[at].on_ack(&decode(body), nonce),
+            (Kind::PartTaken, Some(Ask::Part)) => house.count("sent in parts"),
             (Kind::Page, Some(Ask::Fetch(at, start, direction))) => {
                 self.views[at].on_page(house, memory, &decode(body), start, direction);
             }
@@ -389,13 +420,14 @@ impl Client {
         house.log(|| format!("{} is refused: {} {} {ask:?}", self.key.user, error.code, error.message));
         let refused = match error.code {
             Code::Busy => "refused: busy",
+            Code::RateLimited => "refused: rate limited",
             Code::HeldBack => "refused: held back",
             Code::OutcomeUnknown => "refused: outcome unknown",
             Code::RoomUnavailable => "refused: room unavailable",
             Code::StoreUnavailable => "refused: store unavailable",
             // A `memory` room that was rebuilt has forgotten what it took before what it takes now.
             Code::NonceTooOld if self.forgets(ask) => "refused: too old for a memory room",
-            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..)) => "refused: not joined",
+            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..) | Ask::Part) => "refused: not joined",
             // A change that was refused for good leaves its nonce unused, and a later one may have been stored since.
             Code::NonceTooOld if self.changes(ask) => "refused: a change too old",
             Code::TargetGone
@@ -427,7 +459,7 @@ impl Client {
                     view.stalled = !self.hasty;
                 }
             }
-            Ask::Fetch(..) => {}
+            Ask::Fetch(..) | Ask::Part => {}
             Ask::Leave(_) | Ask::Beat => panic!("{ask:?} is not refused"),
         }
     }

@@ -21,6 +21,7 @@ use parlor_actors::{
         Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Now, Outcome, RoomOptions, Store, StoreError,
         Swept,
     },
+    rates::Rates,
     relay,
     session::{
         self,
@@ -29,11 +30,12 @@ use parlor_actors::{
     },
     supervisor::{self, state::Refusal},
     testkit::{Chance, MemStore, TestClock},
+    tiers::{SendRate, Tiers},
 };
 use parlor_protocol::{
-    Code, Extensions, Header, Name, RoomNumber, Seq,
+    Code, Extensions, Header, List, Name, RoomNumber, Seq,
     frame::HEADER_BYTES,
-    message::{Durability, Error, HeartbeatAck, Network},
+    message::{Durability, Error, HeartbeatAck, Network, PartTaken},
 };
 
 use crate::Plant;
@@ -131,6 +133,8 @@ pub struct Line {
 }
 
 pub struct House {
+    tiers: Arc<Tiers>,
+    rates: Arc<Rates>,
     pub limits: Arc<Limits>,
     pub store: Arc<MemStore>,
     pub clock: Arc<TestClock>,
@@ -182,6 +186,9 @@ impl Wire for Narrow<'_> {
         })
     }
 }
+
+/// What every fourth seed lets a user send: slow enough to be met, fast enough to get somewhere.
+const SLOW: SendRate = SendRate { interval_ms: 150, burst: 3 };
 
 pub fn limits() -> Limits {
     Limits {
@@ -237,6 +244,8 @@ impl House {
             next_channel: 0,
             lines: Vec::new(),
             last_cursors: BTreeMap::new(),
+            tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
+            rates: Arc::default(),
             limits,
         }
     }
@@ -268,6 +277,7 @@ impl House {
             parlor_actors::tiers::TierNumber(0),
             heartbeat,
             &self.limits,
+            self.limits.uploads(),
             now,
         );
         self.arbiters[usize::from(arbiter)].timers.arm(session.deadline(), conn.slot);
@@ -555,7 +565,8 @@ impl House {
                     let handle = self.next_channel;
                     self.log(|| format!("channel {handle} is built from {loaded:?}"));
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
-                    let setting = channel::state::Setting { limits, budget, tiers: Arc::default() };
+                    let (tiers, rates) = (self.tiers.clone(), self.rates.clone());
+                    let setting = channel::state::Setting { limits, budget, tiers, rates };
                     let state = channel::state::State::new(loaded, usize::from(ARBITERS), setting);
                     self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
                     self.arbiters[home(room)].home.insert(room, (generation, handle));
@@ -885,7 +896,7 @@ impl House {
         loop {
             let Some(line) = self.line_of(conn) else { return };
             let Some(effect) = line.session.poll() else { break };
-            let resolved = line.resolved;
+            let (resolved, deadline) = (line.resolved, line.session.deadline());
             let state = &mut self.arbiters[at].state;
             match effect {
                 Effect::Error { request, code, message } => {
@@ -922,6 +933,13 @@ impl House {
                         Some(channel) => self.tell(channel, input),
                         None => self.refuse(conn, request, Code::RoomUnavailable, "the room is being rebuilt"),
                     }
+                }
+                Effect::PartTaken { request, room, nonce, missing } => {
+                    let (missing, extensions) = (List(missing), Extensions::default());
+                    state.on_send(conn, request, &PartTaken { room, nonce, missing, extensions });
+                }
+                Effect::Arm => {
+                    self.arbiters[at].timers.arm(deadline, conn.slot);
                 }
                 Effect::Leave { request, room } => state.on_left(conn, request, room),
                 Effect::BeatAck { request, grant_ms, positions } => {

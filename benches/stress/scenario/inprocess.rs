@@ -20,6 +20,7 @@ use parlor::{
         },
         peek, split, to_bytes,
     },
+    tiers::{SendRate, Tiers},
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
@@ -75,6 +76,7 @@ impl Scenario for InProcess {
         let data = tempfile::tempdir()?;
         let mut config = EngineConfig::new(data.path());
         config.arbiters = 1;
+        config.tiers = Tiers::sending(SendRate::OFF);
         config.room_defaults.durability = Durability::Memory;
         config.limits.unanswered_requests_max = self.window;
         let engine = Engine::start(config).map_err(io::Error::other)?;

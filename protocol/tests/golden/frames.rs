@@ -28,6 +28,7 @@ const LIMITS: Limits = Limits {
     unanswered_requests_max: 64,
     page_records_max: 200,
     page_bytes_max: 262_144,
+    text_bytes_max: 65_536,
 };
 
 fn none<'a>() -> Extensions<'a> {
@@ -99,6 +100,23 @@ fn ack() -> Ack<'static> {
     Ack { room: TEA, nonce: NONCE, seq, time, durability: Durability::Synced, duplicate: false, extensions: none() }
 }
 
+fn part(number: u32, payload: &[u8]) -> Part<'_> {
+    Part {
+        room: TEA,
+        nonce: NONCE,
+        number,
+        parts: 3,
+        total_bytes: 2_900,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        lifetime_ms: None,
+        flags: 0,
+        content_type: ContentType::TEXT,
+        payload,
+        extensions: none(),
+    }
+}
+
 fn deliver() -> Deliver<'static> {
     Deliver {
         room: TEA,
@@ -152,6 +170,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     rooms(&mut out);
     messages(&mut out);
     changes(&mut out);
+    uploads(&mut out);
     history(&mut out);
     heartbeats(&mut out);
     out.0
@@ -219,6 +238,7 @@ fn connection(out: &mut Vectors) {
                 unanswered_requests_max: 0,
                 page_records_max: 250,
                 page_bytes_max: 65_535,
+                text_bytes_max: 250,
             },
             modules: List(vec![
                 Module { name: "polls", kind_first: 0x8000, kind_last: 0x800f },
@@ -400,6 +420,33 @@ fn changes(out: &mut Vectors) {
     marked("deliver, recalled by 44", gone(TombstoneReason::RECALLED), empty);
     let replaced = Deliver { seq: 43, ..record(RecordKind::EDIT, b"") };
     marked("deliver, an edit that 44 has replaced", gone(TombstoneReason::REPLACED), replaced);
+}
+
+fn uploads(out: &mut Vectors) {
+    out.add("part, the last of three", 9, part(2, b"and so to bed."));
+    out.add("part of 251 bytes", 9, part(0, &[b'x'; 251]));
+    out.add(
+        "part, everything set (version 1 answers Unsupported)",
+        9,
+        Part {
+            room: RoomNumber(u64::MAX),
+            nonce: 251,
+            number: 1_023,
+            parts: 65_536,
+            total_bytes: u32::MAX,
+            kind: RecordKind(1),
+            refers_to: 65_535,
+            lifetime_ms: Some(86_400_000),
+            flags: u32::MAX,
+            content_type: ContentType(0x8000),
+            extensions: Extensions(vec![(2, b"x")]),
+            ..part(0, b"\x00\xff")
+        },
+    );
+    let taken = |missing| PartTaken { room: TEA, nonce: NONCE, missing: List(missing), extensions: none() };
+    out.add("part taken, two are missing", 9, taken(vec![0, 1]));
+    let numbers = vec![0, 250, 251, 1_023];
+    out.add("part taken with an extension", 9, PartTaken { extensions: Extensions(vec![(2, b"x")]), ..taken(numbers) });
 }
 
 fn history(out: &mut Vectors) {

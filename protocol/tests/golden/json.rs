@@ -178,7 +178,7 @@ macro_rules! fields {
 }
 
 fields! {
-    Limits { payload_bytes_max, rooms_max, unanswered_requests_max, page_records_max, page_bytes_max }
+    Limits { payload_bytes_max, rooms_max, unanswered_requests_max, page_records_max, page_bytes_max, text_bytes_max }
     Module<'a> { name, kind_first, kind_last }
     Position { room, epoch, seq }
     PageGap { from, to, why }
@@ -208,6 +208,10 @@ fields! {
     Page<'a> { room, epoch, tail, next, gaps, records, extensions }
     Heartbeat<'a> { network, positions, extensions }
     HeartbeatAck<'a> { server_time, grant_ms, extensions }
+    Part<'a> {
+        room, nonce, number, parts, total_bytes, kind, refers_to, lifetime_ms, flags, content_type, payload, extensions,
+    }
+    PartTaken<'a> { room, nonce, missing, extensions }
 }
 
 /// A body as its fields, and encoded again as a frame.
@@ -224,5 +228,5 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
         };
     }
     dispatch!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
-        HeartbeatAck)
+        HeartbeatAck Part PartTaken)
 }

@@ -14,6 +14,7 @@ use crate::{
     channel::{change::Change, window::Known},
     message::{Batch, FromChannel, Publish, Stored},
     port::{Answer, AppendRecord, Now, Place, StoreError},
+    rates::Pace,
 };
 
 impl State {
@@ -91,7 +92,26 @@ impl State {
                 None => return self.refuse_for_now(now, &publish, "the store's queue is full"),
             },
         };
+        if let Err((retry_after_ms, message)) = self.take_token(now, &publish) {
+            // As long as told, and then as after any refusal for now.
+            let until = hold_until + u64::from(retry_after_ms);
+            if let Some(device) = self.devices.device(&publish.device) {
+                device.hold(nonce, now.mono_ms, until);
+            }
+            return self.refuse(conn, request, Code::RateLimited, retry_after_ms, message);
+        }
         self.accept(now, publish, hash, place, change);
+    }
+
+    /// Takes what a new message costs: a token of its room and one of its user, or neither and says when to come again.
+    fn take_token(&mut self, now: Now, publish: &Publish) -> Result<(), (u32, &'static str)> {
+        let pace = Pace::of_room(self.options.messages_per_second_max);
+        let room_is_full = |ms| (ms, "the room takes no more messages a second");
+        self.bucket.look(pace, now.mono_ms).map_err(room_is_full)?;
+        let rate = self.tiers.get(publish.tier).send;
+        let taken = self.rates.take(&publish.device.user, rate, now.mono_ms);
+        taken.map_err(|ms| (ms, "the user sends faster than allowed"))?;
+        self.bucket.take(pace, now.mono_ms).map_err(room_is_full)
     }
 
     /// Gives the message its seq. From here on only the store's failure can undo it.

@@ -14,10 +14,11 @@ use crate::{
     message::Batch,
     port::{EpochStart, Run},
     testkit::with_deliver,
-    tiers::TierNumber,
+    tiers::{SendRate, TierNumber},
 };
 
 mod forgetting;
+mod rates;
 
 const UNIX: u64 = 5_000;
 
@@ -66,7 +67,12 @@ fn room_with(options: RoomOptions, tiers: Tiers, first: Seq, tail: Seq) -> Room 
     let state = State::new(
         loaded,
         2,
-        Setting { limits: Arc::new(limits()), budget: Budget::new(2, 1 << 20), tiers: Arc::new(tiers) },
+        Setting {
+            limits: Arc::new(limits()),
+            budget: Budget::new(2, 1 << 20),
+            tiers: Arc::new(tiers),
+            rates: Arc::default(),
+        },
     );
     Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
 }
@@ -208,6 +214,9 @@ fn text(news: FromChannel) -> String {
                 parts.push(format!("#{} stored at {}{again}", stored.request, stored.seq));
             }
             parts.join(", ")
+        }
+        FromChannel::Refused { request, code: Code::RateLimited, retry_after_ms, .. } => {
+            format!("#{request} RateLimited for {retry_after_ms}")
         }
         FromChannel::Refused { request, code, .. } => format!("#{request} {}", code.name().unwrap()),
         FromChannel::Answer { request, frame, .. } => {

@@ -6,6 +6,8 @@ use parlor_protocol::{
     message::{ContentType, Direction, Goodbye, Leave, Network},
 };
 
+mod uploads;
+
 use super::*;
 use crate::session::heartbeat::BeatIntervals;
 
@@ -19,8 +21,17 @@ fn session() -> Session {
     let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
     let beats = BeatIntervals { wifi_ms: 1_000, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
     let heartbeat = Heartbeat::new(beats, Network::Wifi, 0);
-    let limits = Limits { payload_bytes_max: 5, rooms_per_session_max: 2, ..Limits::default() };
-    Session { state: State::new(conn, device, TierNumber(0), heartbeat, &limits, Now::default()), now: Now::default() }
+    let limits = Limits {
+        payload_bytes_max: 5,
+        text_bytes_max: 12,
+        upload_ms: 1_000,
+        rooms_per_session_max: 2,
+        ..Limits::default()
+    };
+    Session {
+        state: State::new(conn, device, TierNumber(0), heartbeat, &limits, limits.uploads(), Now::default()),
+        now: Now::default(),
+    }
 }
 
 impl Session {
@@ -45,6 +56,8 @@ impl Session {
                     channel::state::Input::Fetch(fetch) => format!("#{request} to {room}: fetch {}", fetch.limit),
                     input => format!("{input:?}"),
                 },
+                Effect::PartTaken { request, missing, .. } => format!("#{request} misses {missing:?}"),
+                Effect::Arm => format!("timer at {}", self.state.deadline()),
                 Effect::Leave { request, room } => format!("#{request} leave {room}"),
                 Effect::BeatAck { request, grant_ms, .. } => format!("#{request} grant {grant_ms}"),
                 Effect::Close { code, goodbye, .. } => {
