@@ -382,6 +382,68 @@ mod tests {
         check(10, 9, Forward, (9, 9), 0, (vec![], None));
     }
 
+    /// A frame of so many bytes behind its header, all of them `byte`.
+    fn frame(byte: u8, len: u8) -> Vec<u8> {
+        let header = Header { len: len.into(), kind: 0x33, flags: 0, request: 0 };
+        [&header.to_bytes()[..], &vec![byte; len.into()]].concat()
+    }
+
+    fn all(ring: &Ring) -> Bytes {
+        let limit = PageLimit { records: 99, bytes: 9_999 };
+        match &ring.read(ring.first(), ring.last(), Direction::Forward, limit, 0).runs[..] {
+            [Run::Frames { frames, .. }] => frames.clone(),
+            runs => panic!("{runs:?}"),
+        }
+    }
+
+    #[test]
+    fn a_rewritten_record_is_read_anew_counts_in_bytes_and_falls_off_whole() {
+        let mut ring = Ring::new(1, 9, 100);
+        for byte in [b'a', b'b', b'c'] {
+            ring.push(0, &frame(byte, 10));
+        }
+        ring.rewrite(2, frame(b'X', 15).into(), Bytes::from_static(b"who"));
+        assert_eq!(all(&ring), [frame(b'a', 10), frame(b'X', 15), frame(b'c', 10)].concat());
+        assert_eq!((ring.frame(2), ring.notes(2)), (Some(frame(b'X', 15).into()), Some(Bytes::from_static(b"who"))));
+        assert!(!ring.frames.contains(&b'b'), "what was said before is kept nowhere");
+        assert_eq!((ring.frame(4), ring.notes(1), ring.bytes()), (None, None, 66 + 27 + 3));
+        // It is as large as it may be: a longer one throws the oldest out, and then goes itself with all of its bytes.
+        ring.rewrite(2, frame(b'Y', 25).into(), Bytes::new());
+        assert_eq!((ring.first(), ring.bytes()), (2, 44 + 37));
+        ring.push(0, &frame(b'd', 30));
+        assert_eq!(
+            (ring.first(), ring.bytes(), all(&ring)),
+            (3, 22 + 42, [frame(b'c', 10), frame(b'd', 30)].concat().into())
+        );
+        ring.rewrite(1, frame(b'Z', 1).into(), Bytes::new());
+        assert_eq!((ring.first(), ring.bytes()), (3, 64), "what fell off is not rewritten here");
+    }
+
+    #[test]
+    fn a_refill_goes_in_front_as_far_as_there_is_room() {
+        let past = [frame(b'a', 10), frame(b'b', 10), frame(b'c', 10)].concat();
+        let with = |records_max, bytes_max| {
+            let mut ring = Ring::new(4, records_max, bytes_max);
+            ring.push(0, &frame(b'd', 10));
+            ring.rewrite(4, frame(b'D', 10).into(), Bytes::new());
+            ring.refill(&[7, 0, 0], &past);
+            // It goes on as if they had always been there.
+            ring.push(0, &frame(b'e', 10));
+            ring
+        };
+        let whole = with(9, 999);
+        assert_eq!((whole.first(), whole.last()), (1, 5));
+        assert_eq!(all(&whole), [&past[..], &frame(b'D', 10), &frame(b'e', 10)].concat());
+        assert_eq!(whole.read(1, 1, Direction::Forward, PageLimit { records: 1, bytes: 1 }, 7).runs.len(), 1);
+        assert!(matches!(
+            whole.read(1, 2, Direction::Forward, PageLimit { records: 9, bytes: 999 }, 7).runs[..],
+            [Run::Gap { from: 1, to: 1, .. }, Run::Frames { first: 2, last: 2, .. }]
+        ));
+        assert_eq!(with(3, 999).first(), 3, "by number");
+        let few = with(9, 44 + 22 + 22);
+        assert_eq!((few.first(), all(&few)), (3, [frame(b'c', 10), frame(b'D', 10), frame(b'e', 10)].concat().into()));
+    }
+
     #[test]
     fn what_expired_is_a_gap() {
         let gap = Run::Gap { from: 7, to: 7, why: GapReason::EXPIRED };

@@ -661,7 +661,7 @@ pub fn payload(user: &str, room: &str, nonce: Nonce) -> String {
 pub fn said(kind: RecordKind, user: &str, room: &str, nonce: Nonce) -> String {
     match kind {
         RecordKind::RECALL => String::new(),
-        RecordKind::REACTION => ["+", "-"][usize::from(nonce % 2 == 0)].into(),
+        RecordKind::REACTION => ["+", "-"][usize::from(nonce.is_multiple_of(2))].into(),
         _ => payload(user, room, nonce),
     }
 }
