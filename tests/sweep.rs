@@ -360,3 +360,20 @@ fn a_room_whose_newest_record_a_compaction_dropped_goes_on_from_it() {
     fill(&store, &load(&store, "a"), 4, [0].into_iter());
     assert_eq!(stands(&store), (4, 4, 4, NOW));
 }
+
+#[test]
+fn what_comes_behind_the_sweep_of_its_own_stretch_of_time_is_due_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    let room = load(&store, "a");
+    for seq in 1..=3 {
+        // The clock has gone back a little: what was swept is due for others.
+        fill(&store, &room, seq, [NOW + HOUR].into_iter());
+        let swept: Swept = ask(|reply| {
+            let sweep = Sweep { now: at(NOW + 2 * HOUR), records_max: 8_192, dedupe_horizon_ms: HOUR };
+            store.sweep(sweep, reply);
+        })
+        .unwrap();
+        assert_eq!(swept.rooms, [(room.room, seq + 1)]);
+    }
+}
