@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use parlor::storage::{RocksStore, StoreConfig};
 use parlor_actors::port::{
     Answer, Append, AppendRecord, Commits, DeviceKey, Load, Loaded, Now, Outcome, Read, Records, Reply, RoomOptions,
-    Run, Store, StoreError, Sweep, Swept,
+    Run, Store, StoreError, Sweep, Swept, Trim,
 };
 use parlor_protocol::{
     DeviceTag, Extensions, Seq, encode,
@@ -262,4 +262,119 @@ fn answers_older_than_the_horizon_are_forgotten() {
     ask(|reply| store.compact(reply)).unwrap();
     assert_eq!(answers(), 0);
     assert_eq!(read_all(&store, &room, 1, 3, NOW + 25 * HOUR).0, [1, 2, 3], "the records themselves stay");
+}
+
+#[test]
+fn a_clock_that_went_back_loses_no_record_that_comes_after() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    let room = load(&store, "a");
+    // Everything up to a hundred hours from now was swept, and then somebody set the clock right.
+    sweep(&store, at(NOW + 100 * HOUR));
+    fill(&store, &room, 1, [NOW + HOUR, NOW + HOUR, 0].into_iter());
+    ask(|reply| store.compact(reply)).unwrap();
+    assert_eq!(read_all(&store, &room, 1, 3, NOW).0, [1, 2, 3]);
+    assert_eq!(load(&store, "a").tail, 3);
+}
+
+#[test]
+fn a_store_of_before_the_sweep_opens_and_is_swept_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    let room = load(&store, "a");
+    fill(&store, &room, 1, [0; 3].into_iter());
+    drop(store);
+    // As it was written then: no index, and records without the count of bytes.
+    {
+        let options = rocksdb::Options::default();
+        let families = rocksdb::DB::list_cf(&options, dir.path()).unwrap();
+        let mut db = rocksdb::DB::open_cf(&options, dir.path(), families).unwrap();
+        db.drop_cf("due").unwrap();
+        let log = db.cf_handle("log").unwrap();
+        let records: Vec<_> = db.iterator_cf(log, rocksdb::IteratorMode::Start).map(Result::unwrap).collect();
+        for (key, value) in records {
+            let earlier = [&[1], &value[1..18], &value[26..]].concat();
+            db.put_cf(log, key, earlier).unwrap();
+        }
+        db.flush_wal(true).unwrap();
+    }
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    let room = load(&store, "a");
+    assert_eq!((room.first, room.tail, room.trimmed, room.bytes_before), (1, 3, 1, 0));
+    assert!(room.bytes_upto < 200, "only the newest is counted");
+    assert_eq!(read_all(&store, &room, 1, 3, NOW).0, [1, 2, 3]);
+    fill(&store, &room, 4, [NOW + HOUR, 0].into_iter());
+    sweep(&store, at(NOW + 9 * HOUR));
+    ask(|reply| store.compact(reply)).unwrap();
+    assert_eq!(read_all(&store, &room, 1, 5, NOW).0, [1, 2, 3, 5]);
+    let bytes_max = load(&store, "a").bytes_upto / 2;
+    let generation = load(&store, "a").generation;
+    let trim = Trim { room: room.room, generation, first: 1, bytes_max };
+    let first = ask(|reply| store.trim(trim, reply)).unwrap().first;
+    assert!((4..=5).contains(&first), "what was not counted goes first: {first}");
+}
+
+#[test]
+fn a_trim_is_the_current_channels_alone_and_says_why_records_are_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    let old = load(&store, "a");
+    fill(&store, &old, 1, (1..=200).map(|seq| if seq <= 150 { NOW + HOUR } else { 0 }));
+    let new = load(&store, "a");
+    let trim = |loaded: &Loaded, first| {
+        let trim = Trim { room: loaded.room, generation: loaded.generation, first, bytes_max: 0 };
+        ask(|reply| store.trim(trim, reply))
+    };
+    assert_eq!(trim(&old, 9), Err(StoreError::Superseded(old.generation)));
+    assert_eq!(trim(&new, 9).unwrap().first, 9);
+    assert_eq!(trim(&new, 5).unwrap().first, 9, "what is gone is gone");
+    sweep(&store, at(NOW + 2 * HOUR));
+    let loaded = load(&store, "a");
+    assert_eq!((loaded.first, loaded.trimmed, loaded.tail), (151, 9, 200));
+    assert_eq!(trim(&loaded, 999).unwrap().first, 200, "the newest stays");
+    let loaded = load(&store, "a");
+    assert_eq!((loaded.first, loaded.trimmed, loaded.tail, loaded.count), (200, 200, 200, 200));
+    assert!(loaded.bytes_before < loaded.bytes_upto && loaded.bytes_upto - loaded.bytes_before < 200);
+}
+
+#[test]
+fn a_room_whose_newest_record_a_compaction_dropped_goes_on_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    let room = load(&store, "a");
+    fill(&store, &room, 1, [NOW + 10 * HOUR, NOW + HOUR, NOW + HOUR].into_iter());
+    let stands = |store: &RocksStore| {
+        let room = load(store, "a");
+        (room.first, room.tail, room.count, room.time)
+    };
+    sweep(&store, at(NOW + 3 * HOUR));
+    ask(|reply| store.compact(reply)).unwrap();
+    assert_eq!(stands(&store), (1, 3, 3, NOW), "the first lives");
+    // Twice: what it goes on from is not in the log.
+    sweep(&store, at(NOW + 20 * HOUR));
+    ask(|reply| store.compact(reply)).unwrap();
+    assert_eq!(stands(&store), (4, 3, 3, NOW), "none lives");
+    drop(store);
+    assert_eq!(keys(dir.path(), "log"), 0);
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    assert_eq!(stands(&store), (4, 3, 3, NOW));
+    fill(&store, &load(&store, "a"), 4, [0].into_iter());
+    assert_eq!(stands(&store), (4, 4, 4, NOW));
+}
+
+#[test]
+fn what_comes_behind_the_sweep_of_its_own_stretch_of_time_is_due_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(StoreConfig::new(dir.path())).unwrap();
+    let room = load(&store, "a");
+    for seq in 1..=3 {
+        // The clock has gone back a little: what was swept is due for others.
+        fill(&store, &room, seq, [NOW + HOUR].into_iter());
+        let swept: Swept = ask(|reply| {
+            let sweep = Sweep { now: at(NOW + 2 * HOUR), records_max: 8_192, dedupe_horizon_ms: HOUR };
+            store.sweep(sweep, reply);
+        })
+        .unwrap();
+        assert_eq!(swept.rooms, [(room.room, seq + 1)]);
+    }
 }

@@ -103,6 +103,9 @@ pub struct RocksStore {
     controls: Controls,
     poison: Poison,
     pause: Arc<Pause>,
+    /// For tests to look at.
+    #[cfg(test)]
+    horizons: Arc<filter::Horizons>,
     /// Taken away to close the store: the threads end once their queue is closed and empty.
     queues: RwLock<Option<Queues>>,
     threads: Mutex<Threads>,
@@ -160,6 +163,8 @@ impl RocksStore {
             controls: Controls::default(),
             poison,
             pause,
+            #[cfg(test)]
+            horizons: db.horizons.clone(),
             queues: RwLock::new(Some(Queues { writer: writer_queue, readers: readers_queue })),
             threads: Mutex::new(Threads { writer: Some(writer), readers, outcome: Ok(()) }),
         })

@@ -243,7 +243,7 @@ fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, StoreError> {
     records.seek_to_last();
     // What the log cannot say any more: where the room stood with what is gone.
     let gone = Floor { seq: meta.first.saturating_sub(1), count: meta.gone_count, time: meta.gone_time };
-    let floor = if meta.floor.seq > gone.seq { meta.floor } else { gone };
+    let floor = if meta.floor.seq >= gone.seq { meta.floor } else { gone };
     let Some((key, value)) = records.item() else {
         records.status().map_err(failed)?;
         let Floor { seq: tail, count, time } = floor;

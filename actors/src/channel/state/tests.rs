@@ -45,7 +45,7 @@ fn limits() -> Limits {
 
 /// A room with so many records in the store, and a queue for two more.
 fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
-    room_with(RoomOptions { durability, ..RoomOptions::default() }, Tiers::default(), first, tail)
+    room_with(RoomOptions { durability, ..RoomOptions::default() }, Tiers::sending(SendRate::OFF), first, tail)
 }
 
 /// A room like that with such options, in an engine with such tiers.

@@ -148,10 +148,10 @@ fn a_room_that_keeps_so_many_records_shows_no_more_and_deletes_many_at_a_time() 
 #[test]
 fn a_loaded_room_keeps_no_more_than_it_may() {
     let options = RoomOptions { records_max: 100, ..RoomOptions::default() };
-    let mut room = room_with(options, Tiers::default(), 1, 150);
+    let mut room = room_with(options, Tiers::sending(SendRate::OFF), 1, 150);
     assert!(room.state.poll().is_none(), "fifty are not worth it");
     assert_eq!(room.state.extent.first, 51);
-    let mut room = room_with(options, Tiers::default(), 1, 200);
+    let mut room = room_with(options, Tiers::sending(SendRate::OFF), 1, 200);
     assert!(matches!(room.state.poll(), Some(Effect::Trim(trim)) if trim.first == 101));
 }
 
