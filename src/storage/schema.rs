@@ -619,7 +619,7 @@ mod tests {
         let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 7, frame: &frame };
         let mut value = Vec::new();
         record.encode_with_notes(b"who", &mut value);
-        assert_eq!(value[..2], [1, 1]);
+        assert_eq!(value[..2], [2, 1]);
         assert_eq!((Record::decode(&key, &value).unwrap().0, Record::notes(&value)), (record, &b"who"[..]));
         for cut in 0..26 + frame.len() {
             check_record(&key, &value[..cut], "");

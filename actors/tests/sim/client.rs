@@ -251,7 +251,8 @@ impl Client {
             payload: payload.as_bytes(),
             extensions: Extensions::default(),
         };
-        if house.chance.one_in(4) {
+        // Recalls and reactions are short.
+        if matches!(kind, RecordKind::MESSAGE | RecordKind::EDIT) && house.chance.one_in(4) {
             return self.push_in_parts(house, at, &publish);
         }
         self.send(house, Some(Ask::Publish(at, nonce)), &publish);
@@ -270,8 +271,8 @@ impl Client {
                 parts: 2,
                 total_bytes: u32::try_from(publish.payload.len()).unwrap(),
                 kind: publish.kind,
-                refers_to: 0,
-                lifetime_ms: None,
+                refers_to: publish.refers_to,
+                lifetime_ms: publish.lifetime_ms,
                 flags: publish.flags,
                 content_type: publish.content_type,
                 payload,
