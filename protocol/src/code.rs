@@ -73,6 +73,12 @@ codes! {
     Forbidden = 2008,
     /// The room does not exist and this server does not create rooms at join.
     UnknownRoom = 2009,
+    /// There is a room of that name.
+    RoomExists = 2020,
+    /// The room was deleted.
+    RoomDeleted = 2021,
+    /// The room has as many members as it may.
+    TooManyMembers = 2022,
 
     /// The client did not read what it was sent for too long. It lost nothing: join with the position.
     SlowReader = 3000,

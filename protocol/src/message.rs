@@ -6,10 +6,11 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{record::*, room::*, session::*};
+pub use self::{record::*, room::*, rooms::*, session::*};
 
 mod record;
 mod room;
+mod rooms;
 mod session;
 
 macro_rules! bodies {
@@ -33,4 +34,6 @@ macro_rules! bodies {
 bodies! {
     Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Publish<'a>,
     Ack<'a>, Deliver<'a>, Gap<'a>, Fetch<'a>, Page<'a>, Heartbeat<'a>, HeartbeatAck<'a>,
+    CreateRoom<'a>, Done<'a>, ConfigureRoom<'a>, Detached<'a>, DeleteRoom<'a>, RoomInfo<'a>, DescribeRoom<'a>,
+    Members<'a>, SetMembers<'a>, Rooms<'a>, RemoveMembers<'a>, ListMembers<'a>, ListRooms<'a>, OpenDirect<'a>,
 }

@@ -26,6 +26,8 @@ pub struct RecordKind(pub u16);
 impl RecordKind {
     /// Something that somebody said.
     pub const MESSAGE: Self = Self(0);
+    /// Members came, went, or were given another role. The server writes it.
+    pub const MEMBERS: Self = Self(4);
 }
 
 impl std::fmt::Debug for RecordKind {
@@ -60,6 +62,8 @@ impl GapReason {
     pub const NEW_EPOCH: Self = Self(3);
     /// The client's position is above the tail.
     pub const ABOVE_TAIL: Self = Self(4);
+    /// They are older than what the user may read.
+    pub const NOT_YOURS: Self = Self(5);
 }
 
 impl std::fmt::Debug for GapReason {
@@ -70,6 +74,7 @@ impl std::fmt::Debug for GapReason {
             2 => "Lost",
             3 => "NewEpoch",
             4 => "AboveTail",
+            5 => "NotYours",
             other => return write!(f, "GapReason({other})"),
         })
     }

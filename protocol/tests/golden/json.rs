@@ -110,16 +110,27 @@ plain! {
     [u8; 4]: value => text(hex(value));
     Token: value => text(hex(&value.0));
     Code: value => numbered(value.name(), value.0);
-    RecordKind: value => numbered((*value == RecordKind::MESSAGE).then_some("MESSAGE"), value.0);
+    RecordKind: value => numbered(
+        match *value {
+            RecordKind::MESSAGE => Some("MESSAGE"),
+            RecordKind::MEMBERS => Some("MEMBERS"),
+            _ => None,
+        },
+        value.0,
+    );
     ContentType: value => numbered(["OPAQUE", "TEXT"].get(usize::from(value.0)).copied(), value.0);
     GapReason: value => numbered(
-        ["EXPIRED", "TRIMMED", "LOST", "NEW_EPOCH", "ABOVE_TAIL"].get(usize::from(value.0)).copied(),
+        ["EXPIRED", "TRIMMED", "LOST", "NEW_EPOCH", "ABOVE_TAIL", "NOT_YOURS"].get(usize::from(value.0)).copied(),
         value.0,
     );
     Network: value => named(value, *value as u32);
     DeviceClass: value => named(value, *value as u32);
     Durability: value => named(value, *value as u32);
     Direction: value => named(value, *value as u32);
+    Access: value => named(value, *value as u32);
+    Past: value => named(value, *value as u32);
+    Announce: value => named(value, *value as u32);
+    Role: value => named(value, *value as u32);
 }
 
 /// A number whose name may not be known.
@@ -206,6 +217,27 @@ fields! {
     Page<'a> { room, epoch, tail, next, gaps, records, extensions }
     Heartbeat<'a> { network, positions, extensions }
     HeartbeatAck<'a> { server_time, grant_ms, extensions }
+    RoomOptions {
+        durability, access, past, announce, lifetime_ms, records_max, bytes_max, payload_bytes_max,
+        messages_per_second_max,
+    }
+    MemberEntry<'a> { user, role, added }
+    RoomEntry<'a> { name, room, epoch, role, tail, count, time, newest }
+    Activity { time, room }
+    CreateRoom<'a> { room, options, members, extensions }
+    Done<'a> { extensions }
+    ConfigureRoom<'a> { room, options, extensions }
+    Detached<'a> { room, cursor, code, message, extensions }
+    DeleteRoom<'a> { room, extensions }
+    RoomInfo<'a> { name, room, epoch, options, tail, count, members, role, extensions }
+    DescribeRoom<'a> { room, extensions }
+    Members<'a> { members, next, extensions }
+    SetMembers<'a> { room, role, users, extensions }
+    Rooms<'a> { rooms, next, extensions }
+    RemoveMembers<'a> { room, users, extensions }
+    ListMembers<'a> { room, after, limit, extensions }
+    ListRooms<'a> { before, limit, extensions }
+    OpenDirect<'a> { user, extensions }
 }
 
 /// A body as its fields, and encoded again as a frame.
@@ -222,5 +254,6 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
         };
     }
     dispatch!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
-        HeartbeatAck)
+        HeartbeatAck CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
+        RemoveMembers ListMembers ListRooms OpenDirect)
 }
