@@ -195,6 +195,7 @@ section!(LimitsSection for Limits {
     absent_devices_per_room_max: usize,
     reads_per_room_max: usize,
     rooms_loaded_max: usize,
+    members_per_room_max: u64,
     waiters_per_room_max: usize,
     writer_records_max: usize,
     writer_bytes_max: usize,

@@ -31,6 +31,8 @@ pub struct Limits {
     pub reads_per_room_max: usize,
     /// Rooms that may be loaded at a time.
     pub rooms_loaded_max: usize,
+    /// People that a room may know, the banned among them.
+    pub members_per_room_max: u64,
     /// Requests that may wait for one room to be loaded.
     pub waiters_per_room_max: usize,
     /// Records that may wait for the store's writer.
@@ -70,6 +72,7 @@ impl Default for Limits {
             absent_devices_per_room_max: 1_024,
             reads_per_room_max: 64,
             rooms_loaded_max: 1_000_000,
+            members_per_room_max: 1_000_000,
             waiters_per_room_max: 65_536,
             writer_records_max: 32_768,
             writer_bytes_max: 64 << 20,

@@ -8,15 +8,19 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam::channel::Receiver;
-use parlor_actors::port::{Answer, DeviceKey, Read, Records, Run, StoreError};
+use parlor_actors::{
+    members::{Look, Member, Refusal, Seen},
+    port::{Answer, DeviceKey, Read, Records, Run, StoreError},
+};
 use parlor_protocol::{
-    RoomNumber, Seq,
+    Name, RoomNumber, Seq,
     message::{Direction, GapReason},
 };
 use rocksdb::ReadOptions;
 
 use super::{
     db::{Db, failed},
+    looking, members,
     pending::Once,
     schema::{self, Family, Record, damaged},
 };
@@ -29,6 +33,8 @@ const EXAMINED_MAX: usize = 4_096;
 pub(super) enum Question {
     Records(Read, Once<Records>),
     Answers(RoomNumber, DeviceKey, Once<Vec<Answer>>),
+    Member(RoomNumber, Name, Once<Option<Member>>),
+    Look(Look, Once<Result<Seen, Refusal>>),
 }
 
 impl Question {
@@ -37,6 +43,8 @@ impl Question {
         match self {
             Self::Records(_, reply) => reply.give(Err(error)),
             Self::Answers(_, _, reply) => reply.give(Err(error)),
+            Self::Member(_, _, reply) => reply.give(Err(error)),
+            Self::Look(_, reply) => reply.give(Err(error)),
         }
     }
 }
@@ -48,6 +56,8 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
         let answered = catch_unwind(AssertUnwindSafe(|| match *question {
             Question::Records(read, reply) => reply.give(records(db, &read)),
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
+            Question::Member(room, user, reply) => reply.give(members::member(db, room, &user)),
+            Question::Look(look, reply) => reply.give(looking::look(db, look)),
         }));
         if answered.is_err() {
             tracing::error!("a reader of the store panicked over one question and goes on");

@@ -21,10 +21,16 @@ use super::{
 };
 use crate::{
     limits::Limits,
+    members::{
+        Changed, Member,
+        rights::{Act, may},
+    },
     message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
     port::{Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError},
     tiers::Tiers,
 };
+
+use rights::People;
 
 /// What a record costs the writer's budget besides its frame, in bytes.
 const RECORD_OVERHEAD_BYTES: usize = 128;
@@ -78,6 +84,22 @@ pub enum Input {
         /// What it was answered.
         answers: Result<Vec<Answer>, StoreError>,
     },
+    /// What the store says of a device's user.
+    Rights {
+        /// Which device.
+        device: DeviceKey,
+        /// What its user is here.
+        member: Result<Option<Member>, StoreError>,
+    },
+    /// The room or its members changed; the answer is [`Effect::Told`].
+    Changed {
+        /// The change's number.
+        id: u64,
+        /// What changed.
+        change: Arc<Changed>,
+    },
+    /// The room was deleted.
+    End,
     /// A read came back.
     Read {
         /// Which.
@@ -103,6 +125,10 @@ pub enum Effect {
     Read(NewRead),
     /// Load a device's answers.
     LoadAnswers(DeviceKey),
+    /// Load what a device's user is in the room.
+    LoadRights(DeviceKey),
+    /// A change counts from here on.
+    Told(u64),
     /// End the channel: its successor goes on from the store.
     Stop,
     /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
@@ -170,6 +196,7 @@ pub struct State {
     ring: Ring,
     devices: Devices<Join>,
     reads: Reads,
+    people: People,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -190,6 +217,7 @@ impl State {
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
         let Setting { limits, budget, tiers } = setting;
+        let people = People::new(&loaded.name, &loaded.options, loaded.known);
         let in_memory = loaded.options.durability == Durability::Memory;
         Self {
             room: loaded.room,
@@ -204,6 +232,7 @@ impl State {
             ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
             devices: Devices::new(in_memory.then_some(limits.absent_devices_per_room_max)),
             reads: Reads::default(),
+            people,
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
@@ -281,6 +310,9 @@ impl State {
             Input::Committed(upto) => self.on_committed(upto),
             Input::Failed(error) => self.on_failed(error),
             Input::Answers { device, answers } => self.on_answers(&device, answers),
+            Input::Rights { device, member } => self.on_rights(&device, member),
+            Input::Changed { id, change } => self.on_changed(now, id, &change),
+            Input::End => self.effects.push_back(Effect::Stop),
             Input::Read { id, records } => self.on_read(id, records),
         }
     }
@@ -294,6 +326,7 @@ impl State {
         if self.devices.attach(&join.device) {
             self.effects.push_back(Effect::LoadAnswers(join.device.clone()));
         }
+        self.want_rights(&join.device);
         let device = join.device.clone();
         if let Some(join) = self.devices.wait(&device, join) {
             self.answer_join(join);
@@ -318,14 +351,19 @@ impl State {
     }
 
     fn answer_join(&mut self, join: Join) {
+        let rights = self.rights_of(&join.device).unwrap_or_default();
+        if !may(self.people.kind, rights.role, Act::Join) {
+            self.devices.detach(&join.device);
+            return self.refuse(join.conn, join.request, Code::Forbidden, 0, "the user may not join this room");
+        }
         let newest_nonce = self.devices.device(&join.device).and_then(|device| device.window.as_ref()?.newest_nonce());
-        let start = self.extent.start(join.from);
+        let (start, first) = self.start(join.from, rights);
         let (room, epoch, tail) = (self.room, self.extent.epoch(), self.extent.tail);
         let joined = Joined {
             room,
             epoch,
             tail,
-            first: self.extent.first,
+            first,
             cursor: start.cursor,
             count: self.committed_count,
             durability: self.options.durability,
@@ -361,11 +399,12 @@ impl State {
         for device in devices {
             self.subscribers[usize::from(arbiter)] += 1;
             if self.devices.attach(&device) {
-                self.effects.push_back(Effect::LoadAnswers(device));
+                self.effects.push_back(Effect::LoadAnswers(device.clone()));
             }
+            self.adopt(&device);
         }
-        let Extent { epochs, first, tail } = self.extent.clone();
-        self.relay(arbiter, FromChannel::Adopted { epochs, first, tail });
+        self.people.adopting.push(arbiter);
+        self.finish_adoptions();
     }
 
     fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &'static str) {
@@ -377,7 +416,9 @@ impl State {
     }
 }
 
+mod announcing;
 mod publishing;
 mod reading;
+mod rights;
 #[cfg(test)]
 mod tests;

@@ -12,6 +12,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use bytes::Bytes;
 use parlor_protocol::{Body, Code, RoomNumber, message::Position};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
@@ -84,6 +85,8 @@ impl Message for RoomNews {
 pub(crate) enum ToRelay {
     /// A room's channel died.
     Down(RoomNumber),
+    /// A room was deleted, and its channel has ended.
+    Gone(RoomNumber),
     /// A room has a new channel.
     Up(RoomNumber, Addr<Channel>),
     /// The end of a turn in which channels appended.
@@ -144,6 +147,10 @@ impl Handler<ToRelay> for Relay {
     fn handle(&mut self, message: ToRelay, ctx: &mut Context<Self>) {
         match message {
             ToRelay::Down(room) => self.local.with(|state| state.on_channel_down(room)),
+            ToRelay::Gone(room) => {
+                self.local.with(|state| state.on_room_gone(room));
+                self.local.0.channels.borrow_mut().remove(&room);
+            }
             ToRelay::Up(room, channel) => self.local.up(room, channel),
             ToRelay::HandOver(handover) => handover.hand_over(&*self.local.shared().store),
             ToRelay::Settled(handover) => handover.tell(),
@@ -205,6 +212,11 @@ impl Local {
                 Some(Effect::JoinEnded { conn, request, room }) => {
                     if let Some(entry) = self.link(conn) {
                         entry.session.do_send(ToSession::JoinEnded { request, room });
+                    }
+                }
+                Some(Effect::Lost { conn, room }) => {
+                    if let Some(entry) = self.link(conn) {
+                        entry.session.do_send(ToSession::Lost(room));
                     }
                 }
                 Some(Effect::Answered(conn)) => {
@@ -338,6 +350,10 @@ impl Local {
 
     pub(crate) fn refuse(&self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
         self.with(|state| state.refuse(conn, request, code, retry_after_ms, message));
+    }
+
+    pub(crate) fn answer(&self, conn: Conn, request: u32, frame: Bytes) {
+        self.with(|state| state.on_answer(conn, request, frame));
     }
 
     pub(crate) fn join(&self, room: RoomNumber, channel: &Addr<Channel>, join: crate::message::Join) {

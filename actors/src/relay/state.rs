@@ -57,6 +57,13 @@ pub enum Effect {
         /// The room, or `None` if the join was refused.
         room: Option<(RoomNumber, Name)>,
     },
+    /// Tell the connection's session that it is no longer attached to a room.
+    Lost {
+        /// Which connection.
+        conn: Conn,
+        /// Which room.
+        room: RoomNumber,
+    },
     /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),
     /// The connection has had its last frame: end it once that is written.
@@ -91,6 +98,8 @@ pub enum Asks {
     Publish(Nonce),
     /// To read.
     Fetch,
+    /// About rooms and members, which no channel answers.
+    Rooms,
 }
 
 /// A connection.
@@ -355,6 +364,7 @@ impl State {
                     self.on_pulled(conn, room, after, page.clone());
                 }
             }
+            FromChannel::Detach { users, code, message } => self.on_detach(room, &users, code, message),
             FromChannel::Adopted { epochs, first, tail } => self.on_adopted(room, epochs, first, tail),
         }
     }
@@ -494,5 +504,6 @@ impl State {
 
 mod answering;
 mod delivering;
+mod detaching;
 #[cfg(test)]
 mod tests;

@@ -10,6 +10,7 @@ use parlor_protocol::{
 
 use crate::{
     channel::Channel,
+    members::{Asker, Changed, Refusal, RoomChange, Seen, asking, direct},
     message::Conn,
     port::{DeviceKey, Now},
     relay::{
@@ -17,10 +18,10 @@ use crate::{
         link::{Hello, SessionSignals},
     },
     router::Presence,
-    supervisor::{ToSupervisor, Waiter, state::Refusal},
+    supervisor::{ToSupervisor, Waiter},
 };
 use heartbeat::Heartbeat;
-use state::{Effect, Input, State};
+use state::{Effect, Input, State, Wanted};
 
 pub mod heartbeat;
 pub mod state;
@@ -51,6 +52,12 @@ pub(crate) enum ToSession {
     JoinEnded { request: u32, room: Option<(RoomNumber, Name)> },
     /// The supervisor's answer.
     Resolved { request: u32, room: Result<(RoomNumber, Addr<Channel>), Refusal> },
+    /// A change that its client wanted was made, or refused.
+    Changed { request: u32, outcome: Result<Changed, Refusal> },
+    /// A question of its client's was answered, or refused.
+    Seen { request: u32, seen: Result<Seen, Refusal> },
+    /// A room put it out.
+    Lost(RoomNumber),
     /// Its deadline may have come.
     Timer,
     /// The same device opened another session.
@@ -75,7 +82,8 @@ impl Session {
     ) -> Self {
         let shared = local.shared();
         let heartbeat = Heartbeat::new(shared.beats.clone(), hello.network, now.mono_ms);
-        let state = State::new(conn, device.clone(), shared.tiers.of(&device.user), heartbeat, &shared.limits, now);
+        let mut state = State::new(conn, device.clone(), shared.tiers.of(&device.user), heartbeat, &shared.limits, now);
+        state.let_create(shared.create_at_join.is_some());
         let opening = Some(Box::new((hello, presence)));
         Self { state, local, conn, device, opening, signals, backlog: Bytes::new(), resolved: None }
     }
@@ -133,6 +141,17 @@ impl Session {
                 Effect::Refuse { request, code, message } => self.local.refuse(conn, request, code, 100, message),
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
+                Effect::Change { request, wanted } => {
+                    let change = self.change(wanted);
+                    let waiter = Some(Waiter::Session { session: ctx.address(), request });
+                    self.local.supervisor().do_send(ToSupervisor::Change { change, waiter });
+                }
+                Effect::Look { request, look } => {
+                    let session = ctx.address();
+                    let reply = move |seen| session.do_send(ToSession::Seen { request, seen });
+                    asking::look(&self.local.shared().store, look, reply);
+                }
+                Effect::Answer { request, frame } => self.local.answer(conn, request, frame),
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {
                     self.backlog.clear();
@@ -140,6 +159,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn change(&self, wanted: Wanted) -> RoomChange {
+        let shared = self.local.shared();
+        let (name, what) = match wanted {
+            Wanted::Room(name, what) => (name, what),
+            Wanted::Direct(other) => direct::open(&self.device.user, &other, shared.create_at_join.unwrap_or_default()),
+        };
+        let by = Asker::User(self.device.user.clone());
+        RoomChange { name, by, at: self.now().unix_ms, members_max: shared.limits.members_per_room_max, what }
     }
 
     fn answer_beat(&self, request: u32, grant_ms: u32, positions: &[Position]) {
@@ -206,6 +235,9 @@ impl Handler<ToSession> for Session {
                 self.input(Input::Resolved { request, room }, ctx);
                 self.resolved = None;
             }
+            ToSession::Changed { request, outcome } => self.input(Input::Changed { request, outcome }, ctx),
+            ToSession::Seen { request, seen } => self.input(Input::Seen { request, seen }, ctx),
+            ToSession::Lost(room) => self.input(Input::Lost(room), ctx),
             ToSession::Timer => {
                 let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;
                 self.input(Input::Timer { owes }, ctx);

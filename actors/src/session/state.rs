@@ -15,11 +15,13 @@ use super::heartbeat::Heartbeat;
 use crate::{
     channel,
     limits::Limits,
+    members::{Changed, Look, Refusal, Seen},
     message::{Conn, Fetch, Join, Publish},
     port::{DeviceKey, Now},
     relay::state::{Asks, Pending},
     tiers::TierNumber,
 };
+pub use rooms::Wanted;
 
 /// What a session is told.
 #[derive(Debug)]
@@ -49,6 +51,22 @@ pub enum Input {
         /// The room, or `None` if it was refused.
         room: Option<(RoomNumber, Name)>,
     },
+    /// A change that its client wanted was made, or refused.
+    Changed {
+        /// The request.
+        request: u32,
+        /// What became of it.
+        outcome: Result<Changed, Refusal>,
+    },
+    /// A question of its client's was answered, or refused.
+    Seen {
+        /// The request.
+        request: u32,
+        /// The answer.
+        seen: Result<Seen, Refusal>,
+    },
+    /// A room put the session out.
+    Lost(RoomNumber),
     /// The time that [`State::deadline`] named has come.
     Timer {
         /// Whether the session owes its client answers, for which it has stopped reading.
@@ -106,6 +124,27 @@ pub enum Effect {
         /// Which room.
         room: RoomNumber,
     },
+    /// Ask the supervisor to change a room.
+    Change {
+        /// For which request.
+        request: u32,
+        /// How.
+        wanted: Wanted,
+    },
+    /// Ask the store about rooms.
+    Look {
+        /// For which request.
+        request: u32,
+        /// What.
+        look: Look,
+    },
+    /// Answer a pending request.
+    Answer {
+        /// Which.
+        request: u32,
+        /// The frame.
+        frame: Bytes,
+    },
     /// Answer a beat, and pull what lags.
     BeatAck {
         /// Which request.
@@ -142,6 +181,8 @@ pub struct State {
     tier: TierNumber,
     payload_bytes_max: u32,
     rooms_max: u32,
+    /// Whether its client may create rooms.
+    creates: bool,
     heartbeat: Heartbeat,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
@@ -168,12 +209,18 @@ impl State {
             tier,
             payload_bytes_max: limits.payload_bytes_max,
             rooms_max: limits.rooms_per_session_max,
+            creates: false,
             heartbeat,
             last_frame: now.mono_ms,
             rooms: Vec::new(),
             joining: Vec::new(),
             effects: VecDeque::new(),
         }
+    }
+
+    /// Lets its client create rooms, or not; it may not before this.
+    pub fn let_create(&mut self, creates: bool) {
+        self.creates = creates;
     }
 
     /// When the session ends unless its client sends a frame, on the monotonic clock.
@@ -205,6 +252,9 @@ impl State {
             }
             Input::Resolved { request, room } => self.on_resolved(request, room),
             Input::JoinEnded { request, room } => self.on_join_ended(request, room),
+            Input::Changed { request, outcome } => self.on_changed(request, outcome),
+            Input::Seen { request, seen } => self.on_seen(request, seen),
+            Input::Lost(room) => self.on_lost(room),
             // A client that waits for the server is not silent: its frames are not read.
             Input::Timer { owes: true } => self.last_frame = now.mono_ms,
             Input::Timer { owes: false } if now.mono_ms >= self.deadline() => {
@@ -249,10 +299,12 @@ impl State {
             Kind::Goodbye => parlor_protocol::decode::<message::Goodbye<'_>>(body).map(|_| {
                 self.close(Code::Goodbye, "goodbye", Some(request));
             }),
-            _ => {
+            Kind::Hello => {
                 self.close(Code::HelloExpected, "one hello is enough", None);
                 Ok(())
             }
+            // The link lets nothing pass that clients do not send.
+            kind => self.on_room_frame(now, kind, request, body).unwrap_or(Ok(())),
         };
         if let Err(error) = handled {
             tracing::debug!(user = %self.device.user, %error, "a frame does not decode");
@@ -365,7 +417,8 @@ impl State {
         let fetch: message::Fetch<'_> = parlor_protocol::decode(body)?;
         if self.is_joined(fetch.room) {
             let message::Fetch { room, start, direction, limit, .. } = fetch;
-            let fetch = Fetch { conn: self.conn, request, start, direction, limit };
+            let device = self.device.clone();
+            let fetch = Fetch { conn: self.conn, request, device, start, direction, limit };
             self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Fetch }));
             self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Fetch(fetch) });
         } else {
@@ -395,5 +448,6 @@ impl State {
     }
 }
 
+mod rooms;
 #[cfg(test)]
 mod tests;

@@ -7,9 +7,10 @@ use actix_rt::ArbiterHandle;
 use parlor_protocol::{Name, RoomNumber};
 
 use crate::{
-    channel::Channel,
+    channel::{self, Channel},
     context::Shared,
     handover::Handover,
+    members::{Changed, RoomChange},
     message::Conn,
     port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError},
     relay::{Relay, ToRelay},
@@ -41,6 +42,8 @@ pub(crate) enum Waiter {
     Session { session: Addr<Session>, request: u32 },
     /// The host.
     Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
+    /// The host, who wants a room changed.
+    HostChange(Box<dyn FnOnce(Result<Changed, Refusal>) + Send>),
 }
 
 /// What the supervisor is told by others.
@@ -53,6 +56,12 @@ pub(crate) enum ToSupervisor {
     Loaded { name: Name, loaded: Result<Loaded, StoreError> },
     /// A channel is gone.
     Died { room: RoomNumber, generation: Generation },
+    /// Somebody wants a room changed.
+    Change { change: RoomChange, waiter: Option<Waiter> },
+    /// The store's answer to that.
+    Changed { change: RoomChange, waiter: Option<Waiter>, outcome: Result<Result<Changed, Refusal>, StoreError> },
+    /// A channel goes by a change.
+    Told { id: u64 },
     /// A session began.
     Opened { device: DeviceKey, presence: Presence, session: Addr<Session> },
     /// A session ended.
@@ -82,7 +91,21 @@ impl Supervisor {
                 Effect::Resolved { waiter, room } => match waiter {
                     Waiter::Session { session, request } => session.do_send(ToSession::Resolved { request, room }),
                     Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
+                    Waiter::HostChange(_) => debug_assert!(false, "who wants a change waits for no room"),
                 },
+                Effect::Change { change, waiter } => {
+                    let (supervisor, wanted) = (ctx.address(), change.clone());
+                    let reply = move |outcome| supervisor.do_send(ToSupervisor::Changed { change, waiter, outcome });
+                    self.shared.store.change(wanted, Box::new(reply));
+                }
+                Effect::Tell { handle, id, change } => handle.do_send(channel::state::Input::Changed { id, change }),
+                Effect::Changed { waiter, outcome } => match waiter {
+                    Waiter::Session { session, request } => session.do_send(ToSession::Changed { request, outcome }),
+                    Waiter::HostChange(reply) => reply(outcome),
+                    Waiter::Host(_) => debug_assert!(false, "who waits for a room wants no change"),
+                },
+                Effect::End(handle) => handle.do_send(channel::state::Input::End),
+                Effect::Gone(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Gone(room))),
                 Effect::Down(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Down(room))),
                 Effect::Up(room, channel) => {
                     self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
@@ -125,6 +148,11 @@ impl Handler<ToSupervisor> for Supervisor {
             ToSupervisor::Resolve { name, create, waiter } => self.input(Input::Resolve { name, create, waiter }, ctx),
             ToSupervisor::Loaded { name, loaded } => self.input(Input::Loaded { name, loaded }, ctx),
             ToSupervisor::Died { room, generation } => self.input(Input::Died { room, generation }, ctx),
+            ToSupervisor::Change { change, waiter } => self.input(Input::Change { change, waiter }, ctx),
+            ToSupervisor::Changed { change, waiter, outcome } => {
+                self.input(Input::Changed { change, waiter, outcome }, ctx);
+            }
+            ToSupervisor::Told { id } => self.input(Input::Told(id), ctx),
             ToSupervisor::Opened { device, presence, session } => {
                 let conn = presence.conn;
                 self.shared.router.insert(device.user.clone(), presence);

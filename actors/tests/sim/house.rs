@@ -558,6 +558,13 @@ impl House {
                     self.count("session replaced");
                     self.mail(conn, ToSession::Replaced);
                 }
+                Effect::Change { .. }
+                | Effect::Tell { .. }
+                | Effect::Changed { .. }
+                | Effect::End(_)
+                | Effect::Gone(_) => {
+                    unreachable!("nobody changes a room here")
+                }
             }
         }
         self.listen();
@@ -629,6 +636,7 @@ impl House {
                     };
                     self.store.answers(number, key, Box::new(reply));
                 }
+                Effect::LoadRights(_) | Effect::Told(_) => unreachable!("nobody is a member here"),
             }
         }
         if stops {
@@ -744,6 +752,7 @@ impl House {
                         line.mailbox.push_back(ToSession::Resume);
                     }
                 }
+                Effect::Lost { .. } => unreachable!("nobody is put out here"),
                 Effect::Finish(conn) => {
                     if let Some(line) = self.line_of(conn) {
                         line.finish = true;
@@ -885,6 +894,9 @@ impl House {
                         Some(channel) => self.tell(channel, input),
                         None => self.refuse(conn, request, Code::RoomUnavailable, "the room is being rebuilt"),
                     }
+                }
+                Effect::Change { .. } | Effect::Look { .. } | Effect::Answer { .. } => {
+                    unreachable!("nobody asks about rooms here")
                 }
                 Effect::Leave { request, room } => state.on_left(conn, request, room),
                 Effect::BeatAck { request, grant_ms, positions } => {
