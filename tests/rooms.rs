@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, net::SocketAddr, time::Instant};
 
 use common::{Got, Raw, engine, ext, join, publish, soon};
 use parlor::{
-    client::JoinFrom,
+    client::{Event, JoinFrom},
     engine::{Engine, RoomOptions},
 };
 use parlor_protocol::{
@@ -116,7 +116,10 @@ async fn who_may_join_and_speak_depends_on_role_and_access() {
                 refused(&got, Code::Forbidden);
             }
             let wanted = raw.ask(13, &set(name, Role::Member, &["new"])).await;
-            assert_eq!(wanted.kind() == Kind::Done, user == "olga" || user == "mo", "{user} adds somebody");
+            let keeps_order = user == "olga" || user == "mo";
+            assert_eq!(wanted.kind() == Kind::Done, keeps_order, "{user} adds somebody");
+            let unwanted = raw.ask(14, &remove(name, &["new"])).await;
+            assert_eq!(unwanted.kind() == Kind::Done, keeps_order, "{user} removes somebody");
         }
     }
     engine.shutdown().await;
@@ -324,12 +327,13 @@ async fn a_room_that_is_deleted_under_fire_answers_everybody() {
         let talk = async |user: String| {
             let mut raw = Raw::welcomed(address, &user, "phone").await;
             let room = raw.join("tea", JoinFrom::Tail).await;
-            for nonce in 1.. {
-                let got = raw.ask(100 + u32::try_from(nonce).unwrap(), &publish(room, nonce, b"x")).await;
+            let mut nonce = 1;
+            for request in 100.. {
+                let got = raw.ask(request, &publish(room, nonce, b"x")).await;
                 match got.refusal() {
-                    None => {}
+                    None => nonce += 1,
                     Some(Code::RoomDeleted | Code::NotJoined) => break,
-                    other => panic!("round {round}: {other:?}"),
+                    Some(code) => assert_eq!(code.advice(), parlor_protocol::Advice::RetryLater, "round {round}"),
                 }
             }
             raw
@@ -485,5 +489,82 @@ async fn requests_that_cannot_be_meant_leave_the_connection_alone() {
     engine.set_members(&name, Role::Owner, &["ann"]).await.unwrap();
     done(&raw.ask(8, &set(&name, Role::Member, &users)).await);
     assert_eq!(engine.room_info(&name).await.unwrap().counts.members, 1_001);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_client_is_told_that_it_was_put_out_and_does_not_come_back_by_itself() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = start(&data).await;
+    engine.create_room_with("tea", options(Access::Open, Past::All), &[("olga", Role::Owner)]).await.unwrap();
+    let (ann, bob) = (common::client(address, "ann").await, common::client(address, "bob").await);
+    let (anns, mut events) = soon("a join", ann.join("tea", JoinFrom::Tail)).await.unwrap();
+    let (bobs, mut others) = soon("a join", bob.join("tea", JoinFrom::Tail)).await.unwrap();
+    engine.set_members("tea", Role::Banned, &["ann"]).await.unwrap();
+    let closed = |event| match event {
+        Some(Event::Closed { code, .. }) => code,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(closed(soon("the end", events.next()).await), Code::Forbidden);
+    assert!(soon("nothing more", events.next()).await.is_none());
+    assert!(soon("a refusal", anns.publish("hello?")).await.is_err());
+    assert!(soon("a refusal", ann.join("tea", JoinFrom::Tail)).await.is_err());
+    soon("an ack", bobs.publish("peace")).await.unwrap();
+    assert!(matches!(soon("a message", others.next()).await, Some(Event::Message(_))));
+    engine.delete_room("tea").await.unwrap();
+    assert_eq!(closed(soon("the end", others.next()).await), Code::RoomDeleted);
+    ann.close().await;
+    bob.close().await;
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_small_room_records_who_came_and_went_also_if_it_slept() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = start(&data).await;
+    engine.create_room_with("tea", RoomOptions::default(), &[("olga", Role::Owner)]).await.unwrap();
+    // Nobody has joined it, so it does not run.
+    engine.set_members("tea", Role::Member, &["bob", "ann"]).await.unwrap();
+    let mut olga = Raw::welcomed(address, "olga", "phone").await;
+    let room = olga.join("tea", JoinFrom::Seq(1)).await;
+    let got = olga.next().await.unwrap();
+    let record: message::Deliver<'_> = got.read();
+    assert_eq!((record.kind, record.sender, record.count), (message::RecordKind::MEMBERS, message::HOST, 0));
+    let want = [("ann", Some(Role::Member)), ("bob", Some(Role::Member))];
+    assert_eq!(message::decode_member_changes(record.payload).unwrap(), want);
+    let (before, got) = {
+        olga.send(&parlor_protocol::to_bytes(3, &remove("tea", &["bob", "nobody"]))).await;
+        until_answer(&mut olga, 3).await
+    };
+    done(&got);
+    let got = match before.into_iter().next() {
+        Some(got) => got,
+        None => olga.next().await.unwrap(),
+    };
+    let record: message::Deliver<'_> = got.read();
+    assert_eq!((record.room, record.seq, record.sender), (room, 2, "olga"));
+    assert_eq!(message::decode_member_changes(record.payload).unwrap(), [("bob", None)]);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rooms_of_somebody_who_has_a_thousand_are_listed_soon() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = start(&data).await;
+    let mut ann = Raw::welcomed(address, "ann", "phone").await;
+    for number in 0..1_000 {
+        let (name, member) = (format!("room {number}"), [("ann", Role::Member)]);
+        engine.create_room_with(&name, RoomOptions::default(), &member).await.unwrap();
+        if number % 10 == 0 {
+            let room = ann.join(&name, JoinFrom::Tail).await;
+            ann.ask(3, &publish(room, 1, b"hi")).await;
+        }
+    }
+    let began = Instant::now();
+    let page = engine.rooms_of("ann", None, 100).await.unwrap();
+    let took = began.elapsed();
+    assert!(page.more && page.items.len() == 100 && page.items.is_sorted_by(|a, b| a.time >= b.time));
+    eprintln!("the first page of 1,000 rooms took {took:?}");
+    assert!(took.as_secs() < 2);
     engine.shutdown().await;
 }

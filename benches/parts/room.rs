@@ -7,11 +7,12 @@ use parlor_actors::{
     channel::state::{Effect, Input, State},
     limits::Limits,
     message::{Conn, FromChannel, Join, Publish},
-    port::{Budget, DeviceKey, EpochStart, Generation, Loaded},
+    port::{Budget, DeviceKey, EpochStart, Generation, Loaded, RoomOptions},
+    tiers::TierNumber,
 };
 use parlor_protocol::{
     DeviceTag, Epoch, RoomNumber,
-    message::{Durability, JoinFrom},
+    message::{Durability, JoinFrom, RecordKind},
 };
 
 use super::{NOW, PAYLOAD};
@@ -33,13 +34,14 @@ impl Room {
         let loaded = Loaded {
             room: RoomNumber(7),
             name: "bench".parse().expect("a name"),
-            durability: Durability::Memory,
+            options: RoomOptions { durability: Durability::Memory, ..RoomOptions::default() },
             generation: Generation(1),
             epochs: vec![EpochStart { epoch: Epoch(1), first: 1 }],
             first: 1,
             tail: 0,
             count: 0,
             time: 0,
+            known: 0,
         };
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
@@ -62,7 +64,11 @@ impl Room {
                 conn: self.conn,
                 request: 1,
                 device: self.device.clone(),
+                tier: TierNumber(0),
                 nonce: self.nonce,
+                kind: RecordKind::MESSAGE,
+                refers_to: 0,
+                lifetime_ms: None,
                 silent: false,
                 content_type: 1,
                 payload: Bytes::from_static(PAYLOAD),

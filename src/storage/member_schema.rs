@@ -112,9 +112,9 @@ mod tests {
         for (number, role) in (0..).zip([Role::Owner, Role::Moderator, Role::Member, Role::Muted, Role::Banned]) {
             let member = Member { role, since: 2, epoch: Epoch(3), added: 0x0405 };
             let bytes = encode_member(&member);
-            let want =
-                [[1, number].as_slice(), &[0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3], &[0, 0, 0, 0, 0, 0, 4, 5]];
-            assert_eq!(bytes.as_slice(), want.concat());
+            let mut want = vec![1, number];
+            want.extend([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 4, 5]);
+            assert_eq!(bytes.as_slice(), want);
             assert_eq!(decode_member(&bytes), Ok(member));
             for cut in 0..bytes.len() {
                 assert!(decode_member(&bytes[..cut]).is_err());
