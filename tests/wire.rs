@@ -13,7 +13,7 @@ use common::{
 use parlor::{
     client::{Event, JoinFrom, Outgoing},
     config::EngineConfig,
-    engine::Engine,
+    engine::{Engine, RoomOptions},
 };
 use parlor_protocol::{
     Body, Code, Extensions, Header, Kind, List, RoomNumber, Seq,

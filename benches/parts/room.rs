@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parlor_actors::{
-    channel::state::{Effect, Input, State},
+    channel::state::{Effect, Input, Setting, State},
     limits::Limits,
     message::{Conn, FromChannel, Join, Publish},
     port::{Budget, DeviceKey, EpochStart, Generation, Loaded, RoomOptions},

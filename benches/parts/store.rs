@@ -80,7 +80,7 @@ impl Rooms {
                 room: room.loaded.room,
                 generation: room.loaded.generation,
                 epoch: room.loaded.epochs.last().expect("at least one").epoch,
-                durability: room.loaded.durability,
+                durability: room.loaded.options.durability,
                 first: seq,
                 place: store.budget().take(frames.len()).expect("nothing else waits"),
                 frames,
