@@ -130,7 +130,7 @@ mod tests {
             .iter()
             .map(|(what, acts)| format!("| {what} | {} |", roles.map(|role| cell(role, acts)).join(" | ")))
             .collect();
-        let doc = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../PROTOCOL.md")).unwrap();
+        let doc = include_str!("../../../PROTOCOL.md");
         let section = doc.split("### Rights\n").nth(1).expect("PROTOCOL.md has a section on rights");
         let table = section.lines().skip_while(|line| !line.starts_with('|')).take_while(|line| line.starts_with('|'));
         let have: Vec<&str> = table.skip(2).collect();
