@@ -277,6 +277,7 @@ section!(LimitsSection for Limits {
     reactions_per_record_max: usize,
     reaction_notes_bytes_max: usize,
     rooms_loaded_max: usize,
+    members_per_room_max: u64,
     waiters_per_room_max: usize,
     writer_records_max: usize,
     writer_bytes_max: usize,

@@ -32,6 +32,8 @@ use crate::{
     storage::{OpenError, RocksStore, StoreConfig},
 };
 
+pub mod rooms;
+
 /// Clients are asked to come back after this, at a shutdown.
 const COME_BACK_MS: u32 = 500;
 
@@ -149,7 +151,7 @@ impl Engine {
     /// # Errors
     /// If it cannot have that name, or the engine refuses for now.
     pub async fn create_room(&self, name: &str, options: RoomOptions) -> Result<RoomNumber, RoomError> {
-        let room = self.fleet.room(Name::parse(name)?, Some(options)).await;
+        let room = self.fleet.room(rooms::room_name(name)?, Some(options)).await;
         room.map_err(|(code, message)| RoomError::Refused { code, message })
     }
 

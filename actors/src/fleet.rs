@@ -10,10 +10,13 @@ use tokio::sync::oneshot;
 use crate::{
     channel::state::{Erase, Erased, Told},
     context::Shared,
+    members::{Changed, Look, Refusal, RoomChange, Seen, asking},
     port::RoomOptions,
     relay::{Local, Relay, ToRelay},
-    supervisor::{Supervisor, ToSupervisor, Waiter, state::Refusal},
+    supervisor::{Supervisor, ToSupervisor, Waiter},
 };
+
+const SHUT_DOWN: Refusal = (Code::GoingAway, "the engine is shut down");
 
 /// The actors of one engine. Handles work from any thread.
 #[derive(Clone)]
@@ -72,7 +75,7 @@ impl Fleet {
             let _ = answer.send(room);
         }));
         self.supervisor.do_send(ToSupervisor::Resolve { name, create, waiter });
-        answered.await.unwrap_or(Err((Code::GoingAway, "the engine is shut down")))
+        answered.await.unwrap_or(Err(SHUT_DOWN))
     }
 
     /// Erases a message: it is a tombstone when this is answered, and what was said is gone from the store's tables.
@@ -98,6 +101,33 @@ impl Fleet {
                 Err((Code::Busy, "the message is a tombstone, and may still lie in the store's files: erase it again"))
             }
         }
+    }
+
+    /// Changes a room; answered when the change counts everywhere.
+    ///
+    /// # Errors
+    /// Why it is not changed.
+    pub async fn change(&self, change: RoomChange) -> Result<Changed, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let waiter = Waiter::HostChange(Box::new(move |changed| {
+            // As above.
+            let _ = answer.send(changed);
+        }));
+        self.supervisor.do_send(ToSupervisor::Change { change, waiter: Some(waiter) });
+        answered.await.unwrap_or(Err(SHUT_DOWN))
+    }
+
+    /// Looks at rooms, without waking one.
+    ///
+    /// # Errors
+    /// Why it cannot be seen.
+    pub async fn look(&self, look: Look) -> Result<Seen, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        asking::look(&self.shared.store, look, move |seen| {
+            // As above.
+            let _ = answer.send(seen);
+        });
+        answered.await.unwrap_or(Err(SHUT_DOWN))
     }
 
     /// Reads nothing more, answers everything accepted, closes all connections. Waits `patience` for each of the last two.

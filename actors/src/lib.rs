@@ -17,6 +17,7 @@ pub mod context;
 pub mod fleet;
 mod handover;
 pub mod limits;
+pub mod members;
 pub mod message;
 pub mod outbound;
 pub mod port;

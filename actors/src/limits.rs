@@ -55,6 +55,8 @@ pub struct Limits {
     pub reaction_notes_bytes_max: usize,
     /// Rooms that may be loaded at a time.
     pub rooms_loaded_max: usize,
+    /// People that a room may know, the banned among them.
+    pub members_per_room_max: u64,
     /// Requests that may wait for one room to be loaded.
     pub waiters_per_room_max: usize,
     /// Records that may wait for the store's writer.
@@ -114,6 +116,7 @@ impl Default for Limits {
             reactions_per_record_max: 1_000,
             reaction_notes_bytes_max: 16 << 10,
             rooms_loaded_max: 1_000_000,
+            members_per_room_max: 1_000_000,
             waiters_per_room_max: 65_536,
             writer_records_max: 32_768,
             writer_bytes_max: 64 << 20,

@@ -1,5 +1,7 @@
 //! What actors say to one another, besides what a state machine's own `Input` holds.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Epoch, Name, Nonce, Seq, UnixMillis,
@@ -65,12 +67,14 @@ pub struct Publish {
 }
 
 /// A request for a page of history.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
     /// Whose.
     pub conn: Conn,
     /// Which request.
     pub request: u32,
+    /// The session's device.
+    pub device: DeviceKey,
     /// The first seq to read.
     pub start: Option<Seq>,
     /// Which way.
@@ -172,6 +176,15 @@ pub enum FromChannel {
         after: Seq,
         /// The frames up to `last`, or `None` if the store could not say now.
         page: Option<(Seq, Bytes)>,
+    },
+    /// These users may no longer be in the room.
+    Detach {
+        /// Who.
+        users: Arc<[Name]>,
+        /// Why.
+        code: Code,
+        /// For a person.
+        message: &'static str,
     },
     /// A rebuilt channel has taken up the arbiter's subscribers.
     Adopted {

@@ -19,6 +19,8 @@ use parlor_protocol::{
 
 pub use parlor_protocol::message::RoomOptions;
 
+use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen};
+
 /// Where an answer of the store goes. Called exactly once, from any thread, and must not block.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
@@ -58,6 +60,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Deletes the oldest records of a room that keeps only so many, behind every append before it.
     fn trim(&self, trim: Trim, reply: Reply<Trimmed>);
+
+    /// Changes a room, or refuses to, behind every append and load before it; answered when the change is synced.
+    fn change(&self, change: RoomChange, reply: Reply<Result<Changed, Refusal>>);
+
+    /// Reads what a user is in a room; `None` for a stranger.
+    fn member(&self, room: RoomNumber, user: Name, reply: Reply<Option<Member>>);
+
+    /// Reads about rooms and members. What is found may be written and not yet synced: see [`settle`](Store::settle).
+    fn look(&self, look: Look, reply: Reply<Result<Seen, Refusal>>);
+
+    /// Answers once everything that can be read now is synced.
+    fn settle(&self, reply: Reply<()>);
 }
 
 /// One incarnation of a channel: raised by every load of its room, so that a dead channel's late appends are told apart.
@@ -98,6 +112,8 @@ pub struct Loaded {
     pub count: u64,
     /// The newest record's time; 0 if there is none.
     pub time: UnixMillis,
+    /// How many people it knows, the banned among them.
+    pub known: u64,
     /// What is gone below this seq is gone because the room keeps only so much; what is gone from here up to `first` has
     /// expired.
     pub trimmed: Seq,

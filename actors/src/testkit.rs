@@ -23,6 +23,7 @@ use parlor_protocol::{
     message::{Deliver, Direction, Durability, GapReason},
 };
 
+use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen};
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
     Load, Loaded, Now, Outcome, Read, Records, Reply, Rewrite, RoomOptions, Run, Store, StoreError, Sweep, Swept,
@@ -134,6 +135,7 @@ struct Inside {
     faults: Faults,
     rooms: BTreeMap<Name, Room>,
     names: BTreeMap<RoomNumber, Name>,
+    next_room: u64,
     next_epoch: u64,
     losses: u64,
     generation: u64,
@@ -158,6 +160,7 @@ struct Room {
     synced: usize,
     /// Who may append; nobody after a refused append.
     writer: Option<Generation>,
+    members: BTreeMap<Name, Member>,
 }
 
 struct Kept {
@@ -181,6 +184,8 @@ enum Entry {
     Load(Load, Reply<Loaded>),
     Sweep(Sweep, Reply<Swept>),
     Trim(Trim, Reply<Trimmed>),
+    Change(RoomChange, Reply<Result<Changed, Refusal>>),
+    Settle(Reply<()>),
 }
 
 /// A read: asked, then done, then told.
@@ -188,6 +193,8 @@ enum Job {
     Read(Read, Reply<Records>),
     Target(RoomNumber, Seq, Reply<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Reply<Vec<(u8, Answer)>>),
+    Member(RoomNumber, Name, Reply<Option<Member>>),
+    Look(Look, Reply<Result<Seen, Refusal>>),
     Done(Box<dyn FnOnce() + Send>),
 }
 
@@ -203,6 +210,7 @@ impl MemStore {
             faults: Faults::default(),
             rooms: BTreeMap::new(),
             names: BTreeMap::new(),
+            next_room: 0,
             next_epoch: 1,
             losses: 0,
             generation: 0,
@@ -423,6 +431,25 @@ impl Store for MemStore {
 
     fn trim(&self, trim: Trim, reply: Reply<Trimmed>) {
         self.lock().queue.push_back(Entry::Trim(trim, reply));
+    }
+
+    fn change(&self, change: RoomChange, reply: Reply<Result<Changed, Refusal>>) {
+        self.lock().queue.push_back(Entry::Change(change, reply));
+        self.work.notify_one();
+    }
+
+    fn member(&self, room: RoomNumber, user: Name, reply: Reply<Option<Member>>) {
+        self.lock().reads.push_back(Job::Member(room, user, reply));
+        self.work.notify_one();
+    }
+
+    fn look(&self, look: Look, reply: Reply<Result<Seen, Refusal>>) {
+        self.lock().reads.push_back(Job::Look(look, reply));
+        self.work.notify_one();
+    }
+
+    fn settle(&self, reply: Reply<()>) {
+        self.lock().queue.push_back(Entry::Settle(reply));
         self.work.notify_one();
     }
 }
@@ -489,6 +516,17 @@ impl Inside {
                     let trimmed = poison.clone().map_or_else(|| self.trim(trim), Err);
                     refused.push(Box::new(move || reply(trimmed)) as Tell);
                 }
+                Entry::Change(change, reply) => {
+                    let changed = match poison.clone() {
+                        Some(poison) => Err(poison),
+                        None => Ok(self.change(change)),
+                    };
+                    loads.push(Box::new(move || reply(changed)) as Tell);
+                }
+                Entry::Settle(reply) => {
+                    let settled = poison.clone().map_or(Ok(()), Err);
+                    loads.push(Box::new(move || reply(settled)) as Tell);
+                }
             }
         }
         if !synced.is_empty() || !loads.is_empty() {
@@ -546,10 +584,8 @@ impl Inside {
         let losses = self.losses;
         if !self.rooms.contains_key(&name) {
             let options = create.ok_or(StoreError::UnknownRoom)?;
-            let number = RoomNumber(self.rooms.len() as u64 + 1);
-            self.names.insert(number, name.clone());
-            let (epochs, records) = (Vec::new(), Vec::new());
-            let room = Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None };
+            let room = self.new_room(options);
+            self.names.insert(room.number, name.clone());
             self.rooms.insert(name.clone(), room);
         }
         let Some(room) = self.rooms.get_mut(&name) else { return Err(StoreError::UnknownRoom) };
@@ -568,10 +604,7 @@ impl Inside {
         }
         self.generation += 1;
         room.writer = Some(Generation(self.generation));
-        let (count, time) = match room.records.last() {
-            Some(newest) => with_deliver(newest.frame(), |deliver| (deliver.count, deliver.time)),
-            None => (0, 0),
-        };
+        let (count, time) = (room.count(), room.time());
         Ok(Loaded {
             room: room.number,
             name,
@@ -585,7 +618,15 @@ impl Inside {
             trimmed: room.trimmed,
             bytes_before: room.bytes_before(room.first),
             bytes_upto: room.bytes_before(room.tail() + 1),
+            known: room.counts().known(),
         })
+    }
+
+    fn new_room(&mut self, options: RoomOptions) -> Room {
+        self.next_room += 1;
+        let (epochs, records, losses) = (Vec::new(), Vec::new(), self.losses);
+        let (number, members) = (RoomNumber(self.next_room), BTreeMap::new());
+        Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None, members }
     }
 
     /// Does a read; what comes back tells it.
@@ -604,6 +645,14 @@ impl Inside {
             Job::Answers(room, device, reply) => {
                 let found =
                     if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.answers(room, &device)) };
+                Box::new(move || reply(found))
+            }
+            Job::Member(room, user, reply) => {
+                let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.member(room, &user)) };
+                Box::new(move || reply(found))
+            }
+            Job::Look(look, reply) => {
+                let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.look(look)) };
                 Box::new(move || reply(found))
             }
         }
@@ -709,6 +758,14 @@ impl Room {
         self.epochs.last().map(|start| start.epoch).unwrap_or_default()
     }
 
+    fn count(&self) -> u64 {
+        self.records.last().map_or(0, |newest| with_deliver(&newest.frame, |deliver| deliver.count))
+    }
+
+    fn time(&self) -> u64 {
+        self.records.last().map_or(0, |newest| with_deliver(&newest.frame, |deliver| deliver.time))
+    }
+
     /// Adds a seq to the last run, or begins another.
     fn add(&self, runs: &mut Vec<Run>, seq: Seq, now: u64) {
         let kept = &self.records[index(seq)];
@@ -753,6 +810,7 @@ pub fn with_deliver<T>(frame: &[u8], look: impl FnOnce(&Deliver<'_>) -> T) -> T 
     look(&parlor_protocol::decode(&frame[HEADER_BYTES..]).expect("a frame of a room is a Deliver"))
 }
 
+mod members;
 mod sweeping;
 #[cfg(test)]
 mod tests;

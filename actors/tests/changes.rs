@@ -303,6 +303,7 @@ impl World {
                     let tell = move |trimmed| ears.0.lock().push(Said::Input(to, Input::Trimmed(trimmed)));
                     self.store.trim(trim, Box::new(tell));
                 }
+                Effect::LoadRights(_) | Effect::Told(_) => panic!("nobody is a member here"),
                 Effect::EndTurn => {}
                 Effect::Stop => panic!("the store refuses an append"),
             }
@@ -329,6 +330,7 @@ impl World {
 
     fn on_news(&mut self, news: FromChannel) {
         match news {
+            FromChannel::Detach { .. } => panic!("nobody is put out here"),
             FromChannel::Committed { batch, stored, .. } => {
                 if let Some(Batch { first, frames, .. }) = batch {
                     self.hear_up_to(first - 1);
@@ -494,8 +496,8 @@ impl World {
         let direction = self.chance.pick(&[Direction::Forward, Direction::Backward]);
         let limit = u32::try_from(self.chance.below(10)).unwrap();
         self.request += 1;
-        let fetch = Fetch { conn: CONN, request: self.request, start, direction, limit };
-        self.fetches.insert(self.request, fetch);
+        let fetch = Fetch { conn: CONN, request: self.request, device: key(USERS[0]), start, direction, limit };
+        self.fetches.insert(self.request, fetch.clone());
         self.handle(Input::Fetch(fetch));
     }
 
@@ -601,8 +603,15 @@ impl World {
         for direction in [Direction::Forward, Direction::Backward] {
             for start in self.log_first..=self.state.tail() {
                 self.request += 1;
-                let fetch = Fetch { conn: CONN, request: self.request, start: Some(start), direction, limit: 3 };
-                self.fetches.insert(self.request, fetch);
+                let fetch = Fetch {
+                    conn: CONN,
+                    request: self.request,
+                    device: key(USERS[0]),
+                    start: Some(start),
+                    direction,
+                    limit: 3,
+                };
+                self.fetches.insert(self.request, fetch.clone());
                 self.handle(Input::Fetch(fetch));
                 self.rest();
             }

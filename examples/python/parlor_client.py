@@ -214,6 +214,16 @@ class Message(Struct):
         self.number, self.longest = number, longest
 
 
+ROLE = Enum("Owner Moderator Member Muted Banned")
+ROOM_OPTIONS = Struct(durability=DURABILITY, access=Enum("Open Members Broadcast"),
+                      past=Enum("ByAccess All SinceAdded"), announce=Enum("WhileSmall Always Never"),
+                      lifetime_ms=U64, records_max=U64, bytes_max=U64, payload_bytes_max=U32,
+                      messages_per_second_max=U32)
+ACTIVITY = Struct(time=U64, room=U64)
+MEMBER_ENTRY = Struct(user=STRING, role=ROLE, added=U64)
+ROOM_ENTRY = Struct(name=STRING, room=U64, epoch=U64, role=ROLE, tail=U64, count=U64, time=U64, newest=BYTES)
+USERS = List(STRING, 1000)
+
 KINDS = {
     "Hello": Message(0x0010, 8192, magic=Fixed(4), version_min=U16, version_max=U16, features=U64, user=STRING,
                      device=STRING, device_class=DEVICE_CLASS, network=NETWORK, credentials=BYTES,
@@ -242,13 +252,28 @@ KINDS = {
                     records=BYTES),
     "Heartbeat": Message(0x0050, 65536, network=Option(NETWORK), positions=List(POSITION, 1000)),
     "HeartbeatAck": Message(0x0051, 1024, server_time=U64, grant_ms=U32),
+    "CreateRoom": Message(0x0060, 73728, room=STRING, options=ROOM_OPTIONS, members=USERS),
+    "Done": Message(0x0061, 1024),
+    "ConfigureRoom": Message(0x0062, 1024, room=STRING, options=ROOM_OPTIONS),
+    "Detached": Message(0x0063, 1024, room=U64, cursor=U64, code=U16, message=STRING),
+    "DeleteRoom": Message(0x0064, 1024, room=STRING),
+    "RoomInfo": Message(0x0065, 1024, name=STRING, room=U64, epoch=U64, options=ROOM_OPTIONS, tail=U64, count=U64,
+                        members=U64, role=Option(ROLE)),
+    "DescribeRoom": Message(0x0066, 1024, room=STRING),
+    "Members": Message(0x0067, 131072, members=List(MEMBER_ENTRY, 1000), next=Option(STRING)),
+    "SetMembers": Message(0x0068, 73728, room=STRING, role=ROLE, users=USERS),
+    "Rooms": Message(0x0069, 524288, rooms=List(ROOM_ENTRY, 100), next=Option(ACTIVITY)),
+    "RemoveMembers": Message(0x006a, 73728, room=STRING, users=USERS),
+    "ListMembers": Message(0x006c, 1024, room=STRING, after=Option(STRING), limit=U32),
+    "ListRooms": Message(0x006e, 1024, before=Option(ACTIVITY), limit=U32),
+    "OpenDirect": Message(0x0070, 1024, user=STRING),
 }
 FROM_SERVER = {message.number: name for name, message in KINDS.items() if message.number % 2}
 
 
 # ---------------------------------------------------------------- Frames
 
-def encode(name, request, **fields):
+def encode(name, request, /, **fields):
     message = KINDS[name]
     body = message.write({"extensions": [], **fields})
     return (len(body).to_bytes(4, "little") + message.number.to_bytes(2, "little") + bytes(2)

@@ -85,6 +85,12 @@ codes! {
     TooManyReactions = 2014,
     /// A part of a long message contradicts itself, or the parts that came before it.
     InvalidPart = 2020,
+    /// There is a room of that name.
+    RoomExists = 2021,
+    /// The room was deleted.
+    RoomDeleted = 2022,
+    /// The room has as many members as it may.
+    TooManyMembers = 2023,
 
     /// The client did not read what it was sent for too long. It lost nothing: join with the position.
     SlowReader = 3000,

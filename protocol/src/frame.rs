@@ -121,6 +121,34 @@ kinds! {
     Heartbeat = 0x0050,
     /// Answers `Heartbeat` and grants the next interval.
     HeartbeatAck = 0x0051,
+    /// Creates a room.
+    CreateRoom = 0x0060,
+    /// Answers what has nothing more to say.
+    Done = 0x0061,
+    /// Changes what a room is like.
+    ConfigureRoom = 0x0062,
+    /// The session is no longer attached to a room.
+    Detached = 0x0063,
+    /// Deletes a room.
+    DeleteRoom = 0x0064,
+    /// Answers `CreateRoom`, `DescribeRoom` and `OpenDirect`.
+    RoomInfo = 0x0065,
+    /// Asks what a room is like.
+    DescribeRoom = 0x0066,
+    /// Answers `ListMembers`.
+    Members = 0x0067,
+    /// Adds members, or changes their role.
+    SetMembers = 0x0068,
+    /// Answers `ListRooms`.
+    Rooms = 0x0069,
+    /// Removes members.
+    RemoveMembers = 0x006a,
+    /// Asks for a page of a room's members.
+    ListMembers = 0x006c,
+    /// Asks for a page of the asker's rooms.
+    ListRooms = 0x006e,
+    /// Finds or creates the room of two users.
+    OpenDirect = 0x0070,
 }
 
 impl Kind {
@@ -139,7 +167,9 @@ impl Kind {
             Self::Hello => 8 << 10,
             Self::Heartbeat => 64 << 10,
             Self::Publish | Self::Part | Self::Deliver => payload_bytes_max.min(PAYLOAD_BYTES_MAX) + ENVELOPE_BYTES_MAX,
-            Self::Page => BODY_BYTES_MAX,
+            Self::CreateRoom | Self::SetMembers | Self::RemoveMembers => 72 << 10,
+            Self::Members => 128 << 10,
+            Self::Page | Self::Rooms => BODY_BYTES_MAX,
             Self::Welcome | Self::Close | Self::Error | Self::Joined => 4 << 10,
             _ => 1 << 10,
         }

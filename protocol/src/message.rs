@@ -6,11 +6,12 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{change::*, record::*, room::*, session::*, upload::*};
+pub use self::{change::*, record::*, room::*, rooms::*, session::*, upload::*};
 
 mod change;
 mod record;
 mod room;
+mod rooms;
 mod session;
 mod upload;
 
@@ -36,4 +37,6 @@ bodies! {
     Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Publish<'a>,
     Ack<'a>, Deliver<'a>, Gap<'a>, Fetch<'a>, Page<'a>, Heartbeat<'a>, HeartbeatAck<'a>,
     Part<'a>, PartTaken<'a>,
+    CreateRoom<'a>, Done<'a>, ConfigureRoom<'a>, Detached<'a>, DeleteRoom<'a>, RoomInfo<'a>, DescribeRoom<'a>,
+    Members<'a>, SetMembers<'a>, Rooms<'a>, RemoveMembers<'a>, ListMembers<'a>, ListRooms<'a>, OpenDirect<'a>,
 }

@@ -109,6 +109,10 @@ impl State {
                 self.on_left(now, request, left.cursor);
                 Ok(())
             }
+            Incoming::Detached(detached) => {
+                self.on_detached(now, &detached);
+                Ok(())
+            }
             Incoming::Error(error) => {
                 self.on_error(now, request, &error);
                 Ok(())
@@ -347,6 +351,16 @@ impl State {
         room.stage = Stage::Left(cursor);
         self.effects.extend(room.leave.take().map(|ticket| Effect::Left(ticket, cursor)));
         self.settle(now, key);
+    }
+
+    /// The server put the session out of a room: what is missing is told as a gap, and nothing is tried again.
+    fn on_detached(&mut self, now: Now, detached: &message::Detached<'_>) {
+        let Some(key) = self.numbers.get(&detached.room).copied() else { return };
+        let (code, message) = (detached.code, detached.message);
+        self.receive(key, |inbound, sink| inbound.give_up(detached.cursor, sink));
+        let refused = RequestError::Refused { code, message: message.to_owned(), retry_after: Duration::ZERO };
+        self.close_room(key, code, message, refused);
+        self.settle_all_out(now);
     }
 
     fn settle_left(&mut self, now: Now, key: RoomKey, cursor: Seq) {

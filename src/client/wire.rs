@@ -4,7 +4,7 @@ use bytes::Bytes;
 use parlor_protocol::{
     DecodeError, Frame, FrameError, Kind, Name, NameError, decode,
     frame::answer_body_max,
-    message::{Ack, Close, Deliver, Error, Gap, HeartbeatAck, Joined, Left, Page, PartTaken, Welcome},
+    message::{Ack, Close, Deliver, Detached, Error, Gap, HeartbeatAck, Joined, Left, Page, PartTaken, Welcome},
     split,
 };
 
@@ -18,6 +18,7 @@ pub(super) enum Incoming<'a> {
     Error(Error<'a>),
     Joined(Joined<'a>),
     Left(Left<'a>),
+    Detached(Detached<'a>),
     Ack(Ack<'a>),
     PartTaken(PartTaken<'a>),
     Deliver(Deliver<'a>),
@@ -48,6 +49,7 @@ pub(super) fn read<'a>(frame: &Frame<'a>) -> Result<Option<Incoming<'a>>, WireEr
         Some(Kind::Error) => Incoming::Error(decode(body)?),
         Some(Kind::Joined) => Incoming::Joined(decode(body)?),
         Some(Kind::Left) => Incoming::Left(decode(body)?),
+        Some(Kind::Detached) => Incoming::Detached(decode(body)?),
         Some(Kind::Ack) => Incoming::Ack(decode(body)?),
         Some(Kind::PartTaken) => Incoming::PartTaken(decode(body)?),
         Some(Kind::Deliver) => Incoming::Deliver(decode(body)?),

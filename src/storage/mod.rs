@@ -11,6 +11,9 @@
 
 mod db;
 mod filter;
+mod looking;
+mod member_schema;
+mod members;
 mod pending;
 mod prefix;
 mod purge;
@@ -33,12 +36,13 @@ use crossbeam::channel::{Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock};
 use parlor_actors::{
     limits::Limits,
+    members::{Changed, Look, Member, Refusal, RoomChange, Seen},
     port::{
         Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError, Sweep, Swept, Target,
         Trim, Trimmed,
     },
 };
-use parlor_protocol::{RoomNumber, Seq};
+use parlor_protocol::{Name, RoomNumber, Seq};
 
 pub use self::db::OpenError;
 use self::{
@@ -142,6 +146,9 @@ impl RocksStore {
             StoreError::Damaged(what) => OpenError::Damaged { path: path.clone(), what: what.to_string() },
             error => OpenError::Failed { path: path.clone(), source: error.into() },
         })?;
+
+        members::finish_deletions(&db)
+            .map_err(|error| OpenError::Failed { path: path.clone(), source: error.into() })?;
 
         let spawn_failed = |source: std::io::Error| OpenError::Failed { path: path.clone(), source: source.into() };
         let poison = Poison::default();
@@ -299,5 +306,21 @@ impl Store for RocksStore {
 
     fn trim(&self, trim: Trim, reply: Reply<Trimmed>) {
         self.control(reply, |slot, reply| Entry::Trim(slot, trim, reply));
+    }
+
+    fn change(&self, change: RoomChange, reply: Reply<Result<Changed, Refusal>>) {
+        self.control(reply, |slot, reply| Entry::Change(slot, change, reply));
+    }
+
+    fn member(&self, room: RoomNumber, user: Name, reply: Reply<Option<Member>>) {
+        self.ask(Question::Member(room, user, Once::new(reply)));
+    }
+
+    fn look(&self, look: Look, reply: Reply<Result<Seen, Refusal>>) {
+        self.ask(Question::Look(look, Once::new(reply)));
+    }
+
+    fn settle(&self, reply: Reply<()>) {
+        self.flush(reply);
     }
 }

@@ -8,15 +8,19 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam::channel::Receiver;
-use parlor_actors::port::{Answer, DeviceKey, Read, Records, Run, StoreError, Target};
+use parlor_actors::{
+    members::{Look, Member, Refusal, Seen},
+    port::{Answer, DeviceKey, Read, Records, Run, StoreError, Target},
+};
 use parlor_protocol::{
-    RoomNumber, Seq,
+    Name, RoomNumber, Seq,
     message::{Direction, GapReason},
 };
 use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadOptions};
 
 use super::{
     db::{Db, failed},
+    looking, members,
     pending::Once,
     purge,
     schema::{self, Family, Record, damaged},
@@ -35,6 +39,8 @@ pub(super) enum Question {
     Compact(Once<()>),
     /// Not a read, and long; the other readers go on meanwhile.
     Purge(RoomNumber, Seq, Seq, Once<()>),
+    Member(RoomNumber, Name, Once<Option<Member>>),
+    Look(Look, Once<Result<Seen, Refusal>>),
 }
 
 impl Question {
@@ -46,6 +52,8 @@ impl Question {
             Self::Answers(_, _, reply) => reply.give(Err(error)),
             Self::Compact(reply) => reply.give(Err(error)),
             Self::Purge(_, _, _, reply) => reply.give(Err(error)),
+            Self::Member(_, _, reply) => reply.give(Err(error)),
+            Self::Look(_, reply) => reply.give(Err(error)),
         }
     }
 }
@@ -60,6 +68,8 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
             Question::Compact(reply) => reply.give(compact(db)),
             Question::Purge(room, first, last, reply) => reply.give(purge::purge(db, room, first, last)),
+            Question::Member(room, user, reply) => reply.give(members::member(db, room, &user)),
+            Question::Look(look, reply) => reply.give(looking::look(db, look)),
         }));
         if answered.is_err() {
             tracing::error!("a reader of the store panicked over one question and goes on");

@@ -15,6 +15,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
     db::{Age, Db, failed},
+    members,
     schema::{self, FORMAT, Family, Floor, Record, RoomMeta, damaged, meta},
 };
 
@@ -93,7 +94,7 @@ pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>) -> Result<Counters, S
 }
 
 impl Counters {
-    fn put(&self, db: &Db, batch: &mut WriteBatch) {
+    pub(super) fn put(&self, db: &Db, batch: &mut WriteBatch) {
         let family = db.family(Family::Meta);
         batch.put_cf(family, meta::NEXT_ROOM, self.next_room.to_be_bytes());
         batch.put_cf(family, meta::NEXT_EPOCH, self.next_epoch.to_be_bytes());
@@ -105,7 +106,12 @@ impl Counters {
         RoomNumber(number)
     }
 
-    fn epoch(&mut self) -> Epoch {
+    /// The epoch that is given next.
+    pub(super) fn next_epoch(&self) -> Epoch {
+        Epoch(self.next_epoch)
+    }
+
+    pub(super) fn epoch(&mut self) -> Epoch {
         let number = self.next_epoch;
         self.next_epoch += 1;
         Epoch(number)
@@ -117,16 +123,22 @@ pub(super) struct Found {
     pub(super) room: RoomNumber,
     pub(super) meta: RoomMeta,
     pub(super) end: End,
+    /// How many people it knows.
+    pub(super) known: u64,
 }
 
 impl Found {
     /// The room's epoch.
     pub(super) fn epoch(&self) -> Epoch {
-        self.meta.epochs.last().map_or(Epoch(0), |start| start.epoch)
+        Self::epoch_of(&self.meta)
+    }
+
+    pub(super) fn epoch_of(meta: &RoomMeta) -> Epoch {
+        meta.epochs.last().map_or(Epoch(0), |start| start.epoch)
     }
 
     pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
-        let Self { room, meta, end } = self;
+        let Self { room, meta, end, known } = self;
         let RoomMeta { name, options, epochs, trimmed, .. } = meta;
         let End { first, tail, count, time, bytes_before, bytes_upto } = end;
         Loaded {
@@ -142,6 +154,7 @@ impl Found {
             trimmed: trimmed.min(first),
             bytes_before,
             bytes_upto,
+            known,
         }
     }
 }
@@ -152,7 +165,7 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
     let mut found = match find(db, &load.name)? {
         Some((room, meta)) => {
             let end = if meta.options.durability == Durability::Memory { End::EMPTY } else { end(db, room, &meta)? };
-            Found { room, meta, end }
+            Found { room, meta, end, known: members::counts(db, room)?.known() }
         }
         None => create(db, load.name, load.create.ok_or(StoreError::UnknownRoom)?, counters, batch),
     };
@@ -175,7 +188,7 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
     Ok(found)
 }
 
-fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreError> {
+pub(super) fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreError> {
     let Some(value) = db.value(Family::Names, name.as_bytes())? else { return Ok(None) };
     let number = schema::decode_u64(&value).map_err(|wrong| damaged(Family::Names, name.as_bytes(), &wrong))?;
     let key = schema::room_key(RoomNumber(number));
@@ -194,7 +207,14 @@ pub(super) fn meta_of(db: &Db, room: RoomNumber) -> Result<Option<RoomMeta>, Sto
     meta.transpose()
 }
 
-fn create(db: &Db, name: Name, options: RoomOptions, counters: &mut Counters, batch: &mut WriteBatch) -> Found {
+/// A new room, without an epoch: whoever creates one gives it that, and stores it.
+pub(super) fn create(
+    db: &Db,
+    name: Name,
+    options: RoomOptions,
+    counters: &mut Counters,
+    batch: &mut WriteBatch,
+) -> Found {
     let room = counters.room();
     batch.put_cf(db.family(Family::Names), name.as_bytes(), schema::room_key(room));
     let meta = RoomMeta {
@@ -209,7 +229,7 @@ fn create(db: &Db, name: Name, options: RoomOptions, counters: &mut Counters, ba
         losses: counters.losses,
         epochs: Vec::new(),
     };
-    Found { room, meta, end: End::EMPTY }
+    Found { room, meta, end: End::EMPTY, known: 0 }
 }
 
 /// For people who look into a store; nothing depends on it, so it need not come from the engine's clock.
@@ -223,17 +243,17 @@ fn unix_millis() -> UnixMillis {
 pub(super) struct End {
     pub(super) first: Seq,
     pub(super) tail: Seq,
-    count: u64,
-    time: UnixMillis,
+    pub(super) count: u64,
+    pub(super) time: UnixMillis,
     bytes_before: u64,
     pub(super) bytes_upto: u64,
 }
 
 impl End {
-    const EMPTY: Self = Self { first: 1, tail: 0, count: 0, time: 0, bytes_before: 0, bytes_upto: 0 };
+    pub(super) const EMPTY: Self = Self { first: 1, tail: 0, count: 0, time: 0, bytes_before: 0, bytes_upto: 0 };
 }
 
-fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, StoreError> {
+pub(super) fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, StoreError> {
     // Bounds keep a room's reads off its neighbours, and off what was deleted below its first record.
     let (low, high) = (schema::log_key(room, meta.first), schema::log_key(room, Seq::MAX));
     let mut options = ReadOptions::default();

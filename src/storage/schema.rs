@@ -38,11 +38,16 @@ pub(super) enum Family {
     Answers,
     /// A time, room number -> nothing: when a sweep has to look at which room.
     Due,
+    /// Room number, user -> what he is there; room number alone -> how many there are. See `member_schema`.
+    Members,
+    /// Length of the user's name, user, room number -> nothing: he belongs to it.
+    Memberships,
 }
 
 impl Family {
     /// All of them. A store has these and RocksDB's own `default`, which stays empty.
-    pub(super) const ALL: [Self; 6] = [Self::Meta, Self::Names, Self::Rooms, Self::Log, Self::Answers, Self::Due];
+    pub(super) const ALL: [Self; 8] =
+        [Self::Meta, Self::Names, Self::Rooms, Self::Log, Self::Answers, Self::Due, Self::Members, Self::Memberships];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -52,6 +57,8 @@ impl Family {
             Self::Log => "log",
             Self::Answers => "answers",
             Self::Due => "due",
+            Self::Members => "members",
+            Self::Memberships => "memberships",
         }
     }
 }
@@ -75,7 +82,7 @@ pub(super) mod meta {
 }
 
 /// What is wrong with a stored value.
-type Wrong = String;
+pub(super) type Wrong = String;
 
 /// The error for a value that breaks a rule; names the key.
 pub(super) fn damaged(family: Family, key: &[u8], wrong: &str) -> StoreError {
@@ -410,7 +417,7 @@ pub(super) fn decode_u64(value: &[u8]) -> Result<u64, Wrong> {
 }
 
 /// The fields of a value that are still to be read.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(pub(super) &'a [u8]);
 
 impl<'a> Fields<'a> {
     fn chunk<const N: usize>(&mut self) -> Result<[u8; N], Wrong> {
@@ -419,7 +426,7 @@ impl<'a> Fields<'a> {
         Ok(*chunk)
     }
 
-    fn u8(&mut self) -> Result<u8, Wrong> {
+    pub(super) fn u8(&mut self) -> Result<u8, Wrong> {
         self.chunk().map(u8::from_be_bytes)
     }
 
@@ -427,11 +434,11 @@ impl<'a> Fields<'a> {
         self.chunk().map(u32::from_be_bytes)
     }
 
-    fn u64(&mut self) -> Result<u64, Wrong> {
+    pub(super) fn u64(&mut self) -> Result<u64, Wrong> {
         self.chunk().map(u64::from_be_bytes)
     }
 
-    fn version(&mut self, want: u8) -> Result<(), Wrong> {
+    pub(super) fn version(&mut self, want: u8) -> Result<(), Wrong> {
         match self.u8()? {
             found if found == want => Ok(()),
             found => Err(format!("version {found} of the value, where only {want} is known")),
@@ -449,7 +456,7 @@ impl<'a> Fields<'a> {
         std::mem::take(&mut self.0)
     }
 
-    fn end(&self) -> Result<(), Wrong> {
+    pub(super) fn end(&self) -> Result<(), Wrong> {
         if self.0.is_empty() { Ok(()) } else { Err(format!("{} bytes behind the last field", self.0.len())) }
     }
 }

@@ -14,15 +14,19 @@ use std::{
 };
 
 use crossbeam::channel::Receiver;
-use parlor_actors::port::{
-    Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, StoreError, Sweep,
-    Swept, Trim, Trimmed,
+use parlor_actors::{
+    members::{Changed, Refusal, RoomChange},
+    port::{
+        Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, StoreError,
+        Sweep, Swept, Trim, Trimmed,
+    },
 };
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
 use rocksdb::WriteBatch;
 
 use super::{
     db::Db,
+    members::{self, Desk},
     pending::{Control, Once, PendingAppend},
     recover::{self, Counters},
     rooms::{Live, Rooms},
@@ -45,6 +49,7 @@ pub(super) enum Entry {
     /// What an arbiter's channels appended in one turn.
     Appends(Vec<PendingAppend>),
     Load(Control, Load, Once<Loaded>),
+    Change(Control, RoomChange, Once<Result<Changed, Refusal>>),
     /// Answered when everything before it is synced.
     Flush(Control, Once<()>),
     Sweep(Control, Sweep, Once<Swept>),
@@ -90,12 +95,16 @@ pub(super) struct Writer {
     batch: WriteBatch,
     /// Who is told at the end of the turn.
     notices: Vec<Option<Notice>>,
-    loads: Vec<(Once<Loaded>, Result<Loaded, StoreError>)>,
+    /// Loads and changes, in their order: whoever is told goes by it.
+    settled: Vec<Settled>,
     flushes: Vec<Once<()>>,
     sweeping: Sweeping,
     /// Room for one record's value.
     scratch: Vec<u8>,
 }
+
+/// Tells somebody at the end of a turn what became of his entry, or that the store is poisoned.
+type Settled = Box<dyn FnOnce(Option<StoreError>) + Send>;
 
 /// What a room is told at the end of a turn.
 struct Notice {
@@ -126,7 +135,7 @@ impl Writer {
             dirty: false,
             batch: WriteBatch::default(),
             notices: Vec::new(),
-            loads: Vec::new(),
+            settled: Vec::new(),
             flushes: Vec::new(),
             scratch: Vec::new(),
         }
@@ -161,6 +170,7 @@ impl Writer {
                     bytes += appends.into_iter().map(|pending| self.take_append(pending)).sum::<usize>();
                 }
                 Entry::Load(_slot, load, reply) => self.take_load(load, reply),
+                Entry::Change(_slot, change, reply) => self.take_change(change, reply),
                 Entry::Flush(_slot, reply) => self.flushes.push(reply),
                 Entry::Sweep(_slot, sweep, reply) => self.take_sweep(&sweep, reply),
                 Entry::Trim(_slot, trim, reply) => self.take_trim(trim, reply),
@@ -309,13 +319,32 @@ impl Writer {
                 found.loaded(generation)
             }),
         };
-        self.loads.push((reply, loaded));
+        self.settled.push(Box::new(move |poisoned| reply.give(poisoned.map_or(loaded, Err))));
+    }
+
+    /// Changes a room, behind everything that came before it. The answer waits for the turn's sync.
+    fn take_change(&mut self, change: RoomChange, reply: Once<Result<Changed, Refusal>>) {
+        // So that the change sees what this turn has gathered.
+        self.write();
+        let changed = match self.poisoned() {
+            Some(poisoned) => Err(poisoned),
+            None => {
+                let (rooms, db) = (&mut self.rooms, &*self.db);
+                let mut desk = Desk { db, counters: &mut self.counters, batch: &mut self.batch };
+                members::change(&mut desk, change, |room| rooms.find(room).map(|live| (live.epoch, live.tail)))
+            }
+        };
+        if let Ok(Ok(Changed::Deleted { room, .. })) = &changed {
+            // What its channel still appends is refused.
+            self.rooms.remove(*room);
+        }
+        self.settled.push(Box::new(move |poisoned| reply.give(poisoned.map_or(changed, Err))));
     }
 
     fn finish_turn(&mut self) {
         self.write();
         let waits = |notice: &Notice| notice.durability == Durability::Synced && notice.outcome.stored.is_ok();
-        let sync = self.notices.iter().flatten().any(waits) || !self.loads.is_empty() || !self.flushes.is_empty();
+        let sync = self.notices.iter().flatten().any(waits) || !self.settled.is_empty() || !self.flushes.is_empty();
         self.tell(|notice| notice.durability == Durability::Buffered && notice.outcome.stored.is_ok());
         if sync {
             self.sync();
@@ -325,8 +354,8 @@ impl Writer {
         self.tell(|_| true);
         self.notices.clear();
         let poisoned = self.poisoned();
-        for (reply, loaded) in self.loads.drain(..) {
-            unharmed(|| reply.give(poisoned.clone().map_or(loaded, Err)));
+        for settled in self.settled.drain(..) {
+            unharmed(|| settled(poisoned.clone()));
         }
         for reply in self.flushes.drain(..) {
             unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, VecDeque, hash_map::Entry};
 
 use foldhash::fast::RandomState;
-use parlor_protocol::Nonce;
+use parlor_protocol::{Nonce, Seq, message::Role};
 
 use super::window::Window;
 use crate::port::{Answer, DeviceKey};
@@ -22,12 +22,26 @@ pub struct Devices<Waiting> {
     absent_max: Option<usize>,
 }
 
+/// What a device's user is in the room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rights {
+    /// His role; `None` for a stranger.
+    pub role: Option<Role>,
+    /// Where the past is hidden: the first seq that he may read.
+    pub since: Seq,
+}
+
 /// One device.
 #[derive(Debug)]
 pub struct Device<Waiting> {
     /// Its answers; `None` until they are loaded.
     pub window: Option<Window>,
     loading: bool,
+    /// What its user may do; `None` until that is loaded.
+    pub rights: Option<Rights>,
+    loading_rights: bool,
+    /// A rebuilt room waits for its rights before it takes up the subscribers of the one before.
+    pub adopted: bool,
     /// The lowest nonce that was refused for now, and until when later ones are held back.
     pub held: Option<(Nonce, u64)>,
     /// Records on their way to the store.
@@ -54,6 +68,9 @@ impl<Waiting> Devices<Waiting> {
                 entry.insert(Box::new(Device {
                     window,
                     loading: false,
+                    rights: None,
+                    loading_rights: false,
+                    adopted: false,
                     held: None,
                     pending: 0,
                     attached: 1,
@@ -73,10 +90,48 @@ impl<Waiting> Devices<Waiting> {
         }
     }
 
-    /// Leaves `waiting` with a device until its window is loaded, or gives it back if it is.
+    /// Settles what a device's user may do, if that is `known`; otherwise true if it has to be loaded, which is then under
+    /// way.
+    #[must_use]
+    pub fn wants_rights(&mut self, key: &DeviceKey, known: Option<Rights>) -> bool {
+        match self.devices.get_mut(key) {
+            Some(device) if device.rights.is_none() => {
+                device.rights = known;
+                known.is_none() && !std::mem::replace(&mut device.loading_rights, true)
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes in what the store says of a device's user, unless a change told it better meanwhile; returns what waited for
+    /// it.
+    pub fn rights_loaded(&mut self, key: &DeviceKey, rights: Rights) -> Vec<Waiting> {
+        let Some(device) = self.devices.get_mut(key) else { return Vec::new() };
+        device.loading_rights = false;
+        device.rights.get_or_insert(rights);
+        let waiting = device.take_waiting();
+        self.forget_if_idle(key);
+        waiting
+    }
+
+    /// The rights of a device could not be loaded: returns what waited for them.
+    pub fn rights_not_loaded(&mut self, key: &DeviceKey) -> Vec<Waiting> {
+        let Some(device) = self.devices.get_mut(key) else { return Vec::new() };
+        device.loading_rights = false;
+        let waiting = std::mem::take(&mut device.waiting);
+        self.forget_if_idle(key);
+        waiting
+    }
+
+    /// Every device that is remembered.
+    pub fn each(&mut self) -> impl Iterator<Item = (&DeviceKey, &mut Device<Waiting>)> {
+        self.devices.iter_mut().map(|(key, device)| (key, device.as_mut()))
+    }
+
+    /// Leaves `waiting` with a device until its window and its rights are loaded, or gives it back if they are.
     pub fn wait(&mut self, key: &DeviceKey, waiting: Waiting) -> Option<Waiting> {
         match self.devices.get_mut(key) {
-            Some(device) if device.window.is_none() => {
+            Some(device) if !device.is_ready() => {
                 device.waiting.push(waiting);
                 None
             }
@@ -91,7 +146,7 @@ impl<Waiting> Devices<Waiting> {
         if device.window.is_none() {
             device.window = Some(Window::from_slots(answers));
         }
-        let waiting = std::mem::take(&mut device.waiting);
+        let waiting = device.take_waiting();
         self.forget_if_idle(key);
         waiting
     }
@@ -135,6 +190,12 @@ impl<Waiting> Devices<Waiting> {
         self.devices.get_mut(key).map(Box::as_mut)
     }
 
+    /// The same, to look at.
+    #[must_use]
+    pub fn get(&self, key: &DeviceKey) -> Option<&Device<Waiting>> {
+        self.devices.get(key).map(Box::as_ref)
+    }
+
     /// How many are remembered.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
@@ -145,7 +206,7 @@ impl<Waiting> Devices<Waiting> {
     fn forget_if_idle(&mut self, key: &DeviceKey) {
         // While its window is loaded it stays, so that no second load begins: the first might be answered last, when the
         // store has long had more.
-        if self.devices.get(key).is_none_or(|device| device.attached > 0 || device.pending > 0 || device.loading) {
+        if self.devices.get(key).is_none_or(|device| device.is_needed()) {
             return;
         }
         let Some(absent_max) = self.absent_max else {
@@ -166,6 +227,24 @@ impl<Waiting> Devices<Waiting> {
 }
 
 impl<Waiting> Device<Waiting> {
+    /// Whether a subscriber of it is there.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.attached > 0
+    }
+
+    fn is_ready(&self) -> bool {
+        self.window.is_some() && self.rights.is_some()
+    }
+
+    fn is_needed(&self) -> bool {
+        self.attached > 0 || self.pending > 0 || self.loading || self.loading_rights
+    }
+
+    fn take_waiting(&mut self) -> Vec<Waiting> {
+        if self.is_ready() { std::mem::take(&mut self.waiting) } else { Vec::new() }
+    }
+
     /// A send was refused for now: later ones are held back until it comes again, or until then.
     pub fn hold(&mut self, nonce: Nonce, now: u64, until: u64) {
         if self.held.is_none_or(|(held, until)| nonce <= held || until <= now) {
@@ -194,6 +273,8 @@ mod tests {
         let mut devices = Devices::new(None);
         assert!(devices.attach(&key("ann")), "the first subscriber loads");
         assert!(!devices.attach(&key("ann")), "the second does not");
+        assert!(devices.wants_rights(&key("ann"), None) && !devices.wants_rights(&key("ann"), None));
+        assert_eq!(devices.rights_loaded(&key("ann"), Rights::default()), []);
         assert_eq!(devices.wait(&key("ann"), 1), None);
         assert_eq!(devices.loaded(&key("ann"), Vec::new()), [1]);
         assert_eq!(devices.wait(&key("ann"), 2), Some(2));
@@ -203,6 +284,29 @@ mod tests {
         devices.detach(&key("ann"));
         assert_eq!(devices.len(), 1, "a record is on its way, and the store does not know its answer yet");
         devices.committed(&key("ann"));
+        assert_eq!(devices.len(), 0);
+    }
+
+    #[test]
+    fn what_was_told_of_rights_is_newer_than_what_was_read() {
+        let mut devices = Devices::new(Some(1));
+        assert!(!devices.attach(&key("ann")));
+        assert!(devices.wants_rights(&key("ann"), None));
+        assert_eq!(devices.wait(&key("ann"), 1), None);
+        let rights = |role| Rights { role: Some(role), since: 0 };
+        devices.device(&key("ann")).unwrap().rights = Some(rights(Role::Banned));
+        assert_eq!(devices.rights_loaded(&key("ann"), rights(Role::Member)), [1]);
+        assert_eq!(devices.device(&key("ann")).unwrap().rights, Some(rights(Role::Banned)));
+    }
+
+    #[test]
+    fn a_device_is_kept_while_its_rights_are_loaded() {
+        let mut devices = Devices::<()>::new(None);
+        assert!(devices.attach(&key("ann")) && devices.wants_rights(&key("ann"), None));
+        assert_eq!(devices.loaded(&key("ann"), Vec::new()), []);
+        devices.detach(&key("ann"));
+        assert_eq!(devices.len(), 1, "a second load could be answered before the first");
+        assert_eq!(devices.rights_loaded(&key("ann"), Rights::default()), []);
         assert_eq!(devices.len(), 0);
     }
 

@@ -31,7 +31,7 @@ pub struct Reads {
 
 /// Where a page begins, which way it goes, and its most records. Where it ends at the latest is not part of it: a page
 /// that was asked for later may go on behind the tail of before.
-type PageKey = (Seq, bool, u32);
+type PageKey = (Seq, bool, u32, Seq);
 
 /// What a read is for.
 #[derive(Debug, PartialEq, Eq)]
@@ -144,7 +144,9 @@ impl Reads {
     /// The read of a page, under way or new.
     fn page(&mut self, read: Read, max: usize) -> Result<(&mut Waiters, Option<NewRead>), StoreError> {
         let Read { start, end, direction, records_max, .. } = read;
-        let key = (start, direction == Direction::Forward, records_max);
+        // A page that goes backward ends where he who asks may not look further.
+        let lowest = if direction == Direction::Forward { 0 } else { end };
+        let key = (start, direction == Direction::Forward, records_max, lowest);
         let (id, new) = match self.pages.get(&key) {
             Some(id) => (*id, None),
             None => {

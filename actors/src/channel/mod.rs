@@ -36,7 +36,7 @@ pub struct Channel {
     handover: Arc<Handover>,
     turns: Turns,
     /// Last, so that the supervisor hears of a death when everything else is gone.
-    _guard: DeathGuard,
+    guard: DeathGuard,
 }
 
 impl Channel {
@@ -56,7 +56,7 @@ impl Channel {
             rates: shared.rates.clone(),
         };
         let state = State::new(loaded, relays.len(), setting);
-        Self { state, shared, relays, handover, turns: Turns::default(), _guard: guard }
+        Self { state, shared, relays, handover, turns: Turns::default(), guard }
     }
 
     fn input(&mut self, input: Input, ctx: &mut Context<Self>) {
@@ -97,6 +97,12 @@ impl Channel {
                     let reply = move |answers| channel.do_send(Input::Answers { device, answers });
                     self.shared.store.answers(self.state.room(), key, Box::new(reply));
                 }
+                Effect::LoadRights(device) => {
+                    let (channel, user) = (ctx.address(), device.user.clone());
+                    let reply = move |member| channel.do_send(Input::Rights { device, member });
+                    self.shared.store.member(self.state.room(), user, Box::new(reply));
+                }
+                Effect::Told(id) => self.guard.supervisor.do_send(ToSupervisor::Told { id }),
             }
         }
     }

@@ -26,6 +26,10 @@ use super::{
 };
 use crate::{
     limits::Limits,
+    members::{
+        Changed, Member,
+        rights::{Act, may},
+    },
     message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
     port::{
         Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, Rewrite, RoomOptions,
@@ -34,6 +38,8 @@ use crate::{
     rates::{Bucket, Rates},
     tiers::Tiers,
 };
+
+use rights::People;
 
 /// What a record costs the writer's budget besides its frame, in bytes.
 const RECORD_OVERHEAD_BYTES: usize = 128;
@@ -89,6 +95,22 @@ pub enum Input {
         /// What it was answered, and in which slots it lies.
         answers: Result<Vec<(u8, Answer)>, StoreError>,
     },
+    /// What the store says of a device's user.
+    Rights {
+        /// Which device.
+        device: DeviceKey,
+        /// What its user is here.
+        member: Result<Option<Member>, StoreError>,
+    },
+    /// The room or its members changed; the answer is [`Effect::Told`].
+    Changed {
+        /// The change's number.
+        id: u64,
+        /// What changed.
+        change: Arc<Changed>,
+    },
+    /// The room was deleted.
+    End,
     /// A read came back.
     Read {
         /// Which.
@@ -134,6 +156,10 @@ pub enum Effect {
     LoadAnswers(DeviceKey),
     /// Delete the room's oldest records.
     Trim(Trim),
+    /// Load what a device's user is in the room.
+    LoadRights(DeviceKey),
+    /// A change counts from here on.
+    Told(u64),
     /// End the channel: its successor goes on from the store.
     Stop,
     /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
@@ -217,6 +243,7 @@ pub struct State {
     erasures: Erasures,
     /// What was read for the publish that is being taken.
     loaded: parked::Loaded,
+    people: People,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -238,6 +265,7 @@ impl State {
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
         let Setting { limits, budget, tiers, rates } = setting;
+        let people = People::new(&loaded.name, &loaded.options, loaded.known);
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
         let mut state = Self {
@@ -259,6 +287,7 @@ impl State {
             parked: Parked::default(),
             erasures: Erasures::default(),
             loaded: parked::Loaded::default(),
+            people,
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
@@ -360,6 +389,9 @@ impl State {
             Input::Target { id, target } => self.on_target(now, id, target),
             Input::Swept(first) => self.on_swept(first),
             Input::Trimmed(trimmed) => self.on_trimmed(trimmed),
+            Input::Rights { device, member } => self.on_rights(&device, member),
+            Input::Changed { id, change } => self.on_changed(now, id, &change),
+            Input::End => self.effects.push_back(Effect::Stop),
         }
     }
 
@@ -372,6 +404,7 @@ impl State {
         if self.devices.attach(&join.device) {
             self.effects.push_back(Effect::LoadAnswers(join.device.clone()));
         }
+        self.want_rights(&join.device);
         let device = join.device.clone();
         if let Some(join) = self.devices.wait(&device, join) {
             self.answer_join(join);
@@ -396,14 +429,19 @@ impl State {
     }
 
     fn answer_join(&mut self, join: Join) {
+        let rights = self.rights_of(&join.device).unwrap_or_default();
+        if !may(self.people.kind, rights.role, Act::Join) {
+            self.devices.detach(&join.device);
+            return self.refuse(join.conn, join.request, Code::Forbidden, 0, "the user may not join this room");
+        }
         let newest_nonce = self.devices.device(&join.device).and_then(|device| device.window.as_ref()?.newest_nonce());
-        let start = self.extent.start(join.from);
+        let (start, first) = self.start(join.from, rights);
         let (room, epoch, tail) = (self.room, self.extent.epoch(), self.extent.tail);
         let joined = Joined {
             room,
             epoch,
             tail,
-            first: self.extent.first,
+            first,
             cursor: start.cursor,
             count: self.committed_count,
             durability: self.options.durability,
@@ -439,11 +477,12 @@ impl State {
         for device in devices {
             self.subscribers[usize::from(arbiter)] += 1;
             if self.devices.attach(&device) {
-                self.effects.push_back(Effect::LoadAnswers(device));
+                self.effects.push_back(Effect::LoadAnswers(device.clone()));
             }
+            self.adopt(&device);
         }
-        let Extent { epochs, first, trimmed, tail } = self.extent.clone();
-        self.relay(arbiter, FromChannel::Adopted { epochs, first, trimmed, tail });
+        self.people.adopting.push(arbiter);
+        self.finish_adoptions();
     }
 
     fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &'static str) {
@@ -457,10 +496,12 @@ impl State {
 
 use trimming::Held;
 
+mod announcing;
 mod changing;
 mod erasing;
 mod publishing;
 mod reading;
+mod rights;
 #[cfg(test)]
 mod tests;
 mod trimming;

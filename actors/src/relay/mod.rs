@@ -12,6 +12,7 @@ use std::{
 };
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
+use bytes::Bytes;
 use parlor_protocol::{Body, Code, RoomNumber, message::Position};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
@@ -77,6 +78,8 @@ impl Message for RoomNews {
 pub(crate) enum ToRelay {
     /// A room's channel died.
     Down(RoomNumber),
+    /// A room was deleted, and its channel has ended.
+    Gone(RoomNumber),
     /// A room has a new channel.
     Up(RoomNumber, Addr<Channel>),
     /// The end of a turn in which channels appended.
@@ -137,6 +140,10 @@ impl Handler<ToRelay> for Relay {
     fn handle(&mut self, message: ToRelay, ctx: &mut Context<Self>) {
         match message {
             ToRelay::Down(room) => self.local.with(|state| state.on_channel_down(room)),
+            ToRelay::Gone(room) => {
+                self.local.with(|state| state.on_room_gone(room));
+                self.local.0.channels.borrow_mut().remove(&room);
+            }
             ToRelay::Up(room, channel) => self.local.up(room, channel),
             ToRelay::HandOver(handover) => handover.hand_over(&*self.local.shared().store),
             ToRelay::Settled(handover) => handover.tell(),
@@ -203,6 +210,11 @@ impl Local {
                 Some(Effect::Answered(conn)) => self.signal(conn, Link::answered),
                 Some(Effect::Finish(conn)) => self.signal(conn, Link::finish),
                 Some(Effect::Kill(conn)) => self.signal(conn, Link::kill),
+                Some(Effect::Lost { conn, room }) => {
+                    if let Some(link) = self.link(conn) {
+                        link.tell(ToSession::Lost(room));
+                    }
+                }
             }
         }
     }
@@ -327,6 +339,10 @@ impl Local {
 
     pub(crate) fn refuse(&self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
         self.with(|state| state.refuse(conn, request, code, retry_after_ms, message));
+    }
+
+    pub(crate) fn answer(&self, conn: Conn, request: u32, frame: Bytes) {
+        self.with(|state| state.on_answer(conn, request, frame));
     }
 
     pub(crate) fn join(&self, room: RoomNumber, channel: &Addr<Channel>, join: crate::message::Join) {

@@ -58,6 +58,13 @@ pub enum Effect {
         /// The room, or `None` if the join was refused.
         room: Option<(RoomNumber, Name)>,
     },
+    /// Tell the connection's session that it is no longer attached to a room.
+    Lost {
+        /// Which connection.
+        conn: Conn,
+        /// Which room.
+        room: RoomNumber,
+    },
     /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),
     /// The connection has had its last frame: end it once that is written.
@@ -92,6 +99,8 @@ pub enum Asks {
     Publish(Nonce),
     /// To read.
     Fetch,
+    /// About rooms and members, which no channel answers.
+    Rooms,
 }
 
 /// A connection.
@@ -356,6 +365,7 @@ impl State {
                     self.on_pulled(conn, room, after, page.clone());
                 }
             }
+            FromChannel::Detach { users, code, message } => self.on_detach(room, &users, code, message),
             FromChannel::Adopted { epochs, first, trimmed, tail } => {
                 self.on_adopted(room, &Extent { epochs, first, trimmed, tail });
             }
@@ -497,5 +507,6 @@ impl State {
 
 mod answering;
 mod delivering;
+mod detaching;
 #[cfg(test)]
 mod tests;

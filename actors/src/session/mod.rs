@@ -12,6 +12,7 @@ use parlor_protocol::{
 
 use crate::{
     channel::Channel,
+    members::{Asker, Changed, Refusal, RoomChange, Seen, asking, direct},
     message::Conn,
     port::{DeviceKey, Now},
     relay::{
@@ -19,11 +20,11 @@ use crate::{
         link::{Hello, Link},
     },
     router::Presence,
-    supervisor::{ToSupervisor, Waiter, state::Refusal},
+    supervisor::{ToSupervisor, Waiter},
 };
 use heartbeat::Heartbeat;
 use inbound::{Driver, Inbound};
-use state::{Effect, Input, State};
+use state::{Effect, Input, State, Wanted};
 
 pub mod heartbeat;
 pub mod inbound;
@@ -54,6 +55,12 @@ pub(crate) enum ToSession {
     JoinEnded { request: u32, room: Option<(RoomNumber, Name)> },
     /// The supervisor's answer.
     Resolved { request: u32, room: Result<(RoomNumber, Addr<Channel>), Refusal> },
+    /// A change that its client wanted was made, or refused.
+    Changed { request: u32, outcome: Result<Changed, Refusal> },
+    /// A question of its client's was answered, or refused.
+    Seen { request: u32, seen: Result<Seen, Refusal> },
+    /// A room put it out.
+    Lost(RoomNumber),
     /// Its deadline may have come.
     Timer,
     /// The same device opened another session.
@@ -77,7 +84,8 @@ impl Session {
         let shared = local.shared();
         let heartbeat = Heartbeat::new(shared.beats.clone(), opening.0.network, now.mono_ms);
         let (tier, uploads) = (shared.tiers.of(&device.user), shared.uploads.clone());
-        let state = State::new(conn, device.clone(), tier, heartbeat, &shared.limits, uploads, now);
+        let mut state = State::new(conn, device.clone(), tier, heartbeat, &shared.limits, uploads, now);
+        state.let_create(shared.create_at_join.is_some());
         Self {
             state,
             local,
@@ -149,6 +157,17 @@ impl Session {
                 }
                 Effect::Arm => self.local.arm(conn, self.state.deadline()),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
+                Effect::Change { request, wanted } => {
+                    let change = self.change(wanted);
+                    let waiter = Some(Waiter::Session { session: ctx.address(), request });
+                    self.local.supervisor().do_send(ToSupervisor::Change { change, waiter });
+                }
+                Effect::Look { request, look } => {
+                    let session = ctx.address();
+                    let reply = move |seen| session.do_send(ToSession::Seen { request, seen });
+                    asking::look(&self.local.shared().store, look, reply);
+                }
+                Effect::Answer { request, frame } => self.local.answer(conn, request, frame),
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {
                     self.backlog.clear();
@@ -156,6 +175,16 @@ impl Session {
                 }
             }
         }
+    }
+
+    fn change(&self, wanted: Wanted) -> RoomChange {
+        let shared = self.local.shared();
+        let (name, what) = match wanted {
+            Wanted::Room(name, what) => (name, what),
+            Wanted::Direct(other) => direct::open(&self.device.user, &other, shared.create_at_join.unwrap_or_default()),
+        };
+        let by = Asker::User(self.device.user.clone());
+        RoomChange { name, by, at: self.now().unix_ms, members_max: shared.limits.members_per_room_max, what }
     }
 
     fn answer_beat(&self, request: u32, grant_ms: u32, positions: &[Position]) {
@@ -218,6 +247,9 @@ impl Handler<ToSession> for Session {
                 self.input(Input::Resolved { request, room }, ctx);
                 self.resolved = None;
             }
+            ToSession::Changed { request, outcome } => self.input(Input::Changed { request, outcome }, ctx),
+            ToSession::Seen { request, seen } => self.input(Input::Seen { request, seen }, ctx),
+            ToSession::Lost(room) => self.input(Input::Lost(room), ctx),
             ToSession::Timer => {
                 let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;
                 self.input(Input::Timer { owes }, ctx);

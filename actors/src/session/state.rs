@@ -15,11 +15,13 @@ use super::{heartbeat::Heartbeat, upload::Upload};
 use crate::{
     channel,
     limits::Limits,
+    members::{Changed, Look, Refusal, Seen},
     message::{Conn, Fetch, Join, Publish},
     port::{Budget, DeviceKey, Now},
     relay::state::{Asks, Pending},
     tiers::TierNumber,
 };
+pub use rooms::Wanted;
 
 /// What a session is told.
 #[derive(Debug)]
@@ -49,6 +51,22 @@ pub enum Input {
         /// The room, or `None` if it was refused.
         room: Option<(RoomNumber, Name)>,
     },
+    /// A change that its client wanted was made, or refused.
+    Changed {
+        /// The request.
+        request: u32,
+        /// What became of it.
+        outcome: Result<Changed, Refusal>,
+    },
+    /// A question of its client's was answered, or refused.
+    Seen {
+        /// The request.
+        request: u32,
+        /// The answer.
+        seen: Result<Seen, Refusal>,
+    },
+    /// A room put the session out.
+    Lost(RoomNumber),
     /// The time that [`State::deadline`] named has come.
     Timer {
         /// Whether the session owes its client answers, for which it has stopped reading.
@@ -119,6 +137,27 @@ pub enum Effect {
         /// Which room.
         room: RoomNumber,
     },
+    /// Ask the supervisor to change a room.
+    Change {
+        /// For which request.
+        request: u32,
+        /// How.
+        wanted: Wanted,
+    },
+    /// Ask the store about rooms.
+    Look {
+        /// For which request.
+        request: u32,
+        /// What.
+        look: Look,
+    },
+    /// Answer a pending request.
+    Answer {
+        /// Which.
+        request: u32,
+        /// The frame.
+        frame: Bytes,
+    },
     /// Answer a beat, and pull what lags.
     BeatAck {
         /// Which request.
@@ -157,6 +196,8 @@ pub struct State {
     text_bytes_max: u32,
     rooms_max: u32,
     upload_ms: u64,
+    /// Whether its client may create rooms.
+    creates: bool,
     heartbeat: Heartbeat,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
@@ -195,12 +236,18 @@ impl State {
             upload_timed: false,
             uploads,
             rooms_max: limits.rooms_per_session_max,
+            creates: false,
             heartbeat,
             last_frame: now.mono_ms,
             rooms: Vec::new(),
             joining: Vec::new(),
             effects: VecDeque::new(),
         }
+    }
+
+    /// Lets its client create rooms, or not; it may not before this.
+    pub fn let_create(&mut self, creates: bool) {
+        self.creates = creates;
     }
 
     /// When it has to be looked at: it ends unless its client has sent a frame by then, or forgets parts of which no more
@@ -238,6 +285,9 @@ impl State {
             }
             Input::Resolved { request, room } => self.on_resolved(request, room),
             Input::JoinEnded { request, room } => self.on_join_ended(request, room),
+            Input::Changed { request, outcome } => self.on_changed(request, outcome),
+            Input::Seen { request, seen } => self.on_seen(request, seen),
+            Input::Lost(room) => self.on_lost(room),
             Input::Timer { owes } => {
                 self.expire_upload(now);
                 if owes {
@@ -286,10 +336,12 @@ impl State {
             Kind::Goodbye => parlor_protocol::decode::<message::Goodbye<'_>>(body).map(|_| {
                 self.close(Code::Goodbye, "goodbye", Some(request));
             }),
-            _ => {
+            Kind::Hello => {
                 self.close(Code::HelloExpected, "one hello is enough", None);
                 Ok(())
             }
+            // The link lets nothing pass that clients do not send.
+            kind => self.on_room_frame(now, kind, request, body).unwrap_or(Ok(())),
         };
         if let Err(error) = handled {
             tracing::debug!(user = %self.device.user, %error, "a frame does not decode");
@@ -398,7 +450,8 @@ impl State {
         let fetch: message::Fetch<'_> = parlor_protocol::decode(body)?;
         if self.is_joined(fetch.room) {
             let message::Fetch { room, start, direction, limit, .. } = fetch;
-            let fetch = Fetch { conn: self.conn, request, start, direction, limit };
+            let device = self.device.clone();
+            let fetch = Fetch { conn: self.conn, request, device, start, direction, limit };
             self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Fetch }));
             self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Fetch(fetch) });
         } else {
@@ -428,6 +481,7 @@ impl State {
     }
 }
 
+mod rooms;
 mod uploading;
 
 /// Whether a publish is a message or a change as the protocol has them.

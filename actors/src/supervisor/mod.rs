@@ -10,6 +10,7 @@ use crate::{
     channel::{self, Channel},
     context::Shared,
     handover::Handover,
+    members::{Changed, RoomChange},
     message::Conn,
     port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError, Swept},
     relay::{Relay, ToRelay},
@@ -43,6 +44,8 @@ pub(crate) enum Waiter {
     Erase(channel::state::Erase),
     /// The host.
     Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
+    /// The host, who wants a room changed.
+    HostChange(Box<dyn FnOnce(Result<Changed, Refusal>) + Send>),
 }
 
 /// What the supervisor is told by others.
@@ -55,6 +58,12 @@ pub(crate) enum ToSupervisor {
     Loaded { name: Name, loaded: Result<Loaded, StoreError> },
     /// A channel is gone.
     Died { room: RoomNumber, generation: Generation },
+    /// Somebody wants a room changed.
+    Change { change: RoomChange, waiter: Option<Waiter> },
+    /// The store's answer to that.
+    Changed { change: RoomChange, waiter: Option<Waiter>, outcome: Result<Result<Changed, Refusal>, StoreError> },
+    /// A channel goes by a change.
+    Told { id: u64 },
     /// A session began.
     Opened { device: DeviceKey, presence: Presence, session: Addr<Session> },
     /// A session ended.
@@ -92,7 +101,21 @@ impl Supervisor {
                         Err(refusal) => erase.told.tell(Err(refusal)),
                     },
                     Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
+                    Waiter::HostChange(_) => debug_assert!(false, "who wants a change waits for no room"),
                 },
+                Effect::Change { change, waiter } => {
+                    let (supervisor, wanted) = (ctx.address(), change.clone());
+                    let reply = move |outcome| supervisor.do_send(ToSupervisor::Changed { change, waiter, outcome });
+                    self.shared.store.change(wanted, Box::new(reply));
+                }
+                Effect::Tell { handle, id, change } => handle.do_send(channel::state::Input::Changed { id, change }),
+                Effect::Changed { waiter, outcome } => match waiter {
+                    Waiter::Session { session, request } => session.do_send(ToSession::Changed { request, outcome }),
+                    Waiter::HostChange(reply) => reply(outcome),
+                    Waiter::Host(_) | Waiter::Erase(_) => debug_assert!(false, "who waits for a room wants no change"),
+                },
+                Effect::End(handle) => handle.do_send(channel::state::Input::End),
+                Effect::Gone(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Gone(room))),
                 Effect::Down(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Down(room))),
                 Effect::Up(room, channel) => {
                     self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
@@ -147,6 +170,11 @@ impl Handler<ToSupervisor> for Supervisor {
             ToSupervisor::Resolve { name, create, waiter } => self.input(Input::Resolve { name, create, waiter }, ctx),
             ToSupervisor::Loaded { name, loaded } => self.input(Input::Loaded { name, loaded }, ctx),
             ToSupervisor::Died { room, generation } => self.input(Input::Died { room, generation }, ctx),
+            ToSupervisor::Change { change, waiter } => self.input(Input::Change { change, waiter }, ctx),
+            ToSupervisor::Changed { change, waiter, outcome } => {
+                self.input(Input::Changed { change, waiter, outcome }, ctx);
+            }
+            ToSupervisor::Told { id } => self.input(Input::Told(id), ctx),
             ToSupervisor::Opened { device, presence, session } => {
                 let conn = presence.conn;
                 self.shared.router.insert(device.user.clone(), presence);

@@ -10,15 +10,17 @@ use std::{
 
 use parlor_protocol::{Code, Name, RoomNumber, Seq};
 
+use changes::Telling;
+
 use crate::{
     limits::Limits,
+    members::{Changed, RoomChange, direct::is_direct},
     message::Conn,
     port::{DeviceKey, Generation, Loaded, Now, RoomOptions, StoreError, Sweep, Swept},
     restart::Intensity,
 };
 
-/// Why somebody does not get a room.
-pub type Refusal = (Code, &'static str);
+pub use crate::members::Refusal;
 
 const UNKNOWN: Refusal = (Code::UnknownRoom, "there is no such room, and joining does not create it here");
 
@@ -75,6 +77,24 @@ pub enum Input<H, S, W> {
         /// Its connection.
         conn: Conn,
     },
+    /// Somebody wants a room changed.
+    Change {
+        /// How.
+        change: RoomChange,
+        /// Who is told.
+        waiter: Option<W>,
+    },
+    /// The store's answer to a change.
+    Changed {
+        /// The change.
+        change: RoomChange,
+        /// Who is told.
+        waiter: Option<W>,
+        /// What became of it.
+        outcome: Result<Result<Changed, Refusal>, StoreError>,
+    },
+    /// A channel goes by a change.
+    Told(u64),
     /// Some time passed.
     Tick,
     /// It is time for a sweep.
@@ -116,6 +136,33 @@ pub enum Effect<H, S, W> {
     SweepIn(u64),
     /// Tell a channel that a sweep took everything below this seq.
     Swept(H, Seq),
+    /// Have the store change a room, then say [`Input::Changed`].
+    Change {
+        /// How.
+        change: RoomChange,
+        /// Who is told.
+        waiter: Option<W>,
+    },
+    /// Tell a channel of a change; it answers with [`Input::Told`].
+    Tell {
+        /// The channel.
+        handle: H,
+        /// The change's number.
+        id: u64,
+        /// The change.
+        change: Arc<Changed>,
+    },
+    /// Tell whoever wanted a change what became of it.
+    Changed {
+        /// Who.
+        waiter: W,
+        /// What.
+        outcome: Result<Changed, Refusal>,
+    },
+    /// End the channel of a room that was deleted.
+    End(H),
+    /// Tell all relays that a room is no more.
+    Gone(RoomNumber),
 }
 
 #[derive(Debug)]
@@ -124,6 +171,10 @@ struct Room<H, W> {
     /// Known once it was loaded.
     number: Option<RoomNumber>,
     restarts: Intensity,
+    /// Changes that the channel under way is told when it is there.
+    untold: Vec<u64>,
+    /// The room was deleted, and its channel is about to end; who is told then.
+    ending: Option<Option<W>>,
 }
 
 #[derive(Debug)]
@@ -150,6 +201,11 @@ pub struct State<H, S, W> {
     sessions: HashMap<DeviceKey, (Conn, S)>,
     resting: Vec<Name>,
     sweeping: Sweeping,
+    telling: HashMap<u64, Telling<W>>,
+    /// How many changes channels were told.
+    changes: u64,
+    /// Rooms of which something is left to clear away, as the store was busy.
+    purges: Vec<RoomChange>,
     effects: VecDeque<Effect<H, S, W>>,
     /// Channels that died.
     pub deaths: u64,
@@ -166,6 +222,9 @@ impl<H: Clone, S, W> State<H, S, W> {
             sessions: HashMap::new(),
             resting: Vec::new(),
             sweeping: Sweeping::default(),
+            telling: HashMap::new(),
+            changes: 0,
+            purges: Vec::new(),
             effects: VecDeque::new(),
             deaths: 0,
         }
@@ -199,7 +258,13 @@ impl<H: Clone, S, W> State<H, S, W> {
                     self.sessions.remove(&device);
                 }
             }
-            Input::Tick => self.on_tick(now),
+            Input::Change { change, waiter } => self.on_change(change, waiter),
+            Input::Changed { change, waiter, outcome } => self.on_changed(change, waiter, outcome),
+            Input::Told(id) => self.on_told(id),
+            Input::Tick => {
+                self.purge_on();
+                self.on_tick(now);
+            }
             Input::Sweep => self.on_sweep(now),
             Input::Swept(swept) => self.on_swept(swept),
             Input::Drain => self.on_drain(),
@@ -207,6 +272,8 @@ impl<H: Clone, S, W> State<H, S, W> {
     }
 
     fn on_resolve(&mut self, name: Name, create: Option<RoomOptions>, waiter: W) {
+        // Joining makes no room of two.
+        let create = create.filter(|_| !is_direct(&name));
         if let Some(room) = self.rooms.get_mut(&name) {
             match &mut room.status {
                 Status::Running { handle, .. } => {
@@ -229,7 +296,8 @@ impl<H: Clone, S, W> State<H, S, W> {
             return self.refuse(waiter, (Code::Busy, "too many rooms are loaded"));
         }
         let status = Status::Loading { waiting: vec![(waiter, create)] };
-        self.rooms.insert(name.clone(), Room { status, number: None, restarts: Intensity::default() });
+        let room = Room { status, number: None, restarts: Intensity::default(), untold: Vec::new(), ending: None };
+        self.rooms.insert(name.clone(), room);
         self.effects.push_back(Effect::Load { name, create });
     }
 
@@ -243,6 +311,7 @@ impl<H: Clone, S, W> State<H, S, W> {
             Status::Loading { waiting } => std::mem::take(waiting),
             Status::Running { .. } | Status::Resting { .. } => Vec::new(),
         };
+        let untold = std::mem::take(&mut room.untold);
         // The load was made for the first, who did not want the room created; others behind him may.
         if error == StoreError::UnknownRoom
             && matches!(waiting.first(), Some((_, None)))
@@ -252,6 +321,7 @@ impl<H: Clone, S, W> State<H, S, W> {
             let creators;
             (creators, waiting) = waiting.into_iter().partition(|(_, create)| create.is_some());
             room.status = Status::Loading { waiting: creators };
+            room.untold = untold;
             for (waiter, _) in waiting {
                 self.refuse(waiter, UNKNOWN);
             }
@@ -276,6 +346,7 @@ impl<H: Clone, S, W> State<H, S, W> {
         for (waiter, _) in waiting {
             self.refuse(waiter, refusal);
         }
+        self.settle_untold(untold);
     }
 
     fn on_built(&mut self, name: &Name, number: RoomNumber, generation: Generation, handle: H) {
@@ -286,7 +357,9 @@ impl<H: Clone, S, W> State<H, S, W> {
         if rebuilt {
             self.effects.push_back(Effect::Up(number, handle.clone()));
         }
-        if let Status::Loading { waiting } = std::mem::replace(&mut room.status, running) {
+        let before = std::mem::replace(&mut room.status, running);
+        self.tell_untold(name, &handle);
+        if let Status::Loading { waiting } = before {
             let resolved = |(waiter, _)| Effect::Resolved { waiter, room: Ok((number, handle.clone())) };
             self.effects.extend(waiting.into_iter().map(resolved));
         }
@@ -297,6 +370,11 @@ impl<H: Clone, S, W> State<H, S, W> {
         let Some(room) = self.rooms.get_mut(name) else { return };
         if !matches!(&room.status, Status::Running { generation, .. } if *generation == died) {
             return;
+        }
+        if let Some(waiter) = room.ending.take() {
+            let name = name.clone();
+            self.rooms.remove(&name);
+            return self.gone(number, waiter);
         }
         self.deaths += 1;
         tracing::error!(room = %name, "the room's channel died and is rebuilt from the store");
@@ -309,6 +387,7 @@ impl<H: Clone, S, W> State<H, S, W> {
             room.status = Status::Resting { until: now.mono_ms + self.limits.room_rest_ms };
             self.resting.push(name.clone());
         }
+        self.settle_tellings(number);
     }
 
     fn on_tick(&mut self, now: Now) {
@@ -331,6 +410,7 @@ impl<H: Clone, S, W> State<H, S, W> {
 
 use sweeping::Sweeping;
 
+mod changes;
 mod sweeping;
 #[cfg(test)]
 mod tests;

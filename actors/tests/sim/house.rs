@@ -593,6 +593,13 @@ impl House {
                     self.log(|| format!("channel {channel} is told that what is below {first} expired"));
                     self.tell(channel, channel::state::Input::Swept(first));
                 }
+                Effect::Change { .. }
+                | Effect::Tell { .. }
+                | Effect::Changed { .. }
+                | Effect::End(_)
+                | Effect::Gone(_) => {
+                    unreachable!("nobody changes a room here")
+                }
             }
         }
         self.listen();
@@ -675,6 +682,7 @@ impl House {
                     let reply = move |trimmed| ears.lock().push(Said::ToChannel(id, Input::Trimmed(trimmed)));
                     self.store.trim(trim, Box::new(reply));
                 }
+                Effect::LoadRights(_) | Effect::Told(_) => unreachable!("nobody is a member here"),
             }
         }
         if stops {
@@ -790,6 +798,7 @@ impl House {
                         line.mailbox.push_back(ToSession::Resume);
                     }
                 }
+                Effect::Lost { .. } => unreachable!("nobody is put out here"),
                 Effect::Finish(conn) => {
                     if let Some(line) = self.line_of(conn) {
                         line.finish = true;
@@ -940,6 +949,9 @@ impl House {
                 }
                 Effect::Arm => {
                     self.arbiters[at].timers.arm(deadline, conn.slot);
+                }
+                Effect::Change { .. } | Effect::Look { .. } | Effect::Answer { .. } => {
+                    unreachable!("nobody asks about rooms here")
                 }
                 Effect::Leave { request, room } => state.on_left(conn, request, room),
                 Effect::BeatAck { request, grant_ms, positions } => {

@@ -33,6 +33,8 @@ impl RecordKind {
     pub const RECALL: Self = Self(2);
     /// A user's reaction to the message that it refers to, or its end.
     pub const REACTION: Self = Self(3);
+    /// Members came, went, or were given another role. The server writes it.
+    pub const MEMBERS: Self = Self(4);
 }
 
 impl std::fmt::Debug for RecordKind {
@@ -67,6 +69,8 @@ impl GapReason {
     pub const NEW_EPOCH: Self = Self(3);
     /// The client's position is above the tail.
     pub const ABOVE_TAIL: Self = Self(4);
+    /// They are older than what the user may read.
+    pub const NOT_YOURS: Self = Self(5);
 }
 
 impl std::fmt::Debug for GapReason {
@@ -77,6 +81,7 @@ impl std::fmt::Debug for GapReason {
             2 => "Lost",
             3 => "NewEpoch",
             4 => "AboveTail",
+            5 => "NotYours",
             other => return write!(f, "GapReason({other})"),
         })
     }

@@ -173,6 +173,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     uploads(&mut out);
     history(&mut out);
     heartbeats(&mut out);
+    managing(&mut out);
     out.0
 }
 
@@ -485,6 +486,101 @@ fn history(out: &mut Vectors) {
             )
         },
     );
+}
+
+fn options() -> RoomOptions {
+    RoomOptions {
+        access: Access::Members,
+        past: Past::SinceAdded,
+        announce: Announce::Never,
+        lifetime_ms: 86_400_000,
+        records_max: 100_000,
+        bytes_max: 1 << 32,
+        payload_bytes_max: 280,
+        messages_per_second_max: 251,
+        ..RoomOptions::default()
+    }
+}
+
+fn managing(out: &mut Vectors) {
+    let room = "tea";
+    let create = CreateRoom { room, options: RoomOptions::default(), members: List::default(), extensions: none() };
+    out.add("create a room", 9, create);
+    out.add(
+        "create a room, everything set",
+        9,
+        CreateRoom {
+            room: "茶室",
+            options: options(),
+            members: List(vec!["bo", "Zoë 添加"]),
+            extensions: Extensions(vec![(2, b"x")]),
+        },
+    );
+    out.add("done", 9, Done { extensions: none() });
+    let later = || Extensions(vec![(2, b"x".as_slice())]);
+    out.add("done with an extension", u32::MAX, Done { extensions: later() });
+    let broadcast = RoomOptions { access: Access::Broadcast, announce: Announce::Always, past: Past::All, ..options() };
+    out.add("configure a room", 9, ConfigureRoom { room, options: broadcast, extensions: none() });
+    let plain = ConfigureRoom { room: "茶室", options: RoomOptions::default(), extensions: later() };
+    out.add("configure a room, the defaults", 9, plain);
+    let (code, message) = (Code::Forbidden, "the user was removed from the room, or banned");
+    out.add("detached, banned", 0, Detached { room: TEA, cursor: 42, code, message, extensions: none() });
+    let (code, message) = (Code::RoomDeleted, "the room was deleted");
+    out.add("detached, deleted", 0, Detached { room: TEA, cursor: 0, code, message, extensions: none() });
+    out.add("delete a room", 9, DeleteRoom { room, extensions: none() });
+    out.add("delete a room, not ASCII", 9, DeleteRoom { room: "茶室", extensions: later() });
+    let info = RoomInfo {
+        name: room,
+        room: TEA,
+        epoch: EPOCH,
+        options: options(),
+        tail: 43,
+        count: 42,
+        members: 100_000,
+        role: Some(Role::Owner),
+        extensions: none(),
+    };
+    out.add("room info", 9, info.clone());
+    let stranger = RoomInfo { tail: 0, count: 0, members: 0, role: None, options: RoomOptions::default(), ..info };
+    out.add("room info for a stranger", 9, stranger);
+    out.add("describe a room", 9, DescribeRoom { room, extensions: none() });
+    out.add("describe a room, not ASCII", 9, DescribeRoom { room: "茶室", extensions: later() });
+    let entry = |user, role| MemberEntry { user, role, added: TIME };
+    let members = vec![
+        entry("ann", Role::Owner),
+        entry("bo", Role::Member),
+        entry("cid", Role::Moderator),
+        entry("dan", Role::Muted),
+        entry("eve", Role::Banned),
+    ];
+    out.add("members", 9, Members { members: List(members), next: Some("eve"), extensions: none() });
+    out.add("members, nobody more", 9, Members { members: List::default(), next: None, extensions: none() });
+    let users = || List(vec!["bo", "cid"]);
+    out.add("set members", 9, SetMembers { room, role: Role::Moderator, users: users(), extensions: none() });
+    out.add("ban", 9, SetMembers { room, role: Role::Banned, users: List(vec!["eve"]), extensions: none() });
+    let newest = to_bytes(0, &deliver());
+    let entry = RoomEntry {
+        name: room,
+        room: TEA,
+        epoch: EPOCH,
+        role: Role::Member,
+        tail: 42,
+        count: 41,
+        time: TIME + 5_000,
+        newest: &newest,
+    };
+    let empty = RoomEntry { name: "茶室", tail: 0, count: 0, newest: b"", time: TIME, ..entry };
+    let next = Some(Activity { time: TIME, room: TEA });
+    out.add("rooms", 9, Rooms { rooms: List(vec![entry, empty]), next, extensions: none() });
+    out.add("rooms, none", 9, Rooms { rooms: List::default(), next: None, extensions: none() });
+    out.add("remove members", 9, RemoveMembers { room, users: users(), extensions: none() });
+    out.add("remove oneself", 9, RemoveMembers { room, users: List(vec!["ann"]), extensions: later() });
+    out.add("list members", 9, ListMembers { room, after: None, limit: 0, extensions: none() });
+    out.add("list members, further on", 9, ListMembers { room, after: Some("eve"), limit: 1_000, extensions: none() });
+    out.add("list rooms", 9, ListRooms { before: None, limit: 0, extensions: none() });
+    out.add("list rooms, further on", 9, ListRooms { before: next, limit: 100, extensions: none() });
+    out.add("open a direct room", 9, OpenDirect { user: "bo", extensions: none() });
+    out.add("open a direct room, not ASCII", 9, OpenDirect { user: "Zoë 添加", extensions: later() });
 }
 
 fn heartbeats(out: &mut Vectors) {

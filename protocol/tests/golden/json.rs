@@ -111,17 +111,21 @@ plain! {
     Token: value => text(hex(&value.0));
     Code: value => numbered(value.name(), value.0);
     RecordKind: value => {
-        numbered(["MESSAGE", "EDIT", "RECALL", "REACTION"].get(usize::from(value.0)).copied(), value.0)
+        numbered(["MESSAGE", "EDIT", "RECALL", "REACTION", "MEMBERS"].get(usize::from(value.0)).copied(), value.0)
     };
     ContentType: value => numbered(["OPAQUE", "TEXT"].get(usize::from(value.0)).copied(), value.0);
     GapReason: value => numbered(
-        ["EXPIRED", "TRIMMED", "LOST", "NEW_EPOCH", "ABOVE_TAIL"].get(usize::from(value.0)).copied(),
+        ["EXPIRED", "TRIMMED", "LOST", "NEW_EPOCH", "ABOVE_TAIL", "NOT_YOURS"].get(usize::from(value.0)).copied(),
         value.0,
     );
     Network: value => named(value, *value as u32);
     DeviceClass: value => named(value, *value as u32);
     Durability: value => named(value, *value as u32);
     Direction: value => named(value, *value as u32);
+    Access: value => named(value, *value as u32);
+    Past: value => named(value, *value as u32);
+    Announce: value => named(value, *value as u32);
+    Role: value => named(value, *value as u32);
 }
 
 /// A number whose name may not be known.
@@ -212,6 +216,27 @@ fields! {
         room, nonce, number, parts, total_bytes, kind, refers_to, lifetime_ms, flags, content_type, payload, extensions,
     }
     PartTaken<'a> { room, nonce, missing, extensions }
+    RoomOptions {
+        durability, access, past, announce, lifetime_ms, records_max, bytes_max, payload_bytes_max,
+        messages_per_second_max,
+    }
+    MemberEntry<'a> { user, role, added }
+    RoomEntry<'a> { name, room, epoch, role, tail, count, time, newest }
+    Activity { time, room }
+    CreateRoom<'a> { room, options, members, extensions }
+    Done<'a> { extensions }
+    ConfigureRoom<'a> { room, options, extensions }
+    Detached<'a> { room, cursor, code, message, extensions }
+    DeleteRoom<'a> { room, extensions }
+    RoomInfo<'a> { name, room, epoch, options, tail, count, members, role, extensions }
+    DescribeRoom<'a> { room, extensions }
+    Members<'a> { members, next, extensions }
+    SetMembers<'a> { room, role, users, extensions }
+    Rooms<'a> { rooms, next, extensions }
+    RemoveMembers<'a> { room, users, extensions }
+    ListMembers<'a> { room, after, limit, extensions }
+    ListRooms<'a> { before, limit, extensions }
+    OpenDirect<'a> { user, extensions }
 }
 
 /// A body as its fields, and encoded again as a frame.
@@ -228,5 +253,7 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
         };
     }
     dispatch!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
-        HeartbeatAck Part PartTaken)
+        HeartbeatAck Part PartTaken
+        CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
+        RemoveMembers ListMembers ListRooms OpenDirect)
 }

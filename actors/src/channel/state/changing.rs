@@ -17,6 +17,7 @@ use crate::{
         history::Purpose,
         parked,
     },
+    members::rights::{Act, may},
     message::Publish,
     port::{DeviceKey, Now, Rewrite, StoreError, Target},
 };
@@ -90,9 +91,8 @@ impl State {
     }
 
     /// Whether a device's user moderates the room.
-    #[expect(clippy::unused_self, reason = "rooms have no roles yet")]
-    fn is_moderator(&self, _device: &DeviceKey) -> bool {
-        false
+    fn is_moderator(&self, device: &DeviceKey) -> bool {
+        self.rights_of(device).is_some_and(|rights| may(self.people.kind, rights.role, Act::Moderate))
     }
 
     pub(super) fn find(&self, seq: Seq) -> Found {

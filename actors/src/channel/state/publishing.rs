@@ -12,6 +12,7 @@ use super::{
 };
 use crate::{
     channel::{change::Change, window::Known},
+    members::rights::{Act, may},
     message::{Batch, FromChannel, Publish, Stored},
     port::{Answer, AppendRecord, Now, Place, StoreError},
     rates::Pace,
@@ -29,12 +30,13 @@ impl State {
             // Its session left meanwhile.
             return self.refuse(conn, request, Code::NotJoined, 0, "the session has left this room");
         };
-        let Some(window) = &device.window else {
+        let (Some(window), Some(rights)) = (&device.window, device.rights) else {
             // A rebuilt room, or the load failed before. What comes when it is loaded must not overtake this one.
             device.hold(nonce, now.mono_ms, hold_until);
             if self.devices.wants_load(&publish.device) {
-                self.effects.push_back(Effect::LoadAnswers(publish.device));
+                self.effects.push_back(Effect::LoadAnswers(publish.device.clone()));
             }
+            self.want_rights(&publish.device);
             return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
         };
         let known = window.look_up(nonce, hash);
@@ -42,7 +44,10 @@ impl State {
             device.release(nonce);
         }
         match known {
-            Known::New => {}
+            Known::New if may(self.people.kind, rights.role, Act::Speak) => {}
+            Known::New => {
+                return self.refuse(conn, request, Code::Forbidden, 0, "the user may not publish in this room");
+            }
             Known::Repeat(Answer { seq, time, .. }) => {
                 let stored = Stored { conn, request, nonce, seq, time, duplicate: true };
                 return self.repeat(stored);
@@ -220,7 +225,7 @@ impl State {
         self.end_turn();
     }
 
-    fn end_turn(&mut self) {
+    pub(super) fn end_turn(&mut self) {
         if self.turn_records.is_empty() {
             return;
         }

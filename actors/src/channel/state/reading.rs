@@ -3,12 +3,13 @@
 use bytes::Bytes;
 use parlor_protocol::{Code, Seq};
 
-use super::{BUSY_RETRY_MS, Effect, State};
+use super::{BUSY_RETRY_MS, Effect, State, rights::not_yours};
 use crate::{
     channel::{
         history::{self, Fetched, Purpose, Source, named, source_of_fetch, source_of_pull, to_page, to_stream},
         refill::{self, Refill},
     },
+    members::rights::{Act, may},
     message::{Conn, Fetch, FromChannel},
     port::{Now, Read, Records, StoreError},
 };
@@ -40,9 +41,21 @@ impl State {
     }
 
     pub(super) fn on_fetch(&mut self, now: Now, fetch: Fetch) {
-        let Fetch { conn, request, start, direction, limit } = fetch;
+        let Fetch { conn, request, ref device, start, direction, limit } = fetch;
+        let Some(rights) = self.rights_of(device) else {
+            return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
+        };
+        if !may(self.people.kind, rights.role, Act::Join) {
+            return self.refuse(conn, request, Code::Forbidden, 0, "the user may not read this room");
+        }
         let (wanted, tail) = ((start, direction, limit), self.extent.tail);
-        match source_of_fetch(self.room, &self.extent, &self.ring, wanted, &self.limits, now.unix_ms) {
+        let hidden = self.seen_by(rights);
+        let extent = hidden.as_ref().unwrap_or(&self.extent);
+        let mut source = source_of_fetch(self.room, extent, &self.ring, wanted, &self.limits, now.unix_ms);
+        if let (Source::Hot(records), Some(seen)) = (&mut source, &hidden) {
+            not_yours(records, seen.first);
+        }
+        match source {
             Source::Hot(records) => self.answer_fetch(Fetched { conn, request, tail }, &records, records.next),
             Source::Cold(read, lowest) => {
                 if let Some(waiters) = self.refilling(now, lowest) {

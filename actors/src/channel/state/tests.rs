@@ -4,7 +4,7 @@ use bytes::Buf;
 use parlor_protocol::{
     Body, Changed, DeviceTag, Epoch, Header, Kind, Nonce,
     frame::HEADER_BYTES,
-    message::{ContentType, Deliver, Direction, JoinFrom, Page, RecordKind},
+    message::{ContentType, Deliver, Direction, GapReason, JoinFrom, Page, RecordKind},
 };
 
 use super::{publishing::content_hash, *};
@@ -23,11 +23,11 @@ mod rates;
 const UNIX: u64 = 5_000;
 
 /// A room, its time and the writer's queue before it.
-struct Room {
-    state: State,
+pub(super) struct Room {
+    pub(super) state: State,
     now: Now,
     /// What the writer has not taken.
-    queue: Vec<Turn>,
+    pub(super) queue: Vec<Turn>,
 }
 
 fn limits() -> Limits {
@@ -48,11 +48,20 @@ fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
     room_with(RoomOptions { durability, ..RoomOptions::default() }, Tiers::sending(SendRate::OFF), first, tail)
 }
 
+/// A room that knows so many people.
+pub(super) fn room_of(name: &str, options: RoomOptions, extent: (Seq, Seq), known: u64) -> Room {
+    room_like(name, options, Tiers::sending(SendRate::OFF), extent, known)
+}
+
 /// A room like that with such options, in an engine with such tiers.
 fn room_with(options: RoomOptions, tiers: Tiers, first: Seq, tail: Seq) -> Room {
+    room_like("room", options, tiers, (first, tail), 0)
+}
+
+fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq, Seq), known: u64) -> Room {
     let loaded = Loaded {
         room: RoomNumber(1),
-        name: "room".parse().unwrap(),
+        name: name.parse().unwrap(),
         options,
         generation: Generation(1),
         epochs: vec![EpochStart { epoch: Epoch(3), first: 1 }],
@@ -63,6 +72,7 @@ fn room_with(options: RoomOptions, tiers: Tiers, first: Seq, tail: Seq) -> Room 
         trimmed: first,
         bytes_before: 0,
         bytes_upto: 0,
+        known,
     };
     let state = State::new(
         loaded,
@@ -87,11 +97,11 @@ fn joined(tail: Seq) -> Room {
     room
 }
 
-fn key(user: &str) -> DeviceKey {
+pub(super) fn key(user: &str) -> DeviceKey {
     DeviceKey { user: user.parse().unwrap(), tag: DeviceTag(1) }
 }
 
-fn conn(arbiter: u16) -> Conn {
+pub(super) fn conn(arbiter: u16) -> Conn {
     Conn { arbiter, slot: 7, serial: 7 }
 }
 
@@ -99,7 +109,7 @@ fn answer(nonce: Nonce, seq: Seq, payload: &'static str) -> Answer {
     Answer { nonce, seq, time: UNIX, content_hash: content_hash(&publish("ann", 0, 0, nonce, payload)) }
 }
 
-fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payload: &'static str) -> Publish {
+pub(super) fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payload: &'static str) -> Publish {
     let (conn, device, payload) = (conn(arbiter), key(user), Bytes::from_static(payload.as_bytes()));
     Publish {
         conn,
@@ -123,12 +133,12 @@ fn body<'a, B: Body<'a>>(frame: &'a [u8]) -> B {
 
 impl Room {
     #[track_caller]
-    fn check(&mut self, input: Input, want: &[&str]) {
+    pub(super) fn check(&mut self, input: Input, want: &[&str]) {
         let what = format!("{input:?}");
         assert_eq!(self.handle(input), want, "{what:.100}");
     }
 
-    fn handle(&mut self, input: Input) -> Vec<String> {
+    pub(super) fn handle(&mut self, input: Input) -> Vec<String> {
         self.state.handle(self.now, input);
         let mut lines = Vec::new();
         while let Some(effect) = self.state.poll() {
@@ -146,6 +156,8 @@ impl Room {
                 Effect::ReadTarget { id, seq } => format!("read {id}: target {seq}"),
                 Effect::LoadAnswers(device) => format!("load {}", device.user),
                 Effect::Trim(trim) => format!("trim below {} to {} bytes", trim.first, trim.bytes_max),
+                Effect::LoadRights(device) => format!("load rights of {}", device.user),
+                Effect::Told(id) => format!("told {id}"),
                 Effect::EndTurn => "end turn".into(),
                 Effect::Stop => "stop".into(),
             });
@@ -153,17 +165,24 @@ impl Room {
         lines
     }
 
-    fn join(&mut self, user: &str, arbiter: u16, from: JoinFrom) -> Vec<String> {
+    pub(super) fn join(&mut self, user: &str, arbiter: u16, from: JoinFrom) -> Vec<String> {
         self.handle(Input::Join(Join { conn: conn(arbiter), request: 1, device: key(user), from }))
     }
 
-    fn answers(&mut self, user: &str, answers: Vec<Answer>) -> Vec<String> {
+    pub(super) fn answers(&mut self, user: &str, answers: Vec<Answer>) -> Vec<String> {
         let answers = Ok((0..).zip(answers).collect());
         self.handle(Input::Answers { device: key(user), answers })
     }
 
     #[track_caller]
-    fn say(&mut self, (user, arbiter): (&str, u16), request: u32, nonce: Nonce, payload: &'static str, want: &[&str]) {
+    pub(super) fn say(
+        &mut self,
+        (user, arbiter): (&str, u16),
+        request: u32,
+        nonce: Nonce,
+        payload: &'static str,
+        want: &[&str],
+    ) {
         self.check(Input::Publish(publish(user, arbiter, request, nonce, payload)), want);
     }
 
@@ -173,7 +192,7 @@ impl Room {
     }
 
     /// The turn ends and the store has it.
-    fn commit(&mut self) -> Vec<String> {
+    pub(super) fn commit(&mut self) -> Vec<String> {
         let mut lines = self.handle(Input::EndOfTurn);
         self.queue.clear();
         lines.extend(self.handle(Input::Committed(self.state.given)));
@@ -222,15 +241,25 @@ fn text(news: FromChannel) -> String {
         FromChannel::Answer { request, frame, .. } => {
             assert_eq!(Header::from_bytes(frame.first_chunk().unwrap()).kind, Kind::Page as u16);
             let page: Page<'_> = body(&frame);
-            let gaps: Vec<_> = page.gaps.0.iter().map(|gap| format!(" gap {}-{}", gap.from, gap.to)).collect();
+            let gaps: Vec<_> =
+                page.gaps.0.iter().map(|gap| format!(" gap {}-{}{}", gap.from, gap.to, not_yours(gap.why))).collect();
             format!("#{request} page {}{}, next {:?}, tail {}", seqs(page.records), gaps.concat(), page.next, page.tail)
         }
         FromChannel::Pulled { conns, after, page: None } => format!("{} pulled nothing after {after}", conns.len()),
         FromChannel::Pulled { conns, after, page: Some((last, frames)) } => {
             format!("{} pulled {} after {after} to {last}", conns.len(), seqs(&frames))
         }
+        FromChannel::Detach { users, code, .. } => {
+            let mut users: Vec<&str> = users.iter().map(|user| &**user).collect();
+            users.sort_unstable();
+            format!("detach {} {}", users.join(" "), code.name().unwrap())
+        }
         FromChannel::Adopted { first, tail, .. } => format!("adopted {first}-{tail}"),
     }
+}
+
+fn not_yours(why: GapReason) -> &'static str {
+    if why == GapReason::NOT_YOURS { " not yours" } else { "" }
 }
 
 /// The seqs of `Deliver` frames.
@@ -298,8 +327,9 @@ fn nothing_is_visible_before_it_is_stored() {
     assert_eq!(room.answers("cem", vec![]), ["0: attach cem at 0 of 0"]);
     room.check(Input::EndOfTurn, &["append 1-2"]);
     room.check(Input::Pull { conn: conn(0), after: 0 }, &["0: 1 pulled none after 0 to 0"]);
-    let fetch = Fetch { conn: conn(0), request: 4, start: None, direction: Direction::Forward, limit: 0 };
-    room.check(Input::Fetch(fetch), &["0: #4 page none, next None, tail 0"]);
+    let fetch =
+        Fetch { conn: conn(0), request: 4, device: key("ann"), start: None, direction: Direction::Forward, limit: 0 };
+    room.check(Input::Fetch(fetch.clone()), &["0: #4 page none, next None, tail 0"]);
     let want = ["0: batch 1 2, #2 stored at 1", "1: batch 1 2, #3 stored at 2"];
     room.check(Input::Committed(2), &want);
     room.check(Input::Committed(2), &[]);
@@ -554,7 +584,7 @@ fn a_fetch_reads_both_ways_out_of_the_ring_and_out_of_the_store() {
     use Direction::{Backward, Forward};
     #[track_caller]
     fn check(start: Option<Seq>, direction: Direction, limit: u32, want: &str) {
-        let fetch = Fetch { conn: conn(0), request: 1, start, direction, limit };
+        let fetch = Fetch { conn: conn(0), request: 1, device: key("ann"), start, direction, limit };
         hot_and_cold().check(Input::Fetch(fetch), &[want]);
     }
     check(Some(5), Forward, 0, "0: #1 page 5 6, next Some(7), tail 8");
@@ -577,7 +607,8 @@ fn a_fetch_reads_both_ways_out_of_the_ring_and_out_of_the_store() {
 fn a_backward_page_that_ends_at_the_rings_edge_looks_no_further() {
     let mut room = hot_and_cold();
     let fetch = |start| {
-        Input::Fetch(Fetch { conn: conn(0), request: 1, start: Some(start), direction: Direction::Backward, limit: 1 })
+        let direction = Direction::Backward;
+        Input::Fetch(Fetch { conn: conn(0), request: 1, device: key("ann"), start: Some(start), direction, limit: 1 })
     };
     room.check(fetch(5), &["0: #1 page 5, next Some(4), tail 8"]);
     room.check(fetch(4), &["read 1: 4-2, 1 of them"]);
@@ -586,7 +617,14 @@ fn a_backward_page_that_ends_at_the_rings_edge_looks_no_further() {
 #[test]
 fn a_page_out_of_the_store_tells_the_tail_that_it_was_read_to() {
     let mut room = hot_and_cold();
-    let fetch = Fetch { conn: conn(0), request: 1, start: Some(4), direction: Direction::Forward, limit: 3 };
+    let fetch = Fetch {
+        conn: conn(0),
+        request: 1,
+        device: key("ann"),
+        start: Some(4),
+        direction: Direction::Forward,
+        limit: 3,
+    };
     room.check(Input::Fetch(fetch), &["read 1: 4-8, 3 of them"]);
     room.ann(2, 9, &["end turn"]);
     room.commit();

@@ -118,6 +118,7 @@ impl Relay {
                     format!("join of {} {}", conn.slot, if room.is_some() { "ends" } else { "fails" })
                 }
                 Effect::Answered(conn) => format!("answered {}", conn.slot),
+                Effect::Lost { conn, room } => format!("{} lost {room}", conn.slot),
                 Effect::Finish(conn) => format!("finish {}", conn.slot),
                 Effect::Kill(conn) => format!("kill {}", conn.slot),
             });
@@ -198,6 +199,41 @@ fn text(mut bytes: &[u8]) -> String {
         });
     }
     parts.join(" ")
+}
+
+#[test]
+fn who_is_put_out_is_told_and_gets_nothing_more() {
+    let mut relay = relay();
+    let (ann, bob) = (relay.live("ann", 4), relay.live("bob", 4));
+    relay.begin(ann, 7, Asks::Fetch);
+    relay.begin(ann, 8, Asks::Publish(5));
+    let detach = |users: &[&str]| {
+        let users = users.iter().map(|user| user.parse().unwrap()).collect();
+        FromChannel::Detach { users, code: Code::Forbidden, message: "" }
+    };
+    let want = ["answered 0", "answered 0", "detached ann", "0 lost 1"];
+    relay.news(detach(&["ann", "cem"]), &want);
+    relay.news(batch(5, 5, 10), &[]);
+    relay.news(pulled(&[ann], 4, 5), &[]);
+    let page = FromChannel::Answer { conn: ann, request: 7, frame: deliver(5, 10) };
+    relay.news(page, &[]);
+    assert_eq!(relay.reads(ann), "#7 Forbidden #8 Forbidden Detached");
+    assert_eq!(relay.reads(bob), "5");
+    relay.news(detach(&["ann"]), &[]);
+    assert_eq!(relay.attach(ann, "ann", 5, 5), ["answered 0", "join of 0 ends"], "she may come back");
+}
+
+#[test]
+fn a_room_that_is_gone_answers_all_that_waits_for_it() {
+    let mut relay = relay();
+    let (ann, bob) = (relay.live("ann", 4), relay.connect("bob"));
+    relay.begin(ann, 7, Asks::Publish(5));
+    relay.begin(bob, 1, Asks::Join);
+    relay.state.on_room_gone(ROOM);
+    let want = ["answered 0", "detached ann", "0 lost 1", "answered 1", "join of 1 fails"];
+    assert_eq!(relay.effects(), want);
+    assert_eq!((relay.reads(ann), relay.reads(bob)), ("#7 RoomDeleted Detached".into(), "#1 RoomDeleted".into()));
+    assert!(!relay.state.knows(ROOM));
 }
 
 #[test]

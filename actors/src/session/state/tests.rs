@@ -9,14 +9,14 @@ use parlor_protocol::{
 mod uploads;
 
 use super::*;
-use crate::session::heartbeat::BeatIntervals;
+use crate::{members::What, session::heartbeat::BeatIntervals};
 
-struct Session {
-    state: State,
+pub(super) struct Session {
+    pub(super) state: State,
     now: Now,
 }
 
-fn session() -> Session {
+pub(super) fn session() -> Session {
     let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
     let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
     let beats = BeatIntervals { wifi_ms: 1_000, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
@@ -36,7 +36,7 @@ fn session() -> Session {
 
 impl Session {
     #[track_caller]
-    fn check(&mut self, input: Input, want: &[&str]) {
+    pub(super) fn check(&mut self, input: Input, want: &[&str]) {
         let what = format!("{input:?}");
         self.state.handle(self.now, input);
         let mut lines = Vec::new();
@@ -58,6 +58,16 @@ impl Session {
                 },
                 Effect::PartTaken { request, missing, .. } => format!("#{request} misses {missing:?}"),
                 Effect::Arm => format!("timer at {}", self.state.deadline()),
+                Effect::Change { request, wanted: Wanted::Room(name, what) } => {
+                    format!("#{request} change {name}: {}", kind_of(&what))
+                }
+                Effect::Change { request, wanted: Wanted::Direct(user) } => format!("#{request} direct with {user}"),
+                Effect::Look { request, look } => format!("#{request} look {look:?}"),
+                Effect::Answer { request, frame } => {
+                    let header = parlor_protocol::Header::from_bytes(frame.first_chunk().unwrap());
+                    assert_eq!(header.request, request);
+                    format!("#{request} {:?}", Kind::from_wire(header.kind).unwrap())
+                }
                 Effect::Leave { request, room } => format!("#{request} leave {room}"),
                 Effect::BeatAck { request, grant_ms, .. } => format!("#{request} grant {grant_ms}"),
                 Effect::Close { code, goodbye, .. } => {
@@ -69,19 +79,19 @@ impl Session {
     }
 
     #[track_caller]
-    fn frame<'a, B: Body<'a>>(&mut self, request: u32, body: &B, want: &[&str]) {
+    pub(super) fn frame<'a, B: Body<'a>>(&mut self, request: u32, body: &B, want: &[&str]) {
         let body = parlor_protocol::to_bytes(request, body).slice(HEADER_BYTES..);
         self.check(Input::Frame { kind: B::KIND as u16, request, reused: false, body }, want);
     }
 
     #[track_caller]
-    fn join(&mut self, request: u32, room: &str, want: &[&str]) {
+    pub(super) fn join(&mut self, request: u32, room: &str, want: &[&str]) {
         let join = message::Join { room, from: JoinFrom::Tail, extensions: Extensions::default() };
         self.frame(request, &join, want);
     }
 
     /// Joins room 7.
-    fn joined(mut self) -> Self {
+    pub(super) fn joined(mut self) -> Self {
         self.join(1, "room", &["#1 begins to Join", "#1 resolve room"]);
         self.check(Input::Resolved { request: 1, room: Ok(RoomNumber(7)) }, &["#1 join 7 Tail"]);
         self.check(Input::JoinEnded { request: 1, room: Some((RoomNumber(7), "room".parse().unwrap())) }, &[]);
@@ -91,6 +101,18 @@ impl Session {
     #[track_caller]
     fn leave(&mut self, request: u32, want: &[&str]) {
         self.frame(request, &Leave { room: RoomNumber(7), extensions: Extensions::default() }, want);
+    }
+}
+
+/// A change, in short.
+fn kind_of(what: &What) -> String {
+    match what {
+        What::Create { members, .. } => format!("create with {}", members.len()),
+        What::Configure(_) => "configure".into(),
+        What::Delete => "delete".into(),
+        What::Set(role, users) => format!("{role:?} {users:?}"),
+        What::Remove(users) => format!("remove {users:?}"),
+        What::Purge(_) => "purge".into(),
     }
 }
 

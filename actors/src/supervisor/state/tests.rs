@@ -3,7 +3,10 @@
 use parlor_protocol::{DeviceTag, Epoch};
 
 use super::*;
-use crate::port::EpochStart;
+use crate::{
+    members::{Asker, Counts, MemberChange, MembersChanged, What},
+    port::EpochStart,
+};
 
 struct Office {
     state: State<&'static str, &'static str, u32>,
@@ -38,6 +41,7 @@ fn loaded(name: &str, generation: u64) -> Loaded {
         trimmed: 1,
         bytes_before: 0,
         bytes_upto: 0,
+        known: 0,
     }
 }
 
@@ -61,6 +65,15 @@ impl Office {
                 Effect::Sweep(sweep) => format!("sweep at {}", sweep.now.unix_ms),
                 Effect::SweepIn(ms) => format!("sweep in {ms}"),
                 Effect::Swept(handle, first) => format!("{handle} begins with {first}"),
+                Effect::Change { change, waiter } => {
+                    let what = if matches!(change.what, What::Purge(_)) { "purge" } else { "change" };
+                    format!("{what} {} for {waiter:?}", change.name)
+                }
+                Effect::Tell { handle, id, .. } => format!("tell {handle} of {id}"),
+                Effect::Changed { waiter, outcome: Ok(_) } => format!("{waiter} done"),
+                Effect::Changed { waiter, outcome: Err((code, _)) } => format!("{waiter} {}", code.name().unwrap()),
+                Effect::End(handle) => format!("end {handle}"),
+                Effect::Gone(room) => format!("{room} gone"),
             });
         }
         assert_eq!(lines, want, "{what:.100}");
@@ -86,6 +99,26 @@ impl Office {
     #[track_caller]
     fn died(&mut self, generation: u64, want: &[&str]) {
         self.check(Input::Died { room: RoomNumber(1), generation: Generation(generation) }, want);
+    }
+
+    /// The store's answer to a change of room `a`, which waiter 9 wants.
+    #[track_caller]
+    fn changed(&mut self, what: What, changed: Result<Changed, Refusal>, want: &[&str]) {
+        let change = RoomChange { name: "a".parse().unwrap(), by: Asker::Host, at: 1, members_max: 9, what };
+        self.check(Input::Changed { change, waiter: Some(9), outcome: Ok(changed) }, want);
+    }
+
+    #[track_caller]
+    fn members(&mut self, announced: bool, want: &[&str]) {
+        let user = MemberChange { user: "ann".parse().unwrap(), before: None, after: None };
+        let (room, by, counts) = (RoomNumber(1), Asker::Host, Counts::default());
+        let members = MembersChanged { room, by, users: vec![user], counts, announced };
+        self.changed(What::Remove(Vec::new()), Ok(Changed::Members(members.into())), want);
+    }
+
+    #[track_caller]
+    fn deleted(&mut self, more: bool, want: &[&str]) {
+        self.changed(What::Delete, Ok(Changed::Deleted { room: RoomNumber(1), more }), want);
     }
 
     /// Room `a`, number 1, run by "first" in generation 1.
@@ -209,4 +242,75 @@ fn one_sweep_at_a_time_and_none_when_the_engine_ends() {
         &["first begins with 6"],
     );
     office.check(Input::Sweep, &[]);
+}
+
+#[test]
+fn a_change_is_answered_when_the_channel_goes_by_it() {
+    let mut office = office().running();
+    office.members(false, &["tell first of 1"]);
+    office.changed(What::Delete, Err((Code::Forbidden, "no")), &["9 Forbidden"]);
+    office.check(Input::Told(1), &["9 done"]);
+    office.check(Input::Told(1), &[]);
+}
+
+#[test]
+fn a_change_of_a_room_that_does_not_run_is_done_and_wakes_it_only_to_be_recorded() {
+    let mut office = office();
+    office.members(false, &["9 done"]);
+    office.members(true, &["load a"]);
+    office.loaded("a", Ok(loaded("a", 1)), &["build a of generation 1"]);
+    office.built("a", 1, "first", &["tell first of 1"]);
+    office.check(Input::Told(1), &["9 done"]);
+}
+
+#[test]
+fn a_channel_that_is_being_built_is_told_what_changed_meanwhile() {
+    let mut office = office();
+    office.resolve("a", 1, &["load a or create it"]);
+    office.members(false, &[]);
+    office.loaded("a", Ok(loaded("a", 1)), &["build a of generation 1"]);
+    office.built("a", 1, "first", &["tell first of 1", "1 gets 1 by first"]);
+    office.died(1, &["1 down", "load a", "9 done"]);
+    // Its successor reads the store; what changes before it is there is told.
+    office.members(false, &[]);
+    office.loaded("a", Err(StoreError::Busy), &["9 done"]);
+}
+
+#[test]
+fn a_deleted_room_ends_before_its_deletion_is_answered() {
+    let mut office = office().running();
+    office.members(false, &["tell first of 1"]);
+    office.deleted(true, &["purge a for None", "end first"]);
+    office.died(1, &["9 done", "1 gone", "9 done"]);
+    assert_eq!(office.state.rooms(), 0);
+    office.resolve("a", 2, &["load a or create it"]);
+}
+
+#[test]
+fn a_room_that_is_deleted_while_it_is_rebuilt_is_gone_at_once() {
+    let mut office = office().running();
+    office.died(1, &["1 down", "load a"]);
+    office.deleted(false, &["1 gone", "9 done"]);
+    office.loaded("a", Err(StoreError::UnknownRoom), &[]);
+    assert_eq!(office.state.rooms(), 0);
+    office.deleted(false, &["9 done"]);
+}
+
+#[test]
+fn what_could_not_be_cleared_away_is_tried_again() {
+    let mut office = office();
+    let purge = What::Purge(RoomNumber(1));
+    let change = RoomChange { name: "a".parse().unwrap(), by: Asker::Host, at: 1, members_max: 9, what: purge };
+    let busy = Input::Changed { change: change.clone(), waiter: None, outcome: Err(StoreError::Busy) };
+    office.check(busy, &[]);
+    office.check(Input::Tick, &["purge a for None"]);
+    let more = Changed::Deleted { room: RoomNumber(1), more: true };
+    office.check(Input::Changed { change, waiter: None, outcome: Ok(Ok(more)) }, &["purge a for None"]);
+    office.check(Input::Tick, &[]);
+}
+
+#[test]
+fn joining_makes_no_direct_room() {
+    let mut office = office();
+    office.resolve("direct:00", 1, &["load direct:00"]);
 }

@@ -19,7 +19,7 @@ fn fetch_one(seq: Seq) -> Input {
 }
 
 fn fetch(start: Seq, direction: Direction, limit: u32) -> Input {
-    Input::Fetch(Fetch { conn: conn(0), request: 99, start: Some(start), direction, limit })
+    Input::Fetch(Fetch { conn: conn(0), request: 99, device: key("ann"), start: Some(start), direction, limit })
 }
 
 /// A record as it is stored, with this said of its changes.

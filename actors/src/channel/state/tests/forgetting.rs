@@ -39,7 +39,10 @@ impl Room {
     /// A page: its seqs and its gaps.
     #[track_caller]
     fn page(&mut self, start: Option<Seq>, direction: Direction, want: Found<'_>) {
-        self.state.handle(self.now, Input::Fetch(Fetch { conn: conn(0), request: 4, start, direction, limit: 3 }));
+        self.state.handle(
+            self.now,
+            Input::Fetch(Fetch { conn: conn(0), request: 4, device: key("ann"), start, direction, limit: 3 }),
+        );
         let Some(Effect::Relay { news: FromChannel::Answer { frame, .. }, .. }) = self.state.poll() else {
             panic!("not answered at once")
         };
@@ -179,7 +182,14 @@ fn a_page_that_was_read_while_its_records_were_trimmed_says_trimmed() {
     let mut room = room(Durability::Synced, 1, 20);
     room.join("ann", 0, JoinFrom::Tail);
     room.answers("ann", vec![]);
-    let fetch = Fetch { conn: conn(0), request: 4, start: Some(3), direction: Direction::Forward, limit: 0 };
+    let fetch = Fetch {
+        conn: conn(0),
+        request: 4,
+        device: key("ann"),
+        start: Some(3),
+        direction: Direction::Forward,
+        limit: 0,
+    };
     room.check(Input::Fetch(fetch), &["read 1: 3-20, 2 of them"]);
     room.check(Input::Trimmed(Ok(Trimmed { first: 9, bytes_before: 0 })), &[]);
     let gap = Run::Gap { from: 3, to: 8, why: GapReason::EXPIRED };

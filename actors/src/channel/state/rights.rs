@@ -1,0 +1,216 @@
+//! What a room's people may do: loaded when a device joins, kept while it is attached, changed as the store is.
+//!
+//! A change is told after the store has it, so a device that joins later reads it; one that is attached, or waits for
+//! what the store says, is given it here. Nothing that is decided about a publish or a fetch waits for anything.
+
+use std::{collections::HashMap, sync::Arc};
+
+use parlor_protocol::{
+    Code, Name, Seq,
+    message::{Durability, GapReason, JoinFrom, RoomOptions},
+};
+
+use super::{BUSY_RETRY_MS, Effect, State};
+use crate::{
+    channel::{
+        devices::Rights,
+        position::{Extent, Start},
+    },
+    members::{
+        Changed, Member, MembersChanged, deciding,
+        rights::{Act, Kind, hides_past, may},
+    },
+    message::FromChannel,
+    port::{DeviceKey, Now, Records, Run, StoreError},
+};
+
+/// What a channel knows of a room's people, besides what each device's user may do.
+#[derive(Debug)]
+pub(super) struct People {
+    pub(super) kind: Kind,
+    hides_past: bool,
+    /// How many people the store knows; where there are none, nothing has to be read.
+    known: u64,
+    /// In a room without a log on disk: who was added since the room was loaded, and where that was.
+    added: HashMap<Name, Seq>,
+    /// Arbiters whose subscribers are taken up…
+    pub(super) adopting: Vec<u16>,
+    /// …once the rights of so many devices are loaded.
+    adopted_loading: usize,
+}
+
+impl People {
+    pub(super) fn new(name: &Name, options: &RoomOptions, known: u64) -> Self {
+        Self {
+            kind: deciding::kind(name, options.access),
+            hides_past: hides_past(options),
+            known,
+            added: HashMap::new(),
+            adopting: Vec::new(),
+            adopted_loading: 0,
+        }
+    }
+}
+
+impl State {
+    pub(super) fn rights_of(&self, device: &DeviceKey) -> Option<Rights> {
+        self.devices.get(device)?.rights
+    }
+
+    /// Has a device's rights loaded, if they are not known.
+    pub(super) fn want_rights(&mut self, device: &DeviceKey) {
+        let known = (self.people.known == 0).then(|| self.rights(&device.user, None));
+        if self.devices.wants_rights(device, known) {
+            self.effects.push_back(Effect::LoadRights(device.clone()));
+        }
+    }
+
+    fn rights(&self, user: &Name, member: Option<&Member>) -> Rights {
+        let Some(member) = member else { return Rights { role: None, since: self.extent.tail + 1 } };
+        let since = match self.people.added.get(user) {
+            Some(since) => *since,
+            None => member.since_in(&self.extent.epochs),
+        };
+        Rights { role: Some(member.role), since }
+    }
+
+    pub(super) fn on_rights(&mut self, device: &DeviceKey, member: Result<Option<Member>, StoreError>) {
+        let adopted = self.devices.device(device).is_some_and(|device| std::mem::take(&mut device.adopted));
+        match member {
+            Ok(member) => {
+                let rights = self.rights(&device.user, member.as_ref());
+                for join in self.devices.rights_loaded(device, rights) {
+                    self.answer_join(join);
+                }
+            }
+            Err(error) => {
+                tracing::warn!(room = %self.name, user = %device.user, %error, "a user's role could not be loaded");
+                if adopted {
+                    // Nobody may be served on a guess. The supervisor tries again, at its pace.
+                    return self.effects.push_back(Effect::Stop);
+                }
+                for join in self.devices.rights_not_loaded(device) {
+                    self.devices.detach(&join.device);
+                    self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, "the store is busy");
+                }
+            }
+        }
+        if adopted {
+            self.people.adopted_loading -= 1;
+            self.finish_adoptions();
+        }
+    }
+
+    /// A subscriber of the channel before this one: it is taken up once it is known what its user may do.
+    pub(super) fn adopt(&mut self, device: &DeviceKey) {
+        self.want_rights(device);
+        if let Some(device) = self.devices.device(device)
+            && device.rights.is_none()
+            && !std::mem::replace(&mut device.adopted, true)
+        {
+            self.people.adopted_loading += 1;
+        }
+    }
+
+    pub(super) fn finish_adoptions(&mut self) {
+        if self.people.adopted_loading > 0 || self.people.adopting.is_empty() {
+            return;
+        }
+        for arbiter in std::mem::take(&mut self.people.adopting) {
+            let Extent { epochs, first, trimmed, tail } = self.extent.clone();
+            self.relay(arbiter, FromChannel::Adopted { epochs, first, trimmed, tail });
+        }
+        self.expel();
+    }
+
+    pub(super) fn on_changed(&mut self, now: Now, id: u64, change: &Changed) {
+        match change {
+            Changed::Configured(_, options) => {
+                self.options = *options;
+                self.people.kind = deciding::kind(&self.name, options.access);
+                self.people.hides_past = hides_past(options);
+            }
+            Changed::Members(change) => {
+                self.on_members(change);
+                if change.announced {
+                    self.announce(now, change);
+                }
+            }
+            Changed::Made { .. } | Changed::Deleted { .. } => {}
+        }
+        self.expel();
+        self.effects.push_back(Effect::Told(id));
+    }
+
+    fn on_members(&mut self, change: &MembersChanged) {
+        self.people.known = change.counts.known();
+        if self.options.durability == Durability::Memory {
+            for one in &change.users {
+                match one.after {
+                    // Whoever was there keeps since when.
+                    Some(after) if one.before.is_some_and(|before| before.added == after.added) => {}
+                    Some(_) => drop(self.people.added.insert(one.user.clone(), self.extent.tail + 1)),
+                    None => drop(self.people.added.remove(&one.user)),
+                }
+            }
+        }
+        let changed: HashMap<&Name, Rights> =
+            change.users.iter().map(|one| (&one.user, self.rights(&one.user, one.after.as_ref()))).collect();
+        for (key, device) in self.devices.each() {
+            if let Some(rights) = changed.get(&key.user) {
+                device.rights = Some(*rights);
+            }
+        }
+    }
+
+    /// Detaches everybody who may not be here any more.
+    fn expel(&mut self) {
+        let kind = self.people.kind;
+        let expelled = |rights: Rights| !may(kind, rights.role, Act::Join);
+        let devices =
+            self.devices.each().filter(|(_, device)| device.is_attached() && device.rights.is_some_and(expelled));
+        let users: Arc<[Name]> = devices.map(|(key, _)| key.user.clone()).collect();
+        if users.is_empty() {
+            return;
+        }
+        for arbiter in (0..).take(self.subscribers.len()) {
+            if self.subscribers[usize::from(arbiter)] > 0 {
+                let (users, code) = (users.clone(), Code::Forbidden);
+                let message = "the user may no longer be in this room";
+                self.relay(arbiter, FromChannel::Detach { users, code, message });
+            }
+        }
+    }
+
+    /// Where a join begins, and the first seq that its user may read.
+    pub(super) fn start(&self, from: JoinFrom, rights: Rights) -> (Start, Seq) {
+        let Some(seen) = self.seen_by(rights) else { return (self.extent.start(from), self.extent.first) };
+        let mut start = seen.start(from);
+        if let Some((_, _, why)) = &mut start.gap
+            && matches!(*why, GapReason::TRIMMED | GapReason::EXPIRED)
+        {
+            *why = GapReason::NOT_YOURS;
+        }
+        (start, seen.first)
+    }
+
+    /// What of the room a user may read, if that is less than there is.
+    pub(super) fn seen_by(&self, rights: Rights) -> Option<Extent> {
+        let first = if self.people.hides_past { rights.since.min(self.extent.tail + 1) } else { 0 };
+        (first > self.extent.first).then(|| Extent { first, ..self.extent.clone() })
+    }
+}
+
+/// Says of what is hidden from a user that it is not his, rather than that it is gone.
+pub(super) fn not_yours(records: &mut Records, first: Seq) {
+    for run in &mut records.runs {
+        if let Run::Gap { to, why, .. } = run
+            && *to < first
+        {
+            *why = GapReason::NOT_YOURS;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

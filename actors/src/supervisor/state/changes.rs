@@ -1,0 +1,175 @@
+//! Changes of rooms and members: from whoever wants one to the store, to the room's channel if it runs, and back.
+//!
+//! A change is answered when it counts everywhere: it is stored, and the channel has said that it goes by it. A channel
+//! that is being built is told when it is there; one that died meanwhile has a successor, which reads the store.
+
+use std::sync::Arc;
+
+use parlor_protocol::{Code, Name, RoomNumber};
+
+use super::{Effect, Refusal, Room, State, Status};
+use crate::{
+    members::{Asker, Changed, RoomChange, What},
+    port::StoreError,
+    restart::Intensity,
+};
+
+/// A change that the store has and a channel has not confirmed.
+#[derive(Debug)]
+pub(super) struct Telling<W> {
+    room: RoomNumber,
+    waiter: Option<W>,
+    change: Arc<Changed>,
+}
+
+impl<H: Clone, S, W> State<H, S, W> {
+    pub(super) fn on_change(&mut self, change: RoomChange, waiter: Option<W>) {
+        self.effects.push_back(Effect::Change { change, waiter });
+    }
+
+    pub(super) fn on_changed(
+        &mut self,
+        change: RoomChange,
+        waiter: Option<W>,
+        outcome: Result<Result<Changed, Refusal>, StoreError>,
+    ) {
+        let changed = match outcome {
+            Ok(Ok(changed)) => changed,
+            Ok(Err(refusal)) => return self.answer(waiter, Err(refusal)),
+            Err(error) => {
+                if matches!(change.what, What::Purge(_)) {
+                    // What is left is out of everybody's sight; the next tick goes on.
+                    self.purges.push(change);
+                } else if error != StoreError::Busy {
+                    tracing::error!(room = %change.name, %error, "a room could not be changed");
+                }
+                let refusal = match error {
+                    StoreError::Busy => (Code::Busy, "the store is busy"),
+                    _ => (Code::StoreUnavailable, "the store could not change the room"),
+                };
+                return self.answer(waiter, Err(refusal));
+            }
+        };
+        match changed {
+            Changed::Made { .. } => self.answer(waiter, Ok(changed)),
+            Changed::Deleted { room, more } => {
+                if more {
+                    self.effects.push_back(Effect::Change { change: purge(&change, room), waiter: None });
+                }
+                // A purge deletes nothing that anybody still sees.
+                if !matches!(change.what, What::Purge(_)) {
+                    self.on_deleted(&change.name, room, waiter);
+                }
+            }
+            Changed::Configured(room, _) => self.tell(change.name, room, waiter, changed, false),
+            Changed::Members(ref members) => {
+                let (room, wakes) = (members.room, members.announced && !members.users.is_empty());
+                self.tell(change.name, room, waiter, changed, wakes);
+            }
+        }
+    }
+
+    /// The room's channel goes by a change.
+    pub(super) fn on_told(&mut self, id: u64) {
+        if let Some(Telling { waiter, change, .. }) = self.telling.remove(&id) {
+            self.answer(waiter, Ok(Arc::unwrap_or_clone(change)));
+        }
+    }
+
+    fn tell(&mut self, name: Name, number: RoomNumber, waiter: Option<W>, changed: Changed, wakes: bool) {
+        let loads = wakes && !self.rooms.contains_key(&name) && self.rooms.len() < self.limits.rooms_loaded_max;
+        if loads {
+            let status = Status::Loading { waiting: Vec::new() };
+            let room = Room { status, number: None, restarts: Intensity::default(), untold: Vec::new(), ending: None };
+            self.rooms.insert(name.clone(), room);
+            self.effects.push_back(Effect::Load { name: name.clone(), create: None });
+        }
+        let Some(room) = self.rooms.get_mut(&name).filter(|room| room.number.is_none_or(|known| known == number))
+        else {
+            return self.answer(waiter, Ok(changed));
+        };
+        let handle = match &room.status {
+            Status::Running { handle, .. } => Some(handle.clone()),
+            Status::Loading { .. } => None,
+            // Whoever takes it up again reads the store.
+            Status::Resting { .. } => return self.answer(waiter, Ok(changed)),
+        };
+        self.changes += 1;
+        let (id, change) = (self.changes, Arc::new(changed));
+        match handle {
+            Some(handle) => self.effects.push_back(Effect::Tell { handle, id, change: change.clone() }),
+            None => room.untold.push(id),
+        }
+        self.telling.insert(id, Telling { room: number, waiter, change });
+    }
+
+    /// A channel is there: it is told what changed while it was built.
+    pub(super) fn tell_untold(&mut self, name: &Name, handle: &H) {
+        let untold = self.rooms.get_mut(name).map(|room| std::mem::take(&mut room.untold)).unwrap_or_default();
+        for id in untold {
+            if let Some(telling) = self.telling.get(&id) {
+                let (handle, change) = (handle.clone(), telling.change.clone());
+                self.effects.push_back(Effect::Tell { handle, id, change });
+            }
+        }
+    }
+
+    /// A room has no channel that could confirm anything: what it was told counts all the same.
+    pub(super) fn settle_tellings(&mut self, number: RoomNumber) {
+        let told: Vec<u64> = self.telling.iter().filter(|(_, it)| it.room == number).map(|(id, _)| *id).collect();
+        told.into_iter().for_each(|id| self.on_told(id));
+    }
+
+    /// As [`settle_tellings`](Self::settle_tellings), for a room that could not be loaded.
+    pub(super) fn settle_untold(&mut self, untold: Vec<u64>) {
+        untold.into_iter().for_each(|id| self.on_told(id));
+    }
+
+    fn on_deleted(&mut self, name: &Name, number: RoomNumber, waiter: Option<W>) {
+        let Some(room) = self.rooms.get_mut(name).filter(|room| room.number == Some(number)) else {
+            return self.answer(waiter, Ok(Changed::Deleted { room: number, more: false }));
+        };
+        match &mut room.status {
+            Status::Running { handle, .. } => {
+                // Its death is the last that is heard of it.
+                room.ending = Some(waiter);
+                self.effects.push_back(Effect::End(handle.clone()));
+            }
+            Status::Loading { .. } => {
+                // The load finds no such room, or a new one.
+                room.number = None;
+                self.gone(number, waiter);
+            }
+            Status::Resting { .. } => {
+                self.rooms.remove(name);
+                self.resting.retain(|resting| resting != name);
+                self.gone(number, waiter);
+            }
+        }
+    }
+
+    /// A room is no more, and neither is its channel.
+    pub(super) fn gone(&mut self, number: RoomNumber, waiter: Option<W>) {
+        self.names.remove(&number);
+        self.settle_tellings(number);
+        self.effects.push_back(Effect::Gone(number));
+        self.answer(waiter, Ok(Changed::Deleted { room: number, more: false }));
+    }
+
+    /// Goes on with what could not be cleared away before.
+    pub(super) fn purge_on(&mut self) {
+        for change in std::mem::take(&mut self.purges) {
+            self.effects.push_back(Effect::Change { change, waiter: None });
+        }
+    }
+
+    fn answer(&mut self, waiter: Option<W>, outcome: Result<Changed, Refusal>) {
+        if let Some(waiter) = waiter {
+            self.effects.push_back(Effect::Changed { waiter, outcome });
+        }
+    }
+}
+
+fn purge(change: &RoomChange, room: RoomNumber) -> RoomChange {
+    RoomChange { by: Asker::Host, what: What::Purge(room), ..change.clone() }
+}
