@@ -34,6 +34,8 @@ pub(super) struct Inbound {
     /// The highest seq seen; above the position there is a hole.
     seen: Seq,
     filling: bool,
+    /// Nothing came yet behind the first join: a gap that ends at the position says what the join asked for in vain.
+    fresh: bool,
 }
 
 impl Inbound {
@@ -47,6 +49,7 @@ impl Inbound {
             held_bytes: 0,
             seen: position,
             filling: false,
+            fresh: true,
         }
     }
 
@@ -70,6 +73,7 @@ impl Inbound {
 
     /// A record came of itself.
     pub(super) fn on_record(&mut self, message: Message, sink: &mut Sink<'_>) {
+        self.fresh = false;
         if let Some((epoch, cursor)) = self.turned {
             // The server did not say so itself; never a silent hole.
             let gap = Gap { epoch, from: cursor.saturating_add(1), to: cursor, why: GapReason::NEW_EPOCH };
@@ -93,6 +97,7 @@ impl Inbound {
     /// The server said that records will not come.
     pub(super) fn on_gap(&mut self, gap: Gap, sink: &mut Sink<'_>) {
         self.turned = None;
+        let fresh = std::mem::take(&mut self.fresh);
         if gap.epoch != self.epoch || gap.why == GapReason::NEW_EPOCH || gap.why == GapReason::ABOVE_TAIL {
             // What was held is of a past that is over.
             (self.epoch, self.position) = (gap.epoch, gap.to);
@@ -107,6 +112,8 @@ impl Inbound {
         } else if gap.to > self.position {
             self.pass(gap, sink);
             self.drain(sink);
+        } else if fresh && (gap.from..=gap.to).contains(&self.position) {
+            self.tell(gap, sink);
         }
     }
 

@@ -461,3 +461,32 @@ fn without_a_boot_id_every_unclean_stop_counts_as_a_loss() {
     check(false, None, true);
     check(false, None, true);
 }
+
+#[test]
+fn what_is_appended_around_a_deletion_is_stored_before_it_or_refused_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let room = rig.try_load("r", Durability::Synced).unwrap();
+    let number = room.room.0;
+    let tell = rig.tell.clone();
+    let (by, what) = (parlor_actors::members::Asker::Host, parlor_actors::members::What::Delete);
+    let delete = RoomChange { name: "r".parse().unwrap(), by, at: 1, members_max: 9, what };
+    rig.one_turn(|| {
+        rig.append(&room, 1);
+        let deleted = Changed::Deleted { room: room.room, more: false };
+        rig.store.change(
+            delete,
+            Box::new(move |changed| {
+                assert_eq!(changed, Ok(Ok(deleted)));
+                tell.send(Event::Flushed(Ok(()))).unwrap();
+            }),
+        );
+        rig.append(&room, 2);
+    });
+    use Event::{Committed, Failed, Flushed, Sync, Write};
+    let superseded = Failed(number, StoreError::Superseded(room.generation));
+    rig.expect(&[Write, Write, Sync, Committed(number, 1), superseded, Flushed(Ok(()))]);
+    assert_eq!(rig.read(room.room).unwrap().runs.len(), 1, "a gap, and no record");
+    let again = rig.try_load("r", Durability::Synced).unwrap();
+    assert!(again.room > room.room && again.epochs[0].epoch > room.epochs[0].epoch && again.tail == 0);
+}
