@@ -144,6 +144,11 @@ pub(crate) struct Replay {
     #[arg(long)]
     pub(crate) verify: bool,
 
+    /// Let messages live so many milliseconds only, in the engine of this process, so that it deletes them while the replay
+    /// goes on. What has expired need not be there in the end, nor come to who was late; everything else must.
+    #[arg(long, value_name = "MS", conflicts_with = "server", value_parser = clap::value_parser!(u32).range(100..))]
+    pub(crate) lifetime_ms: Option<u32>,
+
     /// Lose this share of the acks on their way, so that clients have to send again. Whatever else the server says to such a
     /// client is held until it has: otherwise its own message, delivered, would be as good as the ack.
     #[arg(long, value_name = "SHARE")]

@@ -10,6 +10,9 @@ use parlor::{
 };
 use tempfile::TempDir;
 
+/// How often messages that live shortly are swept.
+const SWEEP_INTERVAL_MS: u64 = 50;
+
 /// The engine; its folder goes with it.
 pub(crate) struct OwnEngine {
     addr: SocketAddr,
@@ -18,11 +21,16 @@ pub(crate) struct OwnEngine {
 }
 
 impl OwnEngine {
-    /// Starts it, without a limit on the send rate, on a port of the loopback that is free.
-    pub(crate) fn start() -> anyhow::Result<Self> {
+    /// Starts it, without a limit on the send rate, on a port of the loopback that is free. Messages live so long; `None`
+    /// for ever.
+    pub(crate) fn start(lifetime_ms: Option<u32>) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("parlor-replay-").tempdir().context("cannot make a folder")?;
         let mut config = EngineConfig::new(folder.path());
         config.tiers = Tiers::sending(SendRate::OFF);
+        if let Some(lifetime_ms) = lifetime_ms {
+            config.room_defaults.lifetime_ms = lifetime_ms.into();
+            config.limits.sweep_interval_ms = SWEEP_INTERVAL_MS;
+        }
         let engine = Engine::start(config)?;
         let addr = engine.listen((Ipv4Addr::LOCALHOST, 0).into()).context("cannot listen on the loopback")?;
         Ok(Self { addr, engine, _folder: folder })

@@ -44,6 +44,8 @@ pub(crate) struct ReadBack {
     pub(crate) tail: Seq,
     /// In the order of the pages.
     pub(crate) records: Vec<Record>,
+    /// The seqs that have expired.
+    pub(crate) expired: HashSet<Seq>,
 }
 
 /// What the comparison came to.
@@ -59,6 +61,8 @@ pub(crate) struct Findings {
     pub(crate) out_of_order: u64,
     /// Messages that were acknowledged and are not there.
     pub(crate) lost: u64,
+    /// Messages that have expired since they were acknowledged.
+    pub(crate) expired: u64,
     /// Records that differ from what was sent under their seq, or that were never sent.
     pub(crate) mismatched: u64,
 }
@@ -82,6 +86,18 @@ pub(crate) fn compare(
             *unfound += 1;
             continue;
         };
+        let before = newest.entry((message.sender, message.tag)).or_insert(0);
+        if seq < *before {
+            findings.out_of_order += 1;
+            faults.note(|| {
+                format!("{}: stored as {seq}, but an earlier line of the same nick as {before}", origin(number))
+            });
+        }
+        *before = seq.max(*before);
+        if back.expired.contains(&seq) && !stored.contains_key(&seq) && claimed.insert(seq) {
+            findings.expired += 1;
+            continue;
+        }
         let Some(record) = stored.get(&seq).filter(|_| claimed.insert(seq)) else {
             *unfound += 1;
             findings.lost += 1;
@@ -92,14 +108,6 @@ pub(crate) fn compare(
             findings.mismatched += 1;
             faults.note(|| format!("{}: {seq} is not what was sent: {record:?}", origin(number)));
         }
-        let before = newest.entry((message.sender, message.tag)).or_insert(0);
-        if seq < *before {
-            findings.out_of_order += 1;
-            faults.note(|| {
-                format!("{}: stored as {seq}, but an earlier line of the same nick as {before}", origin(number))
-            });
-        }
-        *before = seq.max(*before);
     }
     strays(back, &claimed, copies, &mut findings, faults);
     findings
@@ -119,7 +127,7 @@ fn index<'a>(back: &'a ReadBack, findings: &mut Findings, faults: &mut Faults) -
         }
     }
     let top = back.records.iter().map(|record| record.seq).fold(back.tail, Seq::max);
-    for seq in (back.base + 1..=top).filter(|seq| !by_seq.contains_key(seq)) {
+    for seq in (back.base + 1..=top).filter(|seq| !by_seq.contains_key(seq) && !back.expired.contains(seq)) {
         findings.gaps += 1;
         faults.note(|| format!("there is no {seq}"));
     }

@@ -16,7 +16,7 @@ use indicatif::ProgressBar;
 use parlor::client::{Acked, Client, Config, Event, Events, Outgoing, PublishError, Room, Stats};
 use parlor_protocol::{
     Name, Nonce, Seq,
-    message::{DeviceClass, JoinFrom},
+    message::{DeviceClass, GapReason, JoinFrom},
 };
 use tokio::{
     sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch},
@@ -164,6 +164,7 @@ impl Incoming {
         }
         match self.events.next().await {
             Some(Event::Message(message)) => self.stream.record(message.seq),
+            Some(Event::Gap(gap)) if gap.why == GapReason::EXPIRED => self.stream.expired(gap.from, gap.to),
             Some(Event::Gap(gap)) => self.stream.gap(gap.from, gap.to, &format!("{:?}", gap.why)),
             Some(Event::Closed { code, message }) => {
                 self.over = true;

@@ -50,7 +50,7 @@ pub(crate) async fn run(args: Replay) -> anyhow::Result<ExitCode> {
     check_descriptors(&plans, &args)?;
     let engine = match args.server {
         Some(_) => None,
-        None => Some(OwnEngine::start()?),
+        None => Some(OwnEngine::start(args.lifetime_ms)?),
     };
     let outcome = tokio::select! {
         outcome = replay(&args, &plans, engine.as_ref()) => outcome,

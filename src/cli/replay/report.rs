@@ -27,10 +27,14 @@ pub(crate) struct Report {
     pub(crate) resends: u64,
     /// Records read back; none without `--verify`.
     pub(crate) stored: Option<u64>,
+    /// Messages that had expired when the rooms were read back.
+    pub(crate) expired: u64,
     /// Records that came to members and readers.
     pub(crate) delivered: u64,
     /// Records that should have come.
     pub(crate) owed: u64,
+    /// Records that expired before they could come.
+    pub(crate) late: u64,
     /// Messages stored twice, and records that came twice.
     pub(crate) duplicates: u64,
     /// Seqs missing in the rooms and in the streams.
@@ -51,6 +55,7 @@ impl Report {
         self.delivered += totals.delivered;
         self.resends += totals.resends;
         self.owed += totals.owed;
+        self.late += totals.expired;
         self.duplicates += totals.duplicates;
         self.gaps += totals.gaps;
         self.out_of_order += totals.out_of_order;
@@ -61,6 +66,7 @@ impl Report {
         *self.stored.get_or_insert_default() += findings.stored;
         *self.lost.get_or_insert_default() += findings.lost;
         *self.mismatched.get_or_insert_default() += findings.mismatched;
+        self.expired += findings.expired;
         self.duplicates += findings.duplicates;
         self.gaps += findings.gaps;
         self.out_of_order += findings.out_of_order;
@@ -69,8 +75,8 @@ impl Report {
     /// Whether everything came as it should.
     pub(crate) fn is_sound(&self) -> bool {
         self.acked == self.messages
-            && self.stored.is_none_or(|stored| stored == self.messages)
-            && self.delivered == self.owed
+            && self.stored.is_none_or(|stored| stored + self.expired == self.messages)
+            && self.delivered + self.late == self.owed
             && [self.duplicates, self.gaps, self.out_of_order].iter().all(|count| *count == 0)
             && [self.lost, self.mismatched].iter().all(|count| count.is_none_or(|count| count == 0))
     }
@@ -91,8 +97,10 @@ impl fmt::Display for Report {
         row("acks_dropped", self.acks_dropped, "by --drop-acks")?;
         row("resends", Some(self.resends), "since no ack came")?;
         row("stored", self.stored, "records read back")?;
+        row("expired", Some(self.expired), "messages that had expired by then")?;
         row("delivered", Some(self.delivered), "records that came to members and readers")?;
         row("owed", Some(self.owed), "records that should have come")?;
+        row("late", Some(self.late), "records that expired before they could come")?;
         row("duplicates", Some(self.duplicates), "")?;
         row("gaps", Some(self.gaps), "")?;
         row("out_of_order", Some(self.out_of_order), "")?;
@@ -155,8 +163,8 @@ mod tests {
         assert_eq!(
             json,
             "{\"files\":2,\"rooms\":2,\"clients\":5,\"messages\":9,\"skipped\":0,\"acked\":9,\
-             \"acks_dropped\":null,\"resends\":0,\"stored\":9,\
-             \"delivered\":20,\"owed\":20,\"duplicates\":0,\"gaps\":0,\"out_of_order\":0,\"lost\":0,\"mismatched\":0,\
+             \"acks_dropped\":null,\"resends\":0,\"stored\":9,\"expired\":0,\
+             \"delivered\":20,\"owed\":20,\"late\":0,\"duplicates\":0,\"gaps\":0,\"out_of_order\":0,\"lost\":0,\"mismatched\":0,\
              \"seconds\":0.0}"
         );
     }

@@ -1,10 +1,12 @@
 //! What a replay asks of its rooms before and after: the tail at the start, and everything behind it at the end.
 
+use std::collections::HashSet;
+
 use anyhow::{Context as _, ensure};
 use parlor::client::Room;
 use parlor_protocol::{
     Name, Seq,
-    message::{Direction, JoinFrom},
+    message::{Direction, GapReason, JoinFrom},
 };
 
 use super::{
@@ -38,7 +40,7 @@ pub(crate) async fn read_back(verifier: &Part, base: Seq) -> anyhow::Result<Read
 }
 
 async fn pages(room: &Room, base: Seq) -> anyhow::Result<ReadBack> {
-    let mut back = ReadBack { base, tail: base, records: vec![] };
+    let mut back = ReadBack { base, tail: base, records: vec![], expired: HashSet::new() };
     let mut start = Some(base + 1);
     while let Some(from) = start {
         let page = room
@@ -46,6 +48,8 @@ async fn pages(room: &Room, base: Seq) -> anyhow::Result<ReadBack> {
             .await
             .with_context(|| format!("cannot read from {from} on"))?;
         back.tail = back.tail.max(page.tail);
+        let expired = page.gaps.iter().filter(|gap| gap.why == GapReason::EXPIRED);
+        back.expired.extend(expired.flat_map(|gap| gap.from.max(base + 1)..=gap.to));
         back.records.extend(page.messages.into_iter().map(|message| Record {
             seq: message.seq,
             sender: message.sender,

@@ -19,6 +19,8 @@ pub(crate) struct Totals {
     pub(crate) out_of_order: u64,
     /// Messages that were sent again since no ack came.
     pub(crate) resends: u64,
+    /// Records that expired before they could come.
+    pub(crate) expired: u64,
 }
 
 impl Totals {
@@ -30,6 +32,7 @@ impl Totals {
         self.gaps += other.gaps;
         self.out_of_order += other.out_of_order;
         self.resends += other.resends;
+        self.expired += other.expired;
     }
 }
 
@@ -87,6 +90,15 @@ impl Stream {
         }
     }
 
+    /// The server said that `from` to `to` have expired.
+    pub(crate) fn expired(&mut self, from: Seq, to: Seq) {
+        if from != self.last + 1 || to < from {
+            return self.gap(from, to, "Expired, and not what comes next");
+        }
+        self.totals.expired += to - self.last;
+        self.last = to;
+    }
+
     /// Nothing more will come; everything up to `upto` should have. Returns the totals and what went wrong first.
     pub(crate) fn end(mut self, upto: Seq) -> (Totals, Option<String>) {
         self.totals.owed = upto.saturating_sub(self.tail);
@@ -95,9 +107,9 @@ impl Stream {
             self.holes.insert(self.last + 1, upto);
         }
         self.totals.gaps += self.holes.iter().map(|(first, last)| last - first + 1).sum::<u64>();
-        if self.totals.delivered != self.totals.owed {
-            let Totals { delivered, owed, .. } = self.totals;
-            self.fault(|_| format!("{delivered} records came, {owed} were to come"));
+        let Totals { delivered, owed, expired, .. } = self.totals;
+        if delivered + expired != owed {
+            self.fault(|_| format!("{delivered} records came and {expired} expired, {owed} were to come"));
         }
         (self.totals, self.first_fault)
     }
@@ -148,9 +160,27 @@ mod tests {
         check(&[11, 13], 13, [3, 2, 0, 1, 0], Some("13 came right after 11"));
         check(&[11, 13, 12, 14], 14, [4, 4, 0, 0, 1], Some("13 came right after 11"));
         check(&[11], 13, [3, 1, 0, 2, 0], Some("11 was the last, 13 was to be"));
-        check(&[11, 12], 11, [1, 2, 0, 0, 0], Some("2 records came, 1 were to come"));
+        check(&[11, 12], 11, [1, 2, 0, 0, 0], Some("2 records came and 0 expired, 1 were to come"));
         check(&[10, 11], 11, [1, 2, 1, 0, 0], Some("10 came once more, after 10"));
         check(&[15, 13, 13], 15, [5, 3, 1, 3, 1], Some("15 came right after 10"));
+    }
+
+    #[test]
+    fn what_expired_is_not_owed() {
+        let mut stream = Stream::new(0);
+        stream.expired(1, 3);
+        stream.record(4);
+        stream.expired(5, 5);
+        let (totals, first) = stream.end(5);
+        assert_eq!(totals, Totals { delivered: 1, owed: 5, expired: 4, ..Totals::default() });
+        assert_eq!(first, None);
+        // It must be what comes next, and may not be said of what was there already.
+        for (from, to) in [(3, 4), (1, 1)] {
+            let mut stream = Stream::new(0);
+            stream.record(1);
+            stream.expired(from, to);
+            assert!(stream.end(to).1.is_some(), "{from} to {to}");
+        }
     }
 
     #[test]

@@ -134,3 +134,17 @@ fn a_fetch_outlives_its_connection() {
     lab.refuse(request, Code::Busy, 10);
     assert!(lab.effects().iter().any(|effect| matches!(effect, Effect::Refused(70, error) if error.is_temporary())));
 }
+
+#[test]
+fn what_a_first_join_asked_for_in_vain_is_told() {
+    let mut lab = Lab::new();
+    lab.connect(false);
+    lab.state.handle_join(lab.now(), 0, 1, Name::parse("lobby").unwrap(), JoinFrom::Seq(1));
+    lab.answer_join(EPOCH, 4, None);
+    lab.effects();
+    lab.gap(EPOCH, 1, 4, GapReason::EXPIRED);
+    assert_eq!((lab.received(), lab.position()), (vec![(1, 4)], (EPOCH, 4)));
+    lab.gap(EPOCH, 1, 4, GapReason::EXPIRED);
+    lab.deliver(5);
+    assert_eq!((lab.received(), lab.position()), (vec![(5, 5)], (EPOCH, 5)), "told once");
+}

@@ -16,7 +16,11 @@ impl Case {
     fn new() -> Self {
         let names: Vec<Name> = ["ann", "bob", "eve"].iter().map(|name| name.parse().unwrap()).collect();
         let texts = [(0, "hi"), (1, "hello"), (0, "hi"), (0, ""), (2, "bye"), (1, "bye")];
-        let mut case = Self { names, sent: vec![], back: ReadBack { base: 100, tail: 106, records: vec![] } };
+        let mut case = Self {
+            names,
+            sent: vec![],
+            back: ReadBack { base: 100, tail: 106, records: vec![], expired: HashSet::new() },
+        };
         for (seq, (sender, text)) in (101..).zip(texts) {
             case.sent.push((sender, text, Some((seq, seq + 1000))));
             let sender = case.names[sender].clone();
