@@ -25,7 +25,7 @@ use parlor_protocol::{
 
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
-    Load, Loaded, Now, Outcome, Read, Records, Reply, RoomOptions, Run, Store, StoreError,
+    Load, Loaded, Mark, Marks, Now, Outcome, Read, Records, Reply, RoomOptions, Run, SaveMarks, Store, StoreError,
 };
 
 /// Chance that a seed repeats: splitmix64.
@@ -155,6 +155,7 @@ struct Room {
     synced: usize,
     /// Who may append; nobody after a refused append.
     writer: Option<Generation>,
+    marks: BTreeMap<Name, Marks>,
 }
 
 struct Kept {
@@ -168,12 +169,15 @@ struct Kept {
 enum Entry {
     Append(Append),
     Load(Load, Reply<Loaded>),
+    Marks(SaveMarks, Reply<()>),
 }
 
 /// A read: asked, then done, then told.
 enum Job {
     Read(Read, Reply<Records>),
     Answers(RoomNumber, DeviceKey, Reply<Vec<Answer>>),
+    Marks(Name, Vec<RoomNumber>, Reply<Vec<Marks>>),
+    RoomMarks(RoomNumber, usize, Reply<Vec<(Name, Marks)>>),
     Done(Box<dyn FnOnce() + Send>),
 }
 
@@ -363,6 +367,21 @@ impl Store for MemStore {
         self.work.notify_one();
     }
 
+    fn save_marks(&self, save: SaveMarks, reply: Reply<()>) {
+        self.lock().queue.push_back(Entry::Marks(save, reply));
+        self.work.notify_one();
+    }
+
+    fn marks(&self, user: Name, rooms: Vec<RoomNumber>, reply: Reply<Vec<Marks>>) {
+        self.lock().reads.push_back(Job::Marks(user, rooms, reply));
+        self.work.notify_one();
+    }
+
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>) {
+        self.lock().reads.push_back(Job::RoomMarks(room, users_max, reply));
+        self.work.notify_one();
+    }
+
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {
         self.lock().reads.push_back(Job::Answers(room, device, reply));
         self.work.notify_one();
@@ -415,6 +434,10 @@ impl Inside {
                         }
                     };
                     if durability == Durability::Buffered { buffered.push(tell) } else { synced.push(tell) }
+                }
+                Entry::Marks(save, reply) => {
+                    let saved = poison.clone().map_or_else(|| self.save_marks(save), Err);
+                    loads.push(Box::new(move || reply(saved)) as Tell);
                 }
                 Entry::Load(load, reply) => {
                     let loaded = match poison.clone() {
@@ -470,7 +493,8 @@ impl Inside {
             let number = RoomNumber(self.rooms.len() as u64 + 1);
             self.names.insert(number, name.clone());
             let (epochs, records) = (Vec::new(), Vec::new());
-            let room = Room { number, options, epochs, losses, first: 1, records, synced: 0, writer: None };
+            let marks = BTreeMap::new();
+            let room = Room { number, options, epochs, losses, first: 1, records, synced: 0, writer: None, marks };
             self.rooms.insert(name.clone(), room);
         }
         let Some(room) = self.rooms.get_mut(&name) else { return Err(StoreError::UnknownRoom) };
@@ -503,6 +527,7 @@ impl Inside {
             tail: room.tail(),
             count,
             time,
+            gone_count: room.gone_count(),
         })
     }
 
@@ -514,6 +539,17 @@ impl Inside {
             Job::Read(read, reply) => {
                 let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.read(read)) };
                 Box::new(move || reply(found))
+            }
+            Job::Marks(user, rooms, reply) => {
+                let found = rooms.iter().map(|room| self.marks(*room, &user)).collect();
+                let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(found) };
+                Box::new(move || reply(found))
+            }
+            Job::RoomMarks(room, users_max, reply) => {
+                let room = self.names.get(&room).and_then(|name| self.rooms.get(name));
+                let all = room.into_iter().flat_map(|room| &room.marks).map(|(user, marks)| (user.clone(), *marks));
+                let found = all.take(users_max).collect();
+                Box::new(move || reply(Ok(found)))
             }
             Job::Answers(room, device, reply) => {
                 let found =
@@ -562,6 +598,23 @@ impl Inside {
         slots.into_values().collect()
     }
 
+    fn save_marks(&mut self, save: SaveMarks) -> Result<(), StoreError> {
+        let SaveMarks { room, generation, marks } = save;
+        let room = self.names.get(&room).and_then(|name| self.rooms.get_mut(name));
+        let room = room.filter(|room| room.writer == Some(generation)).ok_or(StoreError::Superseded(generation))?;
+        room.marks.extend(marks);
+        Ok(())
+    }
+
+    fn marks(&self, room: RoomNumber, user: &Name) -> Marks {
+        let Some(room) = self.names.get(&room).and_then(|name| self.rooms.get(name)) else { return Marks::default() };
+        let mut marks = room.marks.get(user).copied().unwrap_or_default();
+        for Kept { answer, .. } in room.records.iter().filter(|kept| kept.device.user == *user) {
+            marks.sent = marks.sent.max(Mark { seq: answer.seq, count: answer.count });
+        }
+        marks
+    }
+
     fn crash(&mut self, crash: Crash) {
         let queued = self.queue.len();
         let stored = self.chance.below(queued + 1);
@@ -594,6 +647,12 @@ impl Inside {
 impl Room {
     fn tail(&self) -> Seq {
         self.records.len() as u64
+    }
+
+    /// The count of the newest record below the first.
+    fn gone_count(&self) -> u64 {
+        let gone = self.first.checked_sub(2).and_then(|at| self.records.get(usize::try_from(at).ok()?));
+        gone.map_or(0, |kept| kept.answer.count)
     }
 
     fn epoch(&self) -> Epoch {

@@ -40,6 +40,7 @@ impl Room {
             first: 1,
             tail: 0,
             count: 0,
+            gone_count: 0,
             time: 0,
         };
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;

@@ -6,8 +6,9 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{record::*, room::*, session::*};
+pub use self::{receipt::*, record::*, room::*, session::*};
 
+mod receipt;
 mod record;
 mod room;
 mod session;
@@ -33,4 +34,5 @@ macro_rules! bodies {
 bodies! {
     Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Publish<'a>,
     Ack<'a>, Deliver<'a>, Gap<'a>, Fetch<'a>, Page<'a>, Heartbeat<'a>, HeartbeatAck<'a>,
+    Mark<'a>, Marked<'a>, FetchReaders<'a>, Readers<'a>, Signal<'a>, Signaled<'a>,
 }

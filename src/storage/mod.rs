@@ -9,6 +9,7 @@
 //! on in a new epoch.
 
 mod db;
+mod marks;
 mod pending;
 mod reader;
 mod recover;
@@ -28,9 +29,11 @@ use crossbeam::channel::{Sender, TrySendError, bounded};
 use parking_lot::{Mutex, RwLock};
 use parlor_actors::{
     limits::Limits,
-    port::{Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError},
+    port::{
+        Answer, Append, Budget, DeviceKey, Load, Loaded, Marks, Read, Records, Reply, SaveMarks, Store, StoreError,
+    },
 };
-use parlor_protocol::RoomNumber;
+use parlor_protocol::{Name, RoomNumber};
 
 pub use self::db::OpenError;
 use self::{
@@ -245,6 +248,18 @@ impl Store for RocksStore {
 
     fn read(&self, read: Read, reply: Reply<Records>) {
         self.ask(Question::Records(read, Once::new(reply)));
+    }
+
+    fn save_marks(&self, save: SaveMarks, reply: Reply<()>) {
+        self.control(reply, |slot, reply| Entry::Marks(slot, save, reply));
+    }
+
+    fn marks(&self, user: Name, rooms: Vec<RoomNumber>, reply: Reply<Vec<Marks>>) {
+        self.ask(Question::Marks(user, rooms, Once::new(reply)));
+    }
+
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>) {
+        self.ask(Question::RoomMarks(room, users_max, Once::new(reply)));
     }
 
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {

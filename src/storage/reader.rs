@@ -8,15 +8,16 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam::channel::Receiver;
-use parlor_actors::port::{Answer, DeviceKey, Read, Records, Run, StoreError};
+use parlor_actors::port::{Answer, DeviceKey, Marks, Read, Records, Run, StoreError};
 use parlor_protocol::{
-    RoomNumber, Seq,
+    Name, RoomNumber, Seq,
     message::{Direction, GapReason},
 };
 use rocksdb::ReadOptions;
 
 use super::{
     db::{Db, failed},
+    marks,
     pending::Once,
     schema::{self, Family, Record, damaged},
 };
@@ -29,6 +30,8 @@ const EXAMINED_MAX: usize = 4_096;
 pub(super) enum Question {
     Records(Read, Once<Records>),
     Answers(RoomNumber, DeviceKey, Once<Vec<Answer>>),
+    Marks(Name, Vec<RoomNumber>, Once<Vec<Marks>>),
+    RoomMarks(RoomNumber, usize, Once<Vec<(Name, Marks)>>),
 }
 
 impl Question {
@@ -37,6 +40,8 @@ impl Question {
         match self {
             Self::Records(_, reply) => reply.give(Err(error)),
             Self::Answers(_, _, reply) => reply.give(Err(error)),
+            Self::Marks(_, _, reply) => reply.give(Err(error)),
+            Self::RoomMarks(_, _, reply) => reply.give(Err(error)),
         }
     }
 }
@@ -48,6 +53,8 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
         let answered = catch_unwind(AssertUnwindSafe(|| match *question {
             Question::Records(read, reply) => reply.give(records(db, &read)),
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
+            Question::Marks(user, rooms, reply) => reply.give(marks::of_user(db, &user, &rooms)),
+            Question::RoomMarks(room, users_max, reply) => reply.give(marks::of_room(db, room, users_max)),
         }));
         if answered.is_err() {
             tracing::error!("a reader of the store panicked over one question and goes on");

@@ -122,9 +122,9 @@ impl Found {
 
     pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
         let Self { room, meta, end } = self;
-        let RoomMeta { name, options, epochs, .. } = meta;
+        let RoomMeta { name, options, epochs, gone_count, .. } = meta;
         let End { first, tail, count, time } = end;
-        Loaded { room, name, options, generation, epochs, first, tail, count, time }
+        Loaded { room, name, options, generation, epochs, first, tail, count, time, gone_count }
     }
 }
 

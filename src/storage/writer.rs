@@ -15,13 +15,15 @@ use std::{
 
 use crossbeam::channel::Receiver;
 use parlor_actors::port::{
-    Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, StoreError,
+    Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, SaveMarks,
+    StoreError,
 };
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
 use rocksdb::WriteBatch;
 
 use super::{
     db::Db,
+    marks,
     pending::{Control, Once, PendingAppend},
     recover::{self, Counters},
     rooms::{Live, Rooms},
@@ -38,6 +40,8 @@ pub(super) enum Entry {
     /// What an arbiter's channels appended in one turn.
     Appends(Vec<PendingAppend>),
     Load(Control, Load, Once<Loaded>),
+    /// How far users are. Answered when it is written, without a sync.
+    Marks(Control, SaveMarks, Once<()>),
     /// Answered when everything before it is synced.
     Flush(Control, Once<()>),
 }
@@ -83,6 +87,8 @@ pub(super) struct Writer {
     notices: Vec<Option<Notice>>,
     loads: Vec<(Once<Loaded>, Result<Loaded, StoreError>)>,
     flushes: Vec<Once<()>>,
+    /// Marks that this turn has gathered.
+    saves: Vec<Once<()>>,
     /// Room for one record's value.
     scratch: Vec<u8>,
 }
@@ -110,6 +116,7 @@ impl Writer {
             notices: Vec::new(),
             loads: Vec::new(),
             flushes: Vec::new(),
+            saves: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -143,6 +150,7 @@ impl Writer {
                     bytes += appends.into_iter().map(|pending| self.take_append(pending)).sum::<usize>();
                 }
                 Entry::Load(_slot, load, reply) => self.take_load(load, reply),
+                Entry::Marks(_slot, save, reply) => self.take_marks(&save, reply),
                 Entry::Flush(_slot, reply) => self.flushes.push(reply),
             }
             entries += 1;
@@ -236,6 +244,19 @@ impl Writer {
         }
     }
 
+    /// Gathers marks, unless the room is another channel's now.
+    fn take_marks(&mut self, save: &SaveMarks, reply: Once<()>) {
+        let known = self.rooms.find(save.room).is_some_and(|live| live.generation == save.generation);
+        match self.poisoned() {
+            Some(poisoned) => unharmed(|| reply.give(Err(poisoned))),
+            None if !known => unharmed(|| reply.give(Err(StoreError::Superseded(save.generation)))),
+            None => {
+                marks::gather(&self.db, save, &mut self.batch);
+                self.saves.push(reply);
+            }
+        }
+    }
+
     /// Loads a room, behind everything that came before it. The answer waits for the turn's sync.
     fn take_load(&mut self, load: Load, reply: Once<Loaded>) {
         // So that the room is read with what this turn has gathered for it.
@@ -270,6 +291,9 @@ impl Writer {
         let poisoned = self.poisoned();
         for (reply, loaded) in self.loads.drain(..) {
             unharmed(|| reply.give(poisoned.clone().map_or(loaded, Err)));
+        }
+        for reply in self.saves.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));
         }
         for reply in self.flushes.drain(..) {
             unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));

@@ -46,6 +46,8 @@ pub enum Purpose {
         /// The tail when it was asked, where the read ends.
         tail: Seq,
     },
+    /// To find the count at a seq, for a mark.
+    Count,
 }
 
 /// A read for the store, with the number under which its answer is awaited.
@@ -81,6 +83,11 @@ impl Reads {
         max: usize,
     ) -> Result<NewRead, StoreError> {
         self.start(Purpose::Fetch { conn, request, tail }, read, max)
+    }
+
+    /// Registers a search for a count. `Err` if too many reads are under way.
+    pub fn count(&mut self, read: Read, max: usize) -> Result<NewRead, StoreError> {
+        self.start(Purpose::Count, read, max)
     }
 
     /// How many reads are under way.

@@ -10,19 +10,23 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
     Code, Extensions, Name, RoomNumber, Seq, UnixMillis,
-    message::{Durability, Gap, Joined},
+    message::{Durability, Gap, JoinFrom, Joined},
 };
 
 use super::{
     devices::Devices,
     history::{NewRead, Reads},
+    marks::Users,
     position::Extent,
     ring::Ring,
 };
 use crate::{
     limits::Limits,
-    message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
-    port::{Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, RoomOptions, StoreError},
+    message::{Attach, Conn, Fetch, FetchReaders, FromChannel, Join, MarkRead, Publish, Signal, Stored},
+    port::{
+        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, RoomOptions,
+        SaveMarks, StoreError,
+    },
     tiers::Tiers,
 };
 
@@ -35,6 +39,9 @@ const RECORDS_PER_TURN_MAX: usize = 256;
 /// Clients are asked to wait this long when a queue is full.
 const BUSY_RETRY_MS: u32 = 100;
 
+use self::receipts::{Arrival, Counting, Saves};
+pub use self::receipts::{Ask, HostReply, Standing};
+
 /// What a channel is told.
 #[derive(Debug)]
 pub enum Input {
@@ -44,6 +51,39 @@ pub enum Input {
     Publish(Publish),
     /// A session reads the past.
     Fetch(Fetch),
+    /// A session's user has read.
+    Mark(MarkRead),
+    /// A session asks who has read.
+    FetchReaders(FetchReaders),
+    /// The host asks how far a user is.
+    Ask(Ask),
+    /// A session says something that is not kept.
+    Signal(Signal),
+    /// A user's device has received everything up to here.
+    Delivered {
+        /// Whose.
+        user: Name,
+        /// Up to here.
+        seq: Seq,
+    },
+    /// The store's marks of a user.
+    Marks {
+        /// Whose.
+        user: Name,
+        /// How far he is.
+        marks: Result<Marks, StoreError>,
+    },
+    /// The store's marks of a room, for a request.
+    RoomMarks {
+        /// Which request.
+        fetch: FetchReaders,
+        /// How far users are.
+        found: Result<Vec<(Name, Marks)>, StoreError>,
+    },
+    /// The time that [`Effect::SaveMarksIn`] named has come.
+    SaveMarks,
+    /// What became of [`Effect::SaveMarks`].
+    MarksSaved(Result<(), StoreError>),
     /// A subscriber with this cursor can take more.
     Pull {
         /// Which.
@@ -103,6 +143,25 @@ pub enum Effect {
     Read(NewRead),
     /// Load a device's answers.
     LoadAnswers(DeviceKey),
+    /// Load a user's marks.
+    LoadMarks(Name),
+    /// Load the marks of at most so many users, for a request.
+    LoadRoomMarks(FetchReaders, usize),
+    /// Give it [`Input::SaveMarks`] after so many milliseconds.
+    SaveMarksIn(u64),
+    /// Have the store save marks.
+    SaveMarks(SaveMarks),
+    /// Tell a user's sessions in the room, except one.
+    TellUser {
+        /// Whom.
+        user: Name,
+        /// Which session not.
+        except: Option<Conn>,
+        /// What: a frame.
+        frame: Bytes,
+    },
+    /// Tell the host.
+    TellHost(HostReply, Result<Standing, StoreError>),
     /// End the channel: its successor goes on from the store.
     Stop,
     /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
@@ -169,7 +228,12 @@ pub struct State {
     tiers: Arc<Tiers>,
     ring: Ring,
     devices: Devices<Join>,
+    users: Users<Arrival>,
+    saves: Saves,
+    /// The count of the newest record that is gone on purpose.
+    gone_count: u64,
     reads: Reads,
+    counting: Vec<(u64, Counting)>,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -203,6 +267,10 @@ impl State {
             committed_count: loaded.count,
             ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
             devices: Devices::new(in_memory.then_some(limits.absent_devices_per_room_max)),
+            users: Users::new(in_memory.then_some(limits.absent_devices_per_room_max)),
+            saves: Saves::default(),
+            gone_count: loaded.gone_count,
+            counting: Vec::new(),
             reads: Reads::default(),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
@@ -273,6 +341,15 @@ impl State {
         match input {
             Input::Join(join) => self.on_join(join),
             Input::Publish(publish) => self.on_publish(now, publish),
+            Input::Mark(mark) => self.on_mark(mark),
+            Input::FetchReaders(fetch) => self.on_fetch_readers(fetch),
+            Input::Ask(ask) => self.on_ask(ask),
+            Input::Signal(signal) => self.on_signal(signal),
+            Input::Delivered { user, seq } => self.on_delivered(user, seq),
+            Input::Marks { user, marks } => self.on_marks(&user, marks),
+            Input::RoomMarks { fetch, found } => self.on_room_marks(fetch, found),
+            Input::SaveMarks => self.on_save_due(),
+            Input::MarksSaved(stored) => self.on_marks_saved(stored),
             Input::Fetch(fetch) => self.on_fetch(now, fetch),
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
             Input::Detached { arbiter, device } => self.on_detached(arbiter, &device),
@@ -294,9 +371,10 @@ impl State {
         if self.devices.attach(&join.device) {
             self.effects.push_back(Effect::LoadAnswers(join.device.clone()));
         }
+        self.attach_user(&join.device);
         let device = join.device.clone();
         if let Some(join) = self.devices.wait(&device, join) {
-            self.answer_join(join);
+            self.on_device_ready(join);
         }
     }
 
@@ -304,12 +382,13 @@ impl State {
         match answers {
             Ok(answers) => {
                 for join in self.devices.loaded(device, answers) {
-                    self.answer_join(join);
+                    self.on_device_ready(join);
                 }
             }
             Err(error) => {
                 tracing::warn!(room = %self.name, user = %device.user, %error, "a device's answers could not be loaded");
                 for join in self.devices.not_loaded(device) {
+                    self.detach_user(&join.device);
                     self.devices.detach(&join.device);
                     self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, "the store is busy");
                 }
@@ -321,6 +400,10 @@ impl State {
         let newest_nonce = self.devices.device(&join.device).and_then(|device| device.window.as_ref()?.newest_nonce());
         let start = self.extent.start(join.from);
         let (room, epoch, tail) = (self.room, self.extent.epoch(), self.extent.tail);
+        if matches!(join.from, JoinFrom::Position(..)) && start.gap.is_none() {
+            self.on_delivered(join.device.user.clone(), start.cursor);
+        }
+        let Standing { read, unread } = self.standing(&join.device.user);
         let joined = Joined {
             room,
             epoch,
@@ -328,6 +411,8 @@ impl State {
             first: self.extent.first,
             cursor: start.cursor,
             count: self.committed_count,
+            read,
+            unread,
             durability: self.options.durability,
             newest_nonce,
             extensions: Extensions::default(),
@@ -354,12 +439,14 @@ impl State {
         let subscribers = &mut self.subscribers[usize::from(arbiter)];
         debug_assert!(*subscribers > 0, "a subscriber leaves once");
         *subscribers = subscribers.saturating_sub(1);
+        self.detach_user(device);
         self.devices.detach(device);
     }
 
     fn on_adopt(&mut self, arbiter: u16, devices: Vec<DeviceKey>) {
         for device in devices {
             self.subscribers[usize::from(arbiter)] += 1;
+            self.attach_user(&device);
             if self.devices.attach(&device) {
                 self.effects.push_back(Effect::LoadAnswers(device));
             }
@@ -379,5 +466,7 @@ impl State {
 
 mod publishing;
 mod reading;
+mod receipts;
+mod signals;
 #[cfg(test)]
 mod tests;

@@ -36,10 +36,16 @@ impl Window {
         Self { slots, newest }
     }
 
+    /// The newest answer.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Answer> {
+        self.slots.get(self.newest)
+    }
+
     /// The newest nonce answered.
     #[must_use]
     pub fn newest_nonce(&self) -> Option<Nonce> {
-        self.slots.get(self.newest).map(|answer| answer.nonce)
+        self.newest().map(|answer| answer.nonce)
     }
 
     /// What `nonce` with this content is to the window.
@@ -77,7 +83,7 @@ mod tests {
     use super::*;
 
     fn answer(nonce: Nonce) -> Answer {
-        Answer { nonce, seq: nonce * 10, time: 1, content_hash: nonce + 1 }
+        Answer { nonce, seq: nonce * 10, time: 1, content_hash: nonce + 1, count: nonce }
     }
 
     #[test]

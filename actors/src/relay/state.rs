@@ -29,6 +29,8 @@ const PULLS_PER_CONNECTION_MAX: usize = 4;
 /// Fetches that one connection may have under way.
 const FETCHES_PER_CONNECTION_MAX: usize = 4;
 
+use self::signals::Aside;
+
 /// What a relay wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -59,6 +61,15 @@ pub enum Effect {
     },
     /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),
+    /// Tell the room's channel that a user's device has received everything up to here.
+    Delivered {
+        /// Which room.
+        room: RoomNumber,
+        /// Whose device.
+        user: Name,
+        /// Up to here.
+        seq: Seq,
+    },
     /// The connection has had its last frame: end it once that is written.
     Finish(Conn),
     /// The connection had its last frame long ago and does not read it: end it now.
@@ -91,6 +102,8 @@ pub enum Asks {
     Publish(Nonce),
     /// To read.
     Fetch,
+    /// To have a cursor moved.
+    Mark,
 }
 
 /// A connection.
@@ -118,6 +131,7 @@ struct Connection {
     unheard: bool,
     /// A tick looks at it.
     watched: bool,
+    aside: Option<Box<Aside>>,
     closing: Closing,
 }
 
@@ -183,6 +197,7 @@ pub struct State {
     /// Pulls that the store could not serve, to be tried again.
     retries: Vec<(Conn, RoomNumber)>,
     pending: usize,
+    signals_dropped: u64,
     effects: VecDeque<Effect>,
 }
 
@@ -200,6 +215,7 @@ impl State {
             watched: Vec::new(),
             retries: Vec::new(),
             pending: 0,
+            signals_dropped: 0,
             effects: VecDeque::new(),
         }
     }
@@ -272,6 +288,7 @@ impl State {
             held: Vec::new(),
             unheard: false,
             watched: false,
+            aside: None,
             closing: Closing::Open,
         }));
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
@@ -345,7 +362,8 @@ impl State {
                 }
             }
             FromChannel::Answer { conn, request, frame } => {
-                if self.end(conn, request, |pending| pending.is(room, Asks::Fetch)).is_some() {
+                let meant = |pending: &Pending| pending.is(room, Asks::Fetch) || pending.is(room, Asks::Mark);
+                if self.end(conn, request, meant).is_some() {
                     self.push(conn, frame);
                 }
                 self.close_if_answered(conn);
@@ -355,6 +373,11 @@ impl State {
                     self.on_pulled(conn, room, after, page.clone());
                 }
             }
+            FromChannel::Signal(signal) => self.on_signal(room, &signal),
+            FromChannel::SignalRefused { conn, request, code, message } => {
+                self.on_signal_refused(conn, request, code, message);
+            }
+            FromChannel::Notice { conns, frame } => self.on_notice(room, conns, &frame),
             FromChannel::Adopted { epochs, first, tail } => self.on_adopted(room, epochs, first, tail),
         }
     }
@@ -375,6 +398,7 @@ impl State {
                 self.effects.push_back(Effect::Answered(conn));
             }
             self.pull_lagging(conn);
+            self.bring_kept(conn);
         }
     }
 
@@ -494,5 +518,6 @@ impl State {
 
 mod answering;
 mod delivering;
+mod signals;
 #[cfg(test)]
 mod tests;

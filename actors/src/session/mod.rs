@@ -132,6 +132,8 @@ impl Session {
                 }
                 Effect::Refuse { request, code, message } => self.local.refuse(conn, request, code, 100, message),
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
+                Effect::SignalUser { user, signal } => self.local.signal_user(&user, &signal),
+                Effect::SignalDropped => self.local.signal_dropped(),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {

@@ -15,11 +15,13 @@ use super::heartbeat::Heartbeat;
 use crate::{
     channel,
     limits::Limits,
-    message::{Conn, Fetch, Join, Publish},
+    message::{Conn, Fetch, Join, Publish, Signal},
     port::{DeviceKey, Now},
     relay::state::{Asks, Pending},
     tiers::TierNumber,
 };
+
+use self::receipts::SignalPace;
 
 /// What a session is told.
 #[derive(Debug)]
@@ -106,6 +108,15 @@ pub enum Effect {
         /// Which room.
         room: RoomNumber,
     },
+    /// Bring a signal to all sessions of a user.
+    SignalUser {
+        /// Whom.
+        user: Name,
+        /// What.
+        signal: Signal,
+    },
+    /// Count a signal that is not brought to anybody: there were too many.
+    SignalDropped,
     /// Answer a beat, and pull what lags.
     BeatAck {
         /// Which request.
@@ -145,6 +156,7 @@ pub struct State {
     heartbeat: Heartbeat,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
+    signals: SignalPace,
     /// In the order of their numbers.
     rooms: Vec<(RoomNumber, Name)>,
     joining: Vec<Joining>,
@@ -170,6 +182,7 @@ impl State {
             rooms_max: limits.rooms_per_session_max,
             heartbeat,
             last_frame: now.mono_ms,
+            signals: SignalPace::new(limits),
             rooms: Vec::new(),
             joining: Vec::new(),
             effects: VecDeque::new(),
@@ -245,6 +258,9 @@ impl State {
             Kind::Leave => self.on_leave(request, body),
             Kind::Publish => self.on_publish(request, body),
             Kind::Fetch => self.on_fetch(request, body),
+            Kind::Mark => self.on_mark(request, body),
+            Kind::FetchReaders => self.on_fetch_readers(request, body),
+            Kind::Signal => self.on_signal(now, request, body),
             Kind::Heartbeat => self.on_heartbeat(now, request, body),
             Kind::Goodbye => parlor_protocol::decode::<message::Goodbye<'_>>(body).map(|_| {
                 self.close(Code::Goodbye, "goodbye", Some(request));
@@ -395,5 +411,6 @@ impl State {
     }
 }
 
+mod receipts;
 #[cfg(test)]
 mod tests;

@@ -41,6 +41,8 @@ pub(crate) enum Waiter {
     Session { session: Addr<Session>, request: u32 },
     /// The host.
     Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
+    /// The host, for the room's channel.
+    Channel(Box<dyn FnOnce(Result<Addr<Channel>, Refusal>) + Send>),
 }
 
 /// What the supervisor is told by others.
@@ -82,6 +84,7 @@ impl Supervisor {
                 Effect::Resolved { waiter, room } => match waiter {
                     Waiter::Session { session, request } => session.do_send(ToSession::Resolved { request, room }),
                     Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
+                    Waiter::Channel(reply) => reply(room.map(|(_, channel)| channel)),
                 },
                 Effect::Down(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Down(room))),
                 Effect::Up(room, channel) => {

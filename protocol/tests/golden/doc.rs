@@ -180,6 +180,8 @@ fn every_limit_of_the_protocol_stands() {
         ("extensions of a body", codec::EXTENSIONS_MAX),
         ("positions of a heartbeat", message::ROOMS_PER_SESSION_MAX),
         ("gaps of a page", message::GAPS_PER_PAGE_MAX),
+        ("readers of one answer", message::READERS_MAX),
+        ("a signal's payload", message::SIGNAL_BYTES_MAX),
     ] {
         let row = limits.iter().find(|row| row[0] == what).unwrap_or_else(|| panic!("no limit {what:?}"));
         assert!(row[1].split(' ').any(|word| word == thousands(number)), "{row:?} should say {}", thousands(number));

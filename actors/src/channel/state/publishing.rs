@@ -91,13 +91,14 @@ impl State {
         let Publish { conn, request, device, nonce, kind, refers_to, .. } = publish;
         let (seq, time) = (self.given + 1, self.time.max(now.unix_ms));
         let expires = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
-        let answer = Answer { nonce, seq, time, content_hash };
+        let count = self.given_count + u64::from(!publish.silent);
+        let answer = Answer { nonce, seq, time, content_hash, count };
         let Some(slot) = self.devices.accept(&device, answer, self.limits.answers_per_device_max) else {
             debug_assert!(false, "on_publish found the device with its window");
             return;
         };
         (self.given, self.time) = (seq, time);
-        self.given_count += u64::from(!publish.silent);
+        self.given_count = count;
         let deliver = Deliver {
             room: self.room,
             seq,
@@ -154,6 +155,7 @@ impl State {
     pub(super) fn on_end_of_turn(&mut self) {
         self.turn_ending = false;
         self.end_turn();
+        self.save_if_due();
     }
 
     fn end_turn(&mut self) {

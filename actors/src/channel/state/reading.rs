@@ -38,6 +38,7 @@ impl State {
     pub(super) fn on_read(&mut self, id: u64, records: Result<Records, StoreError>) {
         let Some(purpose) = self.reads.done(id) else { return };
         match (purpose, records) {
+            (Purpose::Count, records) => self.on_count_read(id, records),
             (Purpose::Pull { after, conns }, Ok(records)) => self.answer_pull(conns, after, &records),
             (Purpose::Fetch { conn, request, tail }, Ok(records)) => self.answer_fetch(conn, request, tail, &records),
             (Purpose::Pull { after, conns }, Err(error)) => {

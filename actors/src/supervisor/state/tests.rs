@@ -32,6 +32,7 @@ fn loaded(name: &str, generation: u64) -> Loaded {
         first: 1,
         tail: 0,
         count: 0,
+        gone_count: 0,
         time: 0,
     }
 }
