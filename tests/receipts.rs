@@ -269,3 +269,28 @@ async fn the_host_reads_marks_and_signals_by_itself() {
     until("bob's cursor in the store", async || standing(&engine, "bob", "tea").await == (3, 0)).await;
     engine.shutdown().await;
 }
+
+#[cfg(feature = "cli")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn after_a_crash_what_was_sent_counts_as_read_and_a_cursor_that_was_saved_stands() {
+    let data = TempDir::new().unwrap();
+    {
+        let served = common::Served::start(data.path(), None, common::loopback());
+        let mut ann = Member::join(served.address, "ann", "phone").await;
+        for nonce in 1..=3 {
+            ann.say(nonce, false).await;
+        }
+        let mut bob = Member::join(served.address, "bob", "phone").await;
+        assert_eq!(bob.mark(2).await, (2, 1));
+        // His marks are saved when he leaves, which is before what is said afterwards is acked.
+        let leave = message::Leave { room: bob.room, extensions: ext() };
+        assert_eq!(bob.raw.ask(9, &leave).await.kind(), Kind::Left);
+        ann.say(4, false).await;
+        served.signal("KILL");
+        served.exit().await;
+    }
+    let served = common::Served::start(data.path(), None, common::loopback());
+    assert_eq!(Member::join(served.address, "bob", "phone").await.joined, (2, 2));
+    // Nobody saved that ann had sent anything.
+    assert_eq!(Member::join(served.address, "ann", "laptop").await.joined, (0, 0));
+}
