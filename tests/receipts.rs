@@ -294,3 +294,71 @@ async fn after_a_crash_what_was_sent_counts_as_read_and_a_cursor_that_was_saved_
     // Nobody saved that ann had sent anything.
     assert_eq!(Member::join(served.address, "ann", "laptop").await.joined, (0, 0));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_does_not_read_gets_the_newest_signal_when_he_reads_again() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.room_defaults.durability = Durability::Buffered);
+    let mut ann = Member::join(address, "ann", "phone").await;
+    let mut bob = Raw::connect_narrow(address).await;
+    bob.greet("bob", "phone").await;
+    bob.join("tea", JoinFrom::Tail).await;
+    // More than sockets and the outbound queue take.
+    let (payload, mut nonce) = ([b'x'; 1_400], 0);
+    for _ in 0..120 {
+        let mut frames = Vec::new();
+        for request in 100..150 {
+            nonce += 1;
+            frames.extend(to_bytes(request, &publish(ann.room, nonce, &payload)));
+        }
+        ann.raw.send(&frames).await;
+        ann.raw.answer(149).await;
+    }
+    for says in 0..10 {
+        ann.signal(message::SignalTo::Room(ann.room), 7, &[says]).await;
+    }
+    let last = ann.say(nonce + 1, false).await;
+    let (mut heard, mut seq) = (Vec::new(), 0);
+    while heard.last() != Some(&9) || seq < last {
+        let got = bob.next().await.expect("a frame");
+        match got.kind() {
+            Kind::Signaled => heard.push(got.read::<message::Signaled<'_>>().payload[0]),
+            Kind::Deliver => {
+                let delivered = got.read::<message::Deliver<'_>>().seq;
+                assert_eq!(delivered, seq + 1, "no record is lost for a signal");
+                seq = delivered;
+            }
+            kind => panic!("{kind:?}"),
+        }
+    }
+    assert!(heard.is_sorted(), "{heard:?}");
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pipe_within_the_process_gets_signals_too() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |_| {});
+    let mut pipe = engine.connect();
+    let frames = [to_bytes(1, &common::hello("bot", "host")), to_bytes(2, &join("tea", JoinFrom::Tail))].concat();
+    soon("a send", pipe.sender.send(frames.into())).await.unwrap();
+    let mut heard = async || {
+        loop {
+            let frames = soon("frames", pipe.receiver.recv()).await.expect("frames");
+            let mut rest = &frames[..];
+            while let Some(frame) = split(rest, parlor_protocol::frame::answer_body_max).unwrap() {
+                rest = &rest[frame.size()..];
+                match Kind::from_wire(frame.header.kind).unwrap() {
+                    Kind::Joined => return None,
+                    Kind::Signaled => return Some(decode::<message::Signaled<'_>>(frame.body).unwrap().key),
+                    _ => {}
+                }
+            }
+        }
+    };
+    assert_eq!(heard().await, None);
+    let mut ann = Member::join(address, "ann", "phone").await;
+    ann.signal(message::SignalTo::Room(ann.room), 7, b"").await;
+    assert_eq!(heard().await, Some(7));
+    engine.shutdown().await;
+}
