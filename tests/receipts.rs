@@ -338,7 +338,7 @@ async fn whoever_does_not_read_gets_the_newest_signal_when_he_reads_again() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pipe_within_the_process_gets_signals_too() {
     let data = TempDir::new().unwrap();
-    let (engine, address) = engine(data.path(), |_| {});
+    let (engine, address) = engine(data.path(), |config| config.room_defaults.durability = Durability::Buffered);
     let mut pipe = engine.connect();
     let frames = [to_bytes(1, &common::hello("bot", "host")), to_bytes(2, &join("tea", JoinFrom::Tail))].concat();
     soon("a send", pipe.sender.send(frames.into())).await.unwrap();
@@ -360,5 +360,14 @@ async fn a_pipe_within_the_process_gets_signals_too() {
     let mut ann = Member::join(address, "ann", "phone").await;
     ann.signal(message::SignalTo::Room(ann.room), 7, b"").await;
     assert_eq!(heard().await, Some(7));
+
+    // More than the pipe takes, and less than what the engine holds for it: nothing but the reading sets it going again.
+    for nonce in 1..=430 {
+        ann.raw.send(&to_bytes(100, &publish(ann.room, nonce, &[b'x'; 1_400]))).await;
+        ann.raw.answer(100).await;
+    }
+    ann.signal(message::SignalTo::Room(ann.room), 8, b"").await;
+    ann.say(431, false).await;
+    assert_eq!(heard().await, Some(8));
     engine.shutdown().await;
 }
