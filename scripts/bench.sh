@@ -51,6 +51,7 @@ stress inprocess inprocess
 stress inprocess-fanout inprocess --members 10000
 stress growth growth --reps 1
 stress recovery recovery --reps 1
+stress sweep sweep --reps 1
 # A new scenario has its line here.
 
 printf '\n== report\n'

@@ -8,6 +8,9 @@ step() { printf '\n== %s\n' "$*"; }
 step "the simulation of rooms and relays: 100,000 seeds"
 PARLOR_SIM_SEEDS=100000 cargo test --release -p parlor-actors --test sim -- --nocapture
 
+step "rooms that forget, beside a model: 3,000 histories"
+PARLOR_SWEEP_SEEDS=3000 cargo test --release -p parlor --lib random_histories -- --nocapture
+
 step "a replay across kills, 20 times"
 cargo test --release --test recovery --no-run
 for round in $(seq 1 20); do

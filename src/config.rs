@@ -1,9 +1,19 @@
 //! The engine's configuration: in code, or as a TOML file.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, HashSet},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+};
 
-use parlor_actors::{limits::Limits, port::RoomOptions, session::heartbeat::BeatIntervals, tiers::Tiers};
-use parlor_protocol::message::{Durability, ROOMS_PER_SESSION_MAX};
+use parlor_actors::{
+    limits::Limits,
+    port::RoomOptions,
+    session::heartbeat::BeatIntervals,
+    tiers::{SendRate, Tier, TierNumber, Tiers},
+};
+use parlor_protocol::message::{Durability, PARTS_MAX, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
 use crate::net::{Authenticate, NetLimits};
@@ -64,6 +74,15 @@ impl EngineConfig {
         };
         rule("arbiters", self.arbiters as u64, 1, 64)?;
         rule("limits.payload_bytes_max", limits.payload_bytes_max.into(), 1, payload_max.into())?;
+        let text_most = limits.payload_bytes_max.saturating_mul(PARTS_MAX).min(payload_max);
+        let text_least = limits.payload_bytes_max;
+        rule("limits.text_bytes_max", limits.text_bytes_max.into(), text_least.into(), text_most.into())?;
+        rule("limits.uploads_bytes_max", limits.uploads_bytes_max as u64, 1 << 18, 1 << 40)?;
+        let send = self.tiers.get(TierNumber(0)).send;
+        rule("send_rate.interval_ms", send.interval_ms.into(), 0, 86_400_000)?;
+        if send.interval_ms > 0 {
+            rule("send_rate.burst", send.burst.into(), 1, 1 << 20)?;
+        }
         rule("limits.rooms_per_session_max", limits.rooms_per_session_max.into(), 1, ROOMS_PER_SESSION_MAX as u64)?;
         rule("limits.unanswered_requests_max", limits.unanswered_requests_max.into(), 1, 65_536)?;
         rule("limits.page_records_max", limits.page_records_max.into(), 1, 10_000)?;
@@ -74,6 +93,8 @@ impl EngineConfig {
         rule("limits.signals_per_second_max", limits.signals_per_second_max.into(), 0, 1_000_000)?;
         rule("limits.signals_burst_max", limits.signals_burst_max.into(), 1, 1_000_000)?;
         rule("limits.signals_waiting_max", limits.signals_waiting_max as u64, 1, 4_096)?;
+        rule("limits.reactions_per_record_max", limits.reactions_per_record_max as u64, 1, 65_535)?;
+        rule("limits.reaction_notes_bytes_max", limits.reaction_notes_bytes_max as u64, 1, 1 << 20)?;
         rule("limits.ring_records_max", limits.ring_records_max as u64, 1, 1 << 20)?;
         rule("limits.writer_records_max", limits.writer_records_max as u64, 1, 1 << 20)?;
         for (name, value) in [
@@ -81,19 +102,28 @@ impl EngineConfig {
             ("limits.rooms_loaded_max", limits.rooms_loaded_max),
             ("limits.waiters_per_room_max", limits.waiters_per_room_max),
             ("limits.reads_per_room_max", limits.reads_per_room_max),
+            ("limits.refill_waiters_per_room_max", limits.refill_waiters_per_room_max),
+            ("limits.parked_per_room_max", limits.parked_per_room_max),
+            ("limits.parked_per_device_max", limits.parked_per_device_max),
             ("limits.writer_bytes_max", limits.writer_bytes_max),
             ("limits.outbound_bytes_max", limits.outbound_bytes_max),
+            ("limits.rated_users_max", limits.rated_users_max),
             ("limits.connections_per_turn_max", limits.connections_per_turn_max),
         ] {
             rule(name, value as u64, 1, 1 << 40)?;
         }
         for (name, value) in [
+            ("limits.upload_ms", limits.upload_ms),
             ("limits.slow_reader_ms", limits.slow_reader_ms),
             ("limits.close_linger_ms", limits.close_linger_ms),
             ("limits.hold_back_ms", limits.hold_back_ms),
+            ("limits.sweep_interval_ms", limits.sweep_interval_ms),
+            ("limits.sweep_pause_ms", limits.sweep_pause_ms),
         ] {
             rule(name, value, 1, 86_400_000)?;
         }
+        rule("limits.sweep_records_max", limits.sweep_records_max.into(), 1, 1 << 20)?;
+        rule("limits.dedupe_horizon_ms", limits.dedupe_horizon_ms, 60_000, u64::MAX)?;
         rule("heartbeat.least_ms", self.beats.least_ms.into(), 100, 3_600_000)
     }
 }
@@ -129,6 +159,26 @@ pub enum ConfigError {
         /// The most allowed.
         most: u64,
     },
+    /// A user is of a tier that is not there.
+    #[error("tier_of.{user} names the tier {tier:?}, which is none of [[tiers]]; add it there, or name another")]
+    UnknownTier {
+        /// Which user.
+        user: String,
+        /// Which tier.
+        tier: String,
+    },
+    /// Two tiers have one name.
+    #[error("[[tiers]] has {name:?} twice; give each tier a name of its own")]
+    TierTwice {
+        /// The name.
+        name: String,
+    },
+    /// There are too many tiers.
+    #[error("[[tiers]] has {found} tiers; 256 are allowed, with the one called \"default\"")]
+    TooManyTiers {
+        /// How many there are.
+        found: usize,
+    },
 }
 
 /// A configuration file: every key is optional, an unknown one is an error.
@@ -146,16 +196,38 @@ pub struct ConfigFile {
     #[serde(default)]
     limits: LimitsSection,
     #[serde(default)]
+    send_rate: SendRateSection,
+    #[serde(default)]
     heartbeat: HeartbeatSection,
     #[serde(default)]
     net: NetSection,
+    #[serde(default)]
+    tiers: Vec<TierSection>,
+    #[serde(default)]
+    tier_of: BTreeMap<String, String>,
 }
+
+/// One of `[[tiers]]`. The one called "default" is for users that `tier_of` does not name.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TierSection {
+    name: String,
+    lifetime_ms: Option<u64>,
+    send_interval_ms: Option<u32>,
+    send_burst: Option<u32>,
+}
+
+/// What users are of where nothing else is said.
+const DEFAULT_TIER: &str = "default";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RoomsSection {
     durability: Option<DurabilityName>,
     create_at_join: Option<bool>,
+    lifetime_ms: Option<u64>,
+    records_max: Option<u64>,
+    bytes_max: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -187,6 +259,9 @@ macro_rules! section {
 
 section!(LimitsSection for Limits {
     payload_bytes_max: u32,
+    text_bytes_max: u32,
+    uploads_bytes_max: usize,
+    upload_ms: u64,
     rooms_per_session_max: u32,
     unanswered_requests_max: u32,
     outbound_bytes_max: usize,
@@ -205,17 +280,34 @@ section!(LimitsSection for Limits {
     signals_outbound_bytes_max: usize,
     signals_waiting_max: usize,
     reads_per_room_max: usize,
+    refill_waiters_per_room_max: usize,
+    parked_per_room_max: usize,
+    parked_per_device_max: usize,
+    edit_window_ms: u64,
+    recall_window_ms: u64,
+    reactions_per_record_max: usize,
+    reaction_notes_bytes_max: usize,
     rooms_loaded_max: usize,
     waiters_per_room_max: usize,
     writer_records_max: usize,
     writer_bytes_max: usize,
     connections_per_turn_max: usize,
+    rated_users_max: usize,
     hold_back_ms: u64,
     slow_reader_ms: u64,
     close_linger_ms: u64,
     room_rest_ms: u64,
     restarts_max: u32,
     restart_window_ms: u64,
+    sweep_interval_ms: u64,
+    sweep_pause_ms: u64,
+    sweep_records_max: u32,
+    dedupe_horizon_ms: u64,
+});
+
+section!(SendRateSection for SendRate {
+    interval_ms: u32,
+    burst: u32,
 });
 
 section!(HeartbeatSection for BeatIntervals {
@@ -245,7 +337,47 @@ impl ConfigFile {
         let path = path.into();
         let text =
             std::fs::read_to_string(&path).map_err(|source| ConfigError::Unreadable { path: path.clone(), source })?;
-        toml::from_str(&text).map_err(|source| ConfigError::Malformed { path, source: Box::new(source) })
+        let file: Self =
+            toml::from_str(&text).map_err(|source| ConfigError::Malformed { path, source: Box::new(source) })?;
+        file.check_tiers()?;
+        Ok(file)
+    }
+
+    fn check_tiers(&self) -> Result<(), ConfigError> {
+        let mut names = HashSet::from([DEFAULT_TIER]);
+        for (at, TierSection { name, .. }) in self.tiers.iter().enumerate() {
+            let known_default = name == DEFAULT_TIER && self.tiers[..at].iter().all(|tier| tier.name != DEFAULT_TIER);
+            if !names.insert(name) && !known_default {
+                return Err(ConfigError::TierTwice { name: name.clone() });
+            }
+        }
+        if names.len() > 256 {
+            return Err(ConfigError::TooManyTiers { found: names.len() });
+        }
+        match self.tier_of.iter().find(|(_, tier)| !names.contains(tier.as_str())) {
+            Some((user, tier)) => Err(ConfigError::UnknownTier { user: user.clone(), tier: tier.clone() }),
+            None => Ok(()),
+        }
+    }
+
+    /// The tiers that the file names; `None` if it names none.
+    fn tiers(&self) -> Option<Tiers> {
+        if self.tiers.is_empty() && self.tier_of.is_empty() {
+            return None;
+        }
+        let mut first = Tier { name: DEFAULT_TIER.into(), lifetime_ms: 0, send: SendRate::default() };
+        let mut others = Vec::new();
+        for section in &self.tiers {
+            let send = SendRate {
+                interval_ms: section.send_interval_ms.unwrap_or(SendRate::default().interval_ms),
+                burst: section.send_burst.unwrap_or(SendRate::default().burst),
+            };
+            let lifetime_ms = section.lifetime_ms.unwrap_or_default();
+            let tier = Tier { name: section.name.clone(), lifetime_ms, send };
+            if tier.name == DEFAULT_TIER { first = tier } else { others.push(tier) }
+        }
+        let of = self.tier_of.clone();
+        Some(Tiers::new(first, others, Some(Arc::new(move |user: &str| of.get(user).cloned()))))
     }
 
     /// Changes what the file names.
@@ -263,7 +395,15 @@ impl ConfigFile {
             };
         }
         config.create_at_join = self.rooms.create_at_join.unwrap_or(config.create_at_join);
+        let rooms = &mut config.room_defaults;
+        rooms.lifetime_ms = self.rooms.lifetime_ms.unwrap_or(rooms.lifetime_ms);
+        rooms.records_max = self.rooms.records_max.unwrap_or(rooms.records_max);
+        rooms.bytes_max = self.rooms.bytes_max.unwrap_or(rooms.bytes_max);
+        if let Some(tiers) = self.tiers() {
+            config.tiers = tiers;
+        }
         self.limits.apply(&mut config.limits);
+        self.send_rate.apply(&mut config.tiers.first_mut().send);
         self.heartbeat.apply(&mut config.beats);
         self.net.apply(&mut config.net);
     }
@@ -276,6 +416,7 @@ mod tests {
     #[track_caller]
     fn read(text: &str) -> Result<EngineConfig, String> {
         let file: ConfigFile = toml::from_str(text).map_err(|error| error.to_string())?;
+        file.check_tiers().map_err(|error| error.to_string())?;
         let mut config = EngineConfig::new("data");
         file.apply(&mut config);
         config.check().map_err(|error| error.to_string())?;
@@ -291,6 +432,24 @@ mod tests {
     }
 
     #[test]
+    fn the_rate_of_whoever_has_no_tier_stands_in_the_file() {
+        let rate = |text: &str| read(text).map(|mut config| config.tiers.first_mut().send);
+        assert_eq!(rate(""), Ok(SendRate::default()));
+        assert_eq!(rate("[send_rate]\ninterval_ms = 250"), Ok(SendRate { interval_ms: 250, burst: 10 }));
+        assert_eq!(rate("[send_rate]\ninterval_ms = 0\nburst = 3"), Ok(SendRate { interval_ms: 0, burst: 3 }));
+        assert!(rate("[send_rate]\nburst = 0").is_err(), "nobody could send");
+    }
+
+    #[test]
+    fn a_long_text_is_not_shorter_than_a_short_one_and_has_parts_enough() {
+        let text = |payload, text| read(&format!("[limits]\npayload_bytes_max = {payload}\ntext_bytes_max = {text}"));
+        assert!(text(1_440, 1_440).is_ok() && text(64, 65_536).is_ok());
+        let error = text(1_440, 1_439).err().unwrap();
+        assert_eq!(error, "limits.text_bytes_max is 1439; 1440 to 65536 are allowed");
+        assert!(text(63, 65_536).is_err(), "1,024 parts of 63 bytes are less");
+    }
+
+    #[test]
     fn a_wrong_file_says_what_is_wrong() {
         let error = read("[limits]\npage_record = 7").err().unwrap();
         assert!(error.contains("unknown field `page_record`"), "{error}");
@@ -298,5 +457,38 @@ mod tests {
         assert_eq!(error, "limits.payload_bytes_max is 99999999; 1 to 65536 are allowed");
         assert!(read("arbiters = 0").is_err());
         assert!(read("[limits]\nconnections_per_turn_max = 0").is_err(), "it would never write");
+    }
+
+    #[test]
+    fn rooms_and_tiers_say_how_long_records_live() {
+        let config = read(
+            "[rooms]\nlifetime_ms = 5\nrecords_max = 6\nbytes_max = 7\n[tier_of]\nann = \"gold\"\n\
+             [[tiers]]\nname = \"gold\"\nlifetime_ms = 8\nsend_interval_ms = 9\nsend_burst = 10\n\
+             [[tiers]]\nname = \"default\"\nlifetime_ms = 11",
+        );
+        let config = config.unwrap();
+        let rooms = config.room_defaults;
+        assert_eq!((rooms.lifetime_ms, rooms.records_max, rooms.bytes_max), (5, 6, 7));
+        let tier = |user| config.tiers.get(config.tiers.of(user)).clone();
+        let gold = Tier { name: "gold".into(), lifetime_ms: 8, send: SendRate { interval_ms: 9, burst: 10 } };
+        assert_eq!(tier("ann"), gold);
+        assert_eq!(tier("bob"), Tier { name: "default".into(), lifetime_ms: 11, send: SendRate::default() });
+        assert_eq!(read("").unwrap().tiers.get(Tiers::default().of("ann")).lifetime_ms, 0);
+    }
+
+    #[test]
+    fn tiers_that_do_not_fit_are_refused() {
+        let error = read("[tier_of]\nann = \"gold\"").err().unwrap();
+        assert_eq!(
+            error,
+            "tier_of.ann names the tier \"gold\", which is none of [[tiers]]; add it there, or name another"
+        );
+        for name in ["gold", "default"] {
+            let error = read(&format!("[[tiers]]\nname = \"{name}\"\n").repeat(2)).err().unwrap();
+            assert_eq!(error, format!("[[tiers]] has {name:?} twice; give each tier a name of its own"));
+        }
+        let many: String = (0..256).map(|tier| format!("[[tiers]]\nname = \"{tier}\"\n")).collect();
+        assert!(read(&many).err().unwrap().contains("257 tiers"));
+        assert!(read("[[tiers]]\nlifetime_ms = 1").err().unwrap().contains("missing field `name`"));
     }
 }

@@ -18,6 +18,7 @@ use parlor_actors::{
     fleet::Fleet,
     message::Signal,
     port::{Clock, DeviceKey, Now},
+    rates::Rates,
     router::Router,
 };
 use parlor_protocol::{
@@ -132,6 +133,8 @@ impl Engine {
             limits: Arc::new(config.limits.clone()),
             beats: Arc::new(config.beats),
             tiers: Arc::new(config.tiers),
+            uploads: config.limits.uploads(),
+            rates: Arc::new(Rates::new(config.limits.rated_users_max)),
             create_at_join: config.create_at_join.then_some(config.room_defaults),
             router: Router::default(),
         });
@@ -226,6 +229,22 @@ impl Engine {
         }
     }
 
+    /// Erases what was said in a message, and in the edits of it, as the law may demand.
+    ///
+    /// The message becomes a tombstone, and its seq, sender and time stay; a recall in its sender's name tells the clients.
+    /// When this is answered, the text is in none of the store's files: its write-ahead logs are flushed and its tables
+    /// around the message written anew, which takes seconds, and one of the store's reader threads for that time. What
+    /// this cannot reach: backups and other copies of the files, blocks of deleted files on the device, replies that quote
+    /// the message, and clients, which are told and may not obey.
+    ///
+    /// # Errors
+    /// If there is no such room or message, or the engine refuses for now. If it was erased and the files could not be
+    /// written anew, it says so: erase it again.
+    pub async fn erase_message(&self, room: &str, seq: Seq) -> Result<(), RoomError> {
+        let erased = self.fleet.erase(Name::parse(room)?, seq).await;
+        erased.map_err(|(code, message)| RoomError::Refused { code, message })
+    }
+
     /// The sessions of a user; none if he is offline. Waits for nobody.
     #[must_use]
     pub fn sessions(&self, user: &str) -> Vec<Presence> {
@@ -243,6 +262,19 @@ impl Engine {
     #[must_use]
     pub fn failure(&self) -> Option<Arc<str>> {
         self.store.poisoned()
+    }
+
+    /// By how many milliseconds the wall clock is off, negative if it is behind, while nothing that expired is deleted for
+    /// that reason: it has jumped by more than ten minutes, or shows an earlier time than when the store was last swept.
+    /// Deletion goes on by itself when the clock is back where it should be.
+    #[must_use]
+    pub fn sweep_paused(&self) -> Option<i64> {
+        self.store.sweep_paused()
+    }
+
+    /// Says that the wall clock is right, so that what has expired by it is deleted from the next sweep on.
+    pub fn resume_sweep(&self) {
+        self.store.resume_sweep();
     }
 
     /// Lets nobody in any more, stores and answers everything accepted, tells the clients to come back, and closes the

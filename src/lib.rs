@@ -18,4 +18,6 @@ pub mod engine;
 pub mod net;
 #[cfg(feature = "engine")]
 pub mod storage;
+#[cfg(feature = "engine")]
+pub use parlor_actors::tiers;
 pub use parlor_protocol as protocol;

@@ -128,14 +128,17 @@ async fn what_cannot_be_run_is_said_at_once() {
     assert!(began.elapsed() < Duration::from_secs(8));
 
     let data = tempfile::tempdir().unwrap();
-    let (engine, address) = engine(data.path(), |config| config.net.connections_max = 4);
+    let (engine, address) = engine(data.path(), |config| {
+        config.net.connections_max = 4;
+        config.limits.text_bytes_max = 4_000;
+    });
     bench(address, LOAD).await.check(3, "of 10 cannot take part: ");
     bench(address, &["--durability", "memory"]).await.check(3, "stores synced, not memory");
     bench(address, &["--clients", "3", "--rooms", "4"]).await.check(2, "3 clients cannot be spread over 4 rooms");
     bench(address, &["--payload", "3"]).await.check(2, "32 to 65536 bytes");
     bench(address, &["--clients", "2", "--payload", "9000", "--seconds", "1", "--warm", "0"])
         .await
-        .check(3, "at most 1440 are allowed");
+        .check(3, "at most 4000 are allowed");
     engine.shutdown().await;
 }
 

@@ -148,6 +148,7 @@ fn welcome(resumed: bool) -> message::Welcome<'static> {
             unanswered_requests_max: 64,
             page_records_max: 200,
             page_bytes_max: 256 << 10,
+            text_bytes_max: 64 << 10,
         },
         modules: List::default(),
         extensions: ext(),

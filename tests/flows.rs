@@ -349,7 +349,9 @@ async fn clients_in_the_same_process_need_no_socket() {
 
 /// Starts an engine on an address that was just in use.
 async fn engine_at(data: &TempDir, address: SocketAddr) -> Engine {
-    let engine = Engine::start(EngineConfig::new(data.path())).unwrap();
+    let mut config = EngineConfig::new(data.path());
+    config.tiers = parlor::tiers::Tiers::sending(parlor::tiers::SendRate::OFF);
+    let engine = Engine::start(config).unwrap();
     until("the address is free", async || engine.listen(address).is_ok()).await;
     engine
 }
@@ -573,4 +575,38 @@ async fn a_server_that_shuts_down_waits_for_no_stranger() {
     let reads = tokio::spawn(async move { quiet.end().await.and_then(|got| got.refusal()) });
     soon("the shutdown", engine.shutdown()).await;
     assert_eq!(reads.await.unwrap(), Some(Code::GoingAway));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_expired_is_swept_while_the_room_runs_and_told_as_a_gap() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| {
+        config.room_defaults.lifetime_ms = 200;
+        config.limits.sweep_interval_ms = 20;
+    });
+    let ann = client(address, "ann").await;
+    let (room, mut events) = enter(&ann, "hall", JoinFrom::Tail).await;
+    for seq in 1..=3 {
+        assert_eq!(say(&room, "soon gone").await, seq);
+        assert_eq!(message(&mut events).await.seq, seq);
+    }
+    // Whoever joins is told where the room begins: behind what the sweep took, in the channel that runs all the time.
+    until("the sweep", async || {
+        let bob = client(address, "bob").await;
+        let (hall, _heard) = enter(&bob, "hall", JoinFrom::Tail).await;
+        let swept = hall.joined().first == 4;
+        if swept {
+            let page = soon("a page", hall.fetch(Some(1), Direction::Forward, 9)).await.unwrap();
+            assert!(page.messages.is_empty() && page.next.is_none());
+            let [gap] = page.gaps[..] else { panic!("one gap, not {:?}", page.gaps) };
+            assert_eq!((gap.from, gap.to, gap.why), (1, 3, GapReason::EXPIRED));
+        }
+        bob.close().await;
+        swept
+    })
+    .await;
+    assert_eq!(say(&room, "goes on").await, 4);
+    assert_eq!(engine.sweep_paused(), None);
+    ann.close().await;
+    engine.shutdown().await;
 }

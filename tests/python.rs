@@ -93,7 +93,9 @@ async fn run(mut command: Command) -> String {
 
 fn engine() -> (Engine, SocketAddr, tempfile::TempDir) {
     let data = tempfile::tempdir().unwrap();
-    let engine = Engine::start(EngineConfig::new(data.path())).unwrap();
+    let mut config = EngineConfig::new(data.path());
+    config.tiers = parlor::tiers::Tiers::sending(parlor::tiers::SendRate::OFF);
+    let engine = Engine::start(config).unwrap();
     let address = engine.listen("127.0.0.1:0".parse().unwrap()).unwrap();
     (engine, address, data)
 }

@@ -35,7 +35,7 @@ struct Server {
 impl Server {
     fn start(address: SocketAddr, data: &Path, config: Option<&Path>) -> Self {
         let mut command = Command::new(PARLOR);
-        command.arg("serve").arg("--listen").arg(address.to_string()).arg("--data").arg(data);
+        command.args(["serve", "--send-rate", "off"]).arg("--listen").arg(address.to_string()).arg("--data").arg(data);
         if let Some(config) = config {
             command.arg("--config").arg(config);
         }

@@ -7,6 +7,12 @@ use std::{
     process::{Command, Output},
 };
 
+use parlor::{
+    config::EngineConfig,
+    engine::Engine,
+    tiers::{SendRate, Tiers},
+};
+
 fn replay(arguments: &[&str], files: &[PathBuf]) -> (Output, serde_json::Value) {
     let output = Command::new(env!("CARGO_BIN_EXE_parlor")).arg("replay").args(arguments).args(files).output().unwrap();
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
@@ -51,16 +57,65 @@ fn a_small_talk_is_replayed_whole() {
 }
 
 #[test]
-fn real_conversations_are_replayed_whole() {
+fn lost_acks_make_clients_retry_and_nothing_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("talk.log");
+    let line = |number: usize| {
+        format!("[10:{:02}] <{}> line {number}\n", number / 20, ["ann", "bob", "cem", "dua"][number % 4])
+    };
+    std::fs::write(&log, (0..400).map(line).collect::<String>()).unwrap();
+    let faulty = ["--drop-acks", "0.1", "--ack-timeout-ms", "100", "--readers", "2", "--verify", "--json"];
+    let (output, report) = replay(&faulty, &[log]);
+    check_whole(&output, &report, 400);
+    let (dropped, resends) = (report["acks_dropped"].as_u64().unwrap(), report["resends"].as_u64().unwrap());
+    assert!((15..=80).contains(&dropped) && resends >= dropped, "{report}");
+}
+
+#[test]
+fn a_server_that_limits_the_rate_is_obeyed() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("talk.log");
+    let line = |number: usize| format!("[10:00] <{}> line {number}\n", ["ann", "bob"][number % 2]);
+    std::fs::write(&log, (0..80).map(line).collect::<String>()).unwrap();
+    let mut config = EngineConfig::new(folder.path().join("data"));
+    config.tiers = Tiers::sending(SendRate { interval_ms: 20, burst: 3 });
+    let engine = Engine::start(config).unwrap();
+    let server = engine.listen(([127, 0, 0, 1], 0).into()).unwrap().to_string();
+    let (output, report) = replay(&["--server", &server, "--verify", "--json"], &[log]);
+    check_whole(&output, &report, 80);
+    assert!(report["seconds"].as_f64().unwrap() >= 37.0 * 0.02, "each said 40, 3 of them at once: {report}");
+}
+
+#[test]
+fn real_conversations_survive_lost_acks() {
+    let Some(files) = logs() else { return };
+    // The smaller ones: each lost ack costs its nick a wait.
+    let mut files: Vec<_> = files.into_iter().map(|file| (std::fs::metadata(&file).unwrap().len(), file)).collect();
+    files.sort();
+    let files: Vec<_> = files.into_iter().map(|(_, file)| file).take(4).collect();
+    let faulty = ["--room-per-file", "--drop-acks", "0.1", "--ack-timeout-ms", "200", "--verify", "--json"];
+    let (output, report) = replay(&faulty, &files);
+    check_whole(&output, &report, report["messages"].as_u64().unwrap());
+    assert!(report["acks_dropped"].as_u64().unwrap() > 0 && report["resends"].as_u64().unwrap() > 0, "{report}");
+}
+
+/// The logs of real conversations, if they are here.
+fn logs() -> Option<Vec<PathBuf>> {
     let default = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/ubuntu-irc");
     let folder = std::env::var_os("PARLOR_IRC_LOGS").map_or(default, PathBuf::from);
     let Ok(entries) = std::fs::read_dir(&folder) else {
         eprintln!("SKIPPED: no IRC logs in {}; PARLOR_IRC_LOGS names another folder", folder.display());
-        return;
+        return None;
     };
     let mut files: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
     files.sort();
+    Some(files)
+}
+
+#[test]
+fn real_conversations_are_replayed_whole() {
+    let Some(files) = logs() else { return };
     let (output, report) = replay(&["--room-per-file", "--readers", "3", "--verify", "--json"], &files);
     check_whole(&output, &report, 39_213);
     assert_eq!(report["rooms"], files.len(), "{report}");

@@ -2,11 +2,24 @@
 #![cfg(feature = "engine")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic")]
 
-use std::{sync::mpsc::channel, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        mpsc::{Sender, channel},
+    },
+    time::Duration,
+};
 
+use bytes::BytesMut;
 use parlor::storage::{RocksStore, StoreConfig};
-use parlor_actors::port::{Generation, Load, Loaded, Mark, Marks, Reply, RoomOptions, SaveMarks, Store, StoreError};
-use parlor_protocol::{Name, RoomNumber, Seq, message::Durability};
+use parlor_actors::port::{
+    Answer, Append, AppendRecord, Commits, DeviceKey, Generation, Load, Loaded, Mark, Marks, Outcome, Reply,
+    RoomOptions, SaveMarks, Store, StoreError,
+};
+use parlor_protocol::{
+    DeviceTag, Extensions, Name, RoomNumber, Seq,
+    message::{ContentType, Deliver, Durability, RecordKind},
+};
 
 fn ask<T: Send + 'static>(question: impl FnOnce(Reply<T>)) -> Result<T, StoreError> {
     let (tell, told) = channel();
@@ -60,6 +73,66 @@ fn marks_are_there_when_the_store_is_opened_again() {
         (of_room(tea, 2).len(), of_room(coffee, 9), of_room(RoomNumber(99), 9)),
         (2, vec![(name("ann"), read(4))], vec![])
     );
+}
+
+struct Teller(Sender<Outcome>);
+
+impl Commits for Teller {
+    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>) {
+        outcomes.into_iter().for_each(|outcome| self.0.send(outcome).unwrap());
+    }
+}
+
+/// Appends a record of ann's, from the device with this tag.
+fn append(store: &RocksStore, room: &Loaded, seq: Seq, tag: u64) {
+    let device = DeviceKey { user: name("ann"), tag: DeviceTag(tag) };
+    let deliver = Deliver {
+        room: room.room,
+        seq,
+        time: 1,
+        sender: "ann",
+        device_tag: device.tag,
+        nonce: seq,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        expires: 0,
+        count: seq + 100,
+        content_type: ContentType::TEXT,
+        payload: b"x",
+        extensions: Extensions::default(),
+    };
+    let mut frames = BytesMut::new();
+    parlor_protocol::encode(0, &deliver, &mut frames);
+    let answer = Answer { nonce: seq, seq, time: 1, content_hash: 0, count: seq + 100 };
+    let end = u32::try_from(frames.len()).unwrap();
+    let (tell, told) = channel();
+    store.append(vec![Append {
+        room: room.room,
+        generation: room.generation,
+        epoch: room.epochs[0].epoch,
+        durability: Durability::Synced,
+        first: seq,
+        frames: frames.freeze(),
+        records: vec![AppendRecord { end, expires: 0, device, slot: 0, answer }],
+        rewrites: Vec::new(),
+        place: store.budget().take(1).unwrap(),
+        commits: Arc::new(Teller(tell)),
+    }]);
+    told.recv_timeout(Duration::from_secs(30)).unwrap().stored.unwrap();
+}
+
+#[test]
+fn what_a_user_sent_is_found_on_any_of_his_devices_and_is_not_what_the_host_said_for_him() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = RocksStore::open(StoreConfig::new(folder.path())).unwrap();
+    let tea = load(&store, "tea", Durability::Synced);
+    let sent = || marks(&store, "ann", &[tea.room])[0].sent;
+    for (seq, tag, want) in [(1, 1, 1), (2, u64::MAX, 2), (3, 7, 3), (4, 0, 3)] {
+        append(&store, &tea, seq, tag);
+        assert_eq!(sent(), Mark { seq: want, count: want + 100 }, "in memory, at {seq}");
+        ask(|reply| store.compact(reply)).unwrap();
+        assert_eq!(sent(), Mark { seq: want, count: want + 100 }, "in tables, at {seq}");
+    }
 }
 
 #[test]

@@ -17,7 +17,7 @@ use parlor::{
 };
 use parlor_protocol::{
     Body, Code, Extensions, Header, Kind, List, RoomNumber, Seq,
-    message::{self, Direction, Durability},
+    message::{self, Direction, Durability, RecordKind},
     to_bytes,
 };
 use tempfile::TempDir;
@@ -378,13 +378,21 @@ fn an_error_leaves_the_connection_usable() {
     house.check("leave elsewhere", Welcomed, &bytes_of(&leave), Error(Code::NotJoined));
     house.check("a little too long", Welcomed, &bytes_of(&publish(room, 1, &[7; 1_441])), Error(Code::TooLarge));
     for unsupported in [
-        message::Publish { kind: message::RecordKind(1), ..good.clone() },
+        message::Publish { kind: RecordKind::EDIT, ..good.clone() },
+        message::Publish { kind: RecordKind(4), refers_to: 1, ..good.clone() },
+        message::Publish { kind: RecordKind::RECALL, refers_to: 1, ..good.clone() },
+        message::Publish { kind: RecordKind::REACTION, refers_to: 1, payload: b"", ..good.clone() },
+        message::Publish { kind: RecordKind::REACTION, refers_to: 1, payload: &[b'x'; 33], ..good.clone() },
+        message::Publish { kind: RecordKind::REACTION, refers_to: 1, payload: b"\xff", ..good.clone() },
+        message::Publish { kind: RecordKind::EDIT, refers_to: 1, flags: 2, ..good.clone() },
         message::Publish { refers_to: 1, ..good.clone() },
         message::Publish { flags: 2, ..good.clone() },
         message::Publish { flags: 1 << 31 | 1, ..good.clone() },
     ] {
         house.check("unsupported", Welcomed, &bytes_of(&unsupported), Error(Code::Unsupported));
     }
+    let gone = message::Publish { kind: RecordKind::EDIT, refers_to: 1 << 40, ..good.clone() };
+    house.check("a change of nothing", Welcomed, &bytes_of(&gone), Error(Code::TargetGone));
     let conflict = [to_bytes(8, &good), to_bytes(9, &publish(room, 1_000, b"y"))].concat();
     house.check("other content", Welcomed, &conflict, Error(Code::NonceConflict));
     let old = [to_bytes(8, &good), to_bytes(9, &publish(room, 999, b"y"))].concat();

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use crate::{
     limits::Limits,
-    port::{Clock, RoomOptions, Store},
+    port::{Budget, Clock, RoomOptions, Store},
+    rates::Rates,
     router::Router,
     session::heartbeat::BeatIntervals,
     tiers::Tiers,
@@ -22,6 +23,10 @@ pub struct Shared {
     pub beats: Arc<BeatIntervals>,
     /// What users of each tier may do.
     pub tiers: Arc<Tiers>,
+    /// How much of that each user has left to send.
+    pub rates: Arc<Rates>,
+    /// What the parts of long messages may take, over all sessions.
+    pub uploads: Arc<Budget>,
     /// How a join creates a room that is not there; `None` if it does not.
     pub create_at_join: Option<RoomOptions>,
     /// Who is online.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     channel::{
         Channel,
-        state::{Ask, HostReply, Input, Standing},
+        state::{Ask, Erase, Erased, HostReply, Input, Standing, Told},
     },
     context::Shared,
     message::Signal,
@@ -61,7 +61,7 @@ impl Fleet {
         self.relays.len()
     }
 
-    /// Runs something on an arbiter's thread, such as the link of a new connection.
+    /// Runs something on an arbiter's thread, such as the beginning of a new connection.
     pub fn run_on(&self, arbiter: usize, run: impl FnOnce(&Local) + Send + 'static) {
         self.relays[arbiter % self.relays.len()].do_send(ToRelay::Run(Box::new(run)));
     }
@@ -78,6 +78,31 @@ impl Fleet {
         }));
         self.supervisor.do_send(ToSupervisor::Resolve { name, create, waiter });
         answered.await.unwrap_or(Err((Code::GoingAway, "the engine is shut down")))
+    }
+
+    /// Erases a message: it is a tombstone when this is answered, and what was said is gone from the store's tables.
+    ///
+    /// # Errors
+    /// Why it cannot be erased, now or ever.
+    pub async fn erase(&self, name: Name, seq: Seq) -> Result<(), Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let told = Told::new(move |outcome| {
+            // The host may have stopped waiting.
+            let _ = answer.send(outcome);
+        });
+        let waiter = Waiter::Erase(Erase { seq, told });
+        self.supervisor.do_send(ToSupervisor::Resolve { name, create: None, waiter });
+        let died = (Code::OutcomeUnknown, "the room is being rebuilt: it may be erased or not");
+        let Erased { room, first, last } = answered.await.unwrap_or(Err(died))?;
+        let (answer, purged) = oneshot::channel();
+        self.shared.store.purge(room, first, last, Box::new(move |outcome| drop(answer.send(outcome))));
+        match purged.await {
+            Ok(Ok(())) => Ok(()),
+            failed => {
+                tracing::error!(%room, seq, ?failed, "what was erased may still lie in the store's files");
+                Err((Code::Busy, "the message is a tombstone, and may still lie in the store's files: erase it again"))
+            }
+        }
     }
 
     /// How a user stands in a room, after he has read everything up to `read`, if that is said.
@@ -128,6 +153,7 @@ impl Fleet {
 
     /// Reads nothing more, answers everything accepted, closes all connections. Waits `patience` for each of the last two.
     pub async fn drain(&self, patience: Duration, retry_after_ms: u32) {
+        self.supervisor.do_send(ToSupervisor::Drain);
         let drains: Vec<_> = self
             .relays
             .iter()

@@ -1,10 +1,20 @@
 //! Every limit of the actors, in one place, with its unit in its name. All are configuration; the defaults are here.
 
+use std::sync::Arc;
+
+use crate::port::Budget;
+
 /// What a queue, a cache or a table may hold. Beyond a limit stands an answer or a slow-down, never memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest payload of a message.
     pub payload_bytes_max: u32,
+    /// The longest payload that goes up in parts.
+    pub text_bytes_max: u32,
+    /// What parts of unfinished long messages may take, over all sessions.
+    pub uploads_bytes_max: usize,
+    /// How long parts are kept of which no more come.
+    pub upload_ms: u64,
     /// The most rooms one session may join.
     pub rooms_per_session_max: u32,
     /// The most requests of one connection that may wait for an answer; beyond them its socket is not read.
@@ -41,6 +51,20 @@ pub struct Limits {
     pub signals_waiting_max: usize,
     /// Cold reads that one room may have under way.
     pub reads_per_room_max: usize,
+    /// Requests of one room that may wait for its newest records to be read once.
+    pub refill_waiters_per_room_max: usize,
+    /// Publishes of one room that may wait for a record that one of them changes to be read…
+    pub parked_per_room_max: usize,
+    /// …and those of one device among them.
+    pub parked_per_device_max: usize,
+    /// How long after a message its sender may edit it.
+    pub edit_window_ms: u64,
+    /// How long after a message its sender may recall it.
+    pub recall_window_ms: u64,
+    /// Reactions of one message, over all users…
+    pub reactions_per_record_max: usize,
+    /// …and the bytes in which a room keeps who has them.
+    pub reaction_notes_bytes_max: usize,
     /// Rooms that may be loaded at a time.
     pub rooms_loaded_max: usize,
     /// Requests that may wait for one room to be loaded.
@@ -51,6 +75,8 @@ pub struct Limits {
     pub writer_bytes_max: usize,
     /// Connections that one arbiter visits in one turn.
     pub connections_per_turn_max: usize,
+    /// Users whose send rate is kept at a time: those who have spoken in the last few seconds.
+    pub rated_users_max: usize,
     /// How long later sends of a device are held back after one of them was refused for now.
     pub hold_back_ms: u64,
     /// How long a connection may leave what waits for it unread before it is closed.
@@ -63,12 +89,23 @@ pub struct Limits {
     pub restarts_max: u32,
     /// The window in which rebuilds are counted.
     pub restart_window_ms: u64,
+    /// How often the store is asked to delete what has expired.
+    pub sweep_interval_ms: u64,
+    /// How long it is left alone between two steps of a sweep that has more to do.
+    pub sweep_pause_ms: u64,
+    /// Records that one step of a sweep looks at.
+    pub sweep_records_max: u32,
+    /// A device's answers that are older than this may be forgotten.
+    pub dedupe_horizon_ms: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         Self {
             payload_bytes_max: 1_440,
+            text_bytes_max: 64 << 10,
+            uploads_bytes_max: 64 << 20,
+            upload_ms: 30_000,
             rooms_per_session_max: 1_000,
             unanswered_requests_max: 64,
             outbound_bytes_max: 1 << 20,
@@ -87,17 +124,38 @@ impl Default for Limits {
             signals_outbound_bytes_max: 16 << 10,
             signals_waiting_max: 64,
             reads_per_room_max: 64,
+            refill_waiters_per_room_max: 65_536,
+            parked_per_room_max: 1_024,
+            parked_per_device_max: 64,
+            edit_window_ms: 24 * 60 * 60 * 1_000,
+            recall_window_ms: 2 * 60 * 1_000,
+            reactions_per_record_max: 1_000,
+            reaction_notes_bytes_max: 16 << 10,
             rooms_loaded_max: 1_000_000,
             waiters_per_room_max: 65_536,
             writer_records_max: 32_768,
             writer_bytes_max: 64 << 20,
             connections_per_turn_max: 1_024,
+            rated_users_max: 1 << 20,
             hold_back_ms: 2_000,
             slow_reader_ms: 30_000,
             close_linger_ms: 5_000,
             room_rest_ms: 10_000,
             restarts_max: 5,
             restart_window_ms: 10_000,
+            sweep_interval_ms: 1_000,
+            sweep_pause_ms: 10,
+            sweep_records_max: 8_192,
+            dedupe_horizon_ms: 86_400_000,
         }
+    }
+}
+
+impl Limits {
+    /// The budget for the parts of long messages.
+    #[must_use]
+    pub fn uploads(&self) -> Arc<Budget> {
+        // Bytes are counted, and each part costs some; a number of its own it needs not.
+        Budget::new(usize::MAX >> 1, self.uploads_bytes_max)
     }
 }

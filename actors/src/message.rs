@@ -56,10 +56,20 @@ pub struct Publish {
     pub lifetime_ms: Option<u64>,
     /// Whether it leaves the room's count as it is.
     pub silent: bool,
+    /// Whether a reaction is taken back.
+    pub remove: bool,
     /// How to read the payload.
     pub content_type: u16,
     /// What is said.
     pub payload: Bytes,
+}
+
+impl Publish {
+    /// Whether it raises the room's count: messages do, except silent ones; changes do not.
+    #[must_use]
+    pub fn is_countable(&self) -> bool {
+        self.kind == RecordKind::MESSAGE && !self.silent
+    }
 }
 
 /// A request for a page of history.
@@ -236,6 +246,8 @@ pub enum FromChannel {
         epochs: Vec<EpochStart>,
         /// The oldest readable seq.
         first: Seq,
+        /// What is gone below this seq did not expire.
+        trimmed: Seq,
         /// The newest committed seq: batches above it follow.
         tail: Seq,
     },

@@ -24,8 +24,8 @@ pub type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
 
 /// Durable rooms.
 ///
-/// [`load`](Store::load) and [`append`](Store::append) pass through one writer in the order of their calls, so that a
-/// load sees every append before it. The other methods read.
+/// [`load`](Store::load), [`append`](Store::append), [`sweep`](Store::sweep) and [`trim`](Store::trim) pass through one
+/// writer in the order of their calls, so that a load sees every append before it. The other methods read.
 pub trait Store: Send + Sync + 'static {
     /// Finds a room by its name, or creates it, and hands out a new generation: from here on appends of older
     /// generations of this room are refused.
@@ -52,9 +52,23 @@ pub trait Store: Send + Sync + 'static {
     /// Reads how far users are in a room, in any order, at most so many of them.
     fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>);
 
-    /// Reads what a device was answered in a room, in the order of the slots. Answers of records not yet committed may
-    /// be missing.
-    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>);
+    /// Reads one record to change it. `None` if it is not there. Rewrites not yet committed may be missing.
+    fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>);
+
+    /// Rewrites what is stored of a room's records from `first` to `last`, so that nothing is left of what was replaced or
+    /// deleted there before. Answered when that is done; takes as long as writing those records' tables anew.
+    fn purge(&self, room: RoomNumber, first: Seq, last: Seq, reply: Reply<()>);
+
+    /// Reads what a device was answered in a room, with the slots that it lies in. Answers of records not yet committed may
+    /// be missing, and so may those that a sweep let be forgotten.
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>);
+
+    /// Deletes some of what has expired, behind every append before it. Takes bounded time: who is told of more comes
+    /// again soon.
+    fn sweep(&self, sweep: Sweep, reply: Reply<Swept>);
+
+    /// Deletes the oldest records of a room that keeps only so many, behind every append before it.
+    fn trim(&self, trim: Trim, reply: Reply<Trimmed>);
 }
 
 /// One incarnation of a channel: raised by every load of its room, so that a dead channel's late appends are told apart.
@@ -97,6 +111,60 @@ pub struct Loaded {
     pub time: UnixMillis,
     /// The count of the newest record that is gone on purpose; 0 if none is.
     pub gone_count: u64,
+    /// What is gone below this seq is gone because the room keeps only so much; what is gone from here up to `first` has
+    /// expired.
+    pub trimmed: Seq,
+    /// The bytes of the frames before the oldest record, counted from any start…
+    pub bytes_before: u64,
+    /// …and up to and with the newest, counted from the same.
+    pub bytes_upto: u64,
+}
+
+/// What to sweep.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    /// What has expired by now may go.
+    pub now: Now,
+    /// The most records to look at.
+    pub records_max: u32,
+    /// Answers older than this may be forgotten, in milliseconds.
+    pub dedupe_horizon_ms: u64,
+}
+
+/// What a sweep did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    /// Rooms whose oldest records are gone, the oldest seq that each may still have, and the count of the newest record
+    /// that is gone.
+    pub rooms: Vec<(RoomNumber, Seq, u64)>,
+    /// Whether there is more to do now.
+    pub more: bool,
+    /// Whether nothing is deleted because the wall clock cannot be trusted.
+    pub paused: bool,
+}
+
+/// What a room is to keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Trim {
+    /// Which room.
+    pub room: RoomNumber,
+    /// The asking channel's generation.
+    pub generation: Generation,
+    /// Records below this seq go.
+    pub first: Seq,
+    /// So do the oldest until the frames of the rest have at most so many bytes; 0 for any number. The newest stays.
+    pub bytes_max: u64,
+}
+
+/// What a room has kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Trimmed {
+    /// Everything below this seq is gone.
+    pub first: Seq,
+    /// The count of the newest record that is gone; 0 if none is.
+    pub gone_count: u64,
+    /// The bytes of all frames before it, counted like [`Loaded::bytes_before`].
+    pub bytes_before: u64,
 }
 
 /// Where an epoch begins.
@@ -197,6 +265,8 @@ pub struct Append {
     pub frames: Bytes,
     /// One entry for each record, in order.
     pub records: Vec<AppendRecord>,
+    /// Records of before, or of this append, as the changes among `records` leave them; in the order of those.
+    pub rewrites: Vec<Rewrite>,
     /// The records' places, given back when the writer is done with them.
     pub place: Place,
     /// Who is told. Rooms that share one are told together.
@@ -216,6 +286,29 @@ pub struct AppendRecord {
     pub slot: u8,
     /// …and the answer, stored in the record's batch.
     pub answer: Answer,
+}
+
+/// A record as a change leaves it, stored in the batch of the change. Of what is stored of the record, only this is
+/// replaced. If the record is no longer there, nothing is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rewrite {
+    /// Which record.
+    pub seq: Seq,
+    /// The seq of the change, which is among the append's records.
+    pub revision: Seq,
+    /// The record's new `Deliver` frame.
+    pub frame: Bytes,
+    /// What the room has to know of it besides, for further changes; never sent to anybody.
+    pub notes: Bytes,
+}
+
+/// A record to be changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// Its `Deliver` frame.
+    pub frame: Bytes,
+    /// The notes of its newest [`Rewrite`]; empty if there was none.
+    pub notes: Bytes,
 }
 
 /// Told what became of appends.

@@ -25,7 +25,8 @@ use parlor_protocol::{
 
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
-    Load, Loaded, Mark, Marks, Now, Outcome, Read, Records, Reply, RoomOptions, Run, SaveMarks, Store, StoreError,
+    Load, Loaded, Marks, Now, Outcome, Read, Records, Reply, Rewrite, RoomOptions, Run, SaveMarks, Store, StoreError,
+    Sweep, Swept, Target, Trim, Trimmed,
 };
 
 /// Chance that a seed repeats: splitmix64.
@@ -149,6 +150,8 @@ struct Room {
     losses: u64,
     /// The oldest seq kept.
     first: Seq,
+    /// What is gone below this seq did not expire.
+    trimmed: Seq,
     /// From seq 1 on; trimmed ones stay for tests to compare with.
     records: Vec<Kept>,
     /// How many of them survive the loss of power.
@@ -160,24 +163,37 @@ struct Room {
 
 struct Kept {
     frame: Bytes,
+    /// What it was rewritten to, oldest first.
+    rewrites: Vec<Rewrite>,
+    /// What changes would have left of it, had it not been swept.
+    too_late: Vec<Bytes>,
     expires: u64,
     device: DeviceKey,
     slot: u8,
     answer: Answer,
 }
 
+impl Kept {
+    fn is_expired(&self, now: u64) -> bool {
+        self.expires != 0 && self.expires <= now
+    }
+}
+
 enum Entry {
     Append(Append),
     Load(Load, Reply<Loaded>),
     Marks(SaveMarks, Reply<()>),
+    Sweep(Sweep, Reply<Swept>),
+    Trim(Trim, Reply<Trimmed>),
 }
 
 /// A read: asked, then done, then told.
 enum Job {
     Read(Read, Reply<Records>),
-    Answers(RoomNumber, DeviceKey, Reply<Vec<Answer>>),
     Marks(Name, Vec<RoomNumber>, Reply<Vec<Marks>>),
     RoomMarks(RoomNumber, usize, Reply<Vec<(Name, Marks)>>),
+    Target(RoomNumber, Seq, Reply<Option<Target>>),
+    Answers(RoomNumber, DeviceKey, Reply<Vec<(u8, Answer)>>),
     Done(Box<dyn FnOnce() + Send>),
 }
 
@@ -275,10 +291,17 @@ impl MemStore {
     }
 
     /// Forgets a room's records below `first`, as a sweep would. A channel hears of it when it is rebuilt.
-    pub fn trim(&self, name: &Name, first: Seq) {
+    pub fn forget_below(&self, name: &Name, first: Seq) {
         if let Some(room) = self.lock().rooms.get_mut(name) {
             room.first = room.first.max(first.min(room.tail() + 1));
+            room.trimmed = room.first;
         }
+    }
+
+    /// The oldest seq of a room that was not trimmed.
+    #[must_use]
+    pub fn trimmed(&self, name: &Name) -> Seq {
+        self.lock().rooms.get(name).map_or(1, |room| room.trimmed)
     }
 
     /// The oldest and the newest seq of a room.
@@ -292,7 +315,7 @@ impl MemStore {
     pub fn frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {
         let inside = self.lock();
         let room = inside.rooms.get(inside.names.get(&room)?)?;
-        Some(room.records.get(index(seq))?.frame.clone())
+        Some(room.records.get(index(seq))?.frame().clone())
     }
 
     /// All frames of a room, from seq 1 on, trimmed or not.
@@ -301,7 +324,7 @@ impl MemStore {
         self.lock()
             .rooms
             .get(name)
-            .map_or(Vec::new(), |room| room.records.iter().map(|kept| kept.frame.clone()).collect())
+            .map_or(Vec::new(), |room| room.records.iter().map(|kept| kept.frame().clone()).collect())
     }
 
     /// Runs the store on a thread of its own until the answer is dropped.
@@ -382,8 +405,28 @@ impl Store for MemStore {
         self.work.notify_one();
     }
 
-    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {
+    fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>) {
+        self.lock().reads.push_back(Job::Target(room, seq, reply));
+        self.work.notify_one();
+    }
+
+    fn purge(&self, _: RoomNumber, _: Seq, _: Seq, reply: Reply<()>) {
+        self.lock().reads.push_back(Job::Done(Box::new(move || reply(Ok(())))));
+        self.work.notify_one();
+    }
+
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {
         self.lock().reads.push_back(Job::Answers(room, device, reply));
+        self.work.notify_one();
+    }
+
+    fn sweep(&self, sweep: Sweep, reply: Reply<Swept>) {
+        self.lock().queue.push_back(Entry::Sweep(sweep, reply));
+        self.work.notify_one();
+    }
+
+    fn trim(&self, trim: Trim, reply: Reply<Trimmed>) {
+        self.lock().queue.push_back(Entry::Trim(trim, reply));
         self.work.notify_one();
     }
 }
@@ -446,6 +489,14 @@ impl Inside {
                     };
                     loads.push(Box::new(move || reply(loaded)) as Tell);
                 }
+                Entry::Sweep(sweep, reply) => {
+                    let swept = poison.clone().map_or_else(|| Ok(self.sweep(sweep)), Err);
+                    refused.push(Box::new(move || reply(swept)) as Tell);
+                }
+                Entry::Trim(trim, reply) => {
+                    let trimmed = poison.clone().map_or_else(|| self.trim(trim), Err);
+                    refused.push(Box::new(move || reply(trimmed)) as Tell);
+                }
             }
         }
         if !synced.is_empty() || !loads.is_empty() {
@@ -456,7 +507,7 @@ impl Inside {
 
     /// Writes an append, or says why not.
     fn append(&mut self, append: Append) -> Result<(), StoreError> {
-        let Append { room, generation, epoch, durability, first, frames, records, .. } = append;
+        let Append { room, generation, epoch, durability, first, frames, records, rewrites, .. } = append;
         assert_ne!(durability, Durability::Memory, "memory rooms are not stored");
         let fenced = !self.faults.unfenced;
         let Some(room) = self.names.get(&room).and_then(|name| self.rooms.get_mut(name)) else {
@@ -466,7 +517,7 @@ impl Inside {
             return Err(StoreError::Superseded(generation));
         }
         if !fenced && first <= room.tail() {
-            room.records.truncate(index(first));
+            room.lose(index(first));
         }
         if first != room.tail() + 1 || room.epoch() != epoch {
             room.writer = None;
@@ -479,9 +530,29 @@ impl Inside {
             let frame = frames.slice(start..end as usize);
             start = end as usize;
             with_deliver(&frame, |deliver| assert_eq!(deliver.seq, seq, "a frame is that of its record"));
-            room.records.push(Kept { frame, expires, device, slot, answer });
+            room.records.push(Kept {
+                frame,
+                rewrites: Vec::new(),
+                too_late: Vec::new(),
+                expires,
+                device,
+                slot,
+                answer,
+            });
         }
         assert_eq!(start, frames.len(), "the records make up the frames");
+        for rewrite in rewrites {
+            let (seq, revision) = (rewrite.seq, rewrite.revision);
+            let stated = |deliver: &Deliver<'_>| (deliver.seq, deliver.changed().revision);
+            assert_eq!(with_deliver(&rewrite.frame, stated), (seq, revision), "a rewrite is that of its record");
+            assert!(
+                seq < revision && (first..=room.tail()).contains(&revision),
+                "a rewrite is of the append's changes"
+            );
+            // What was trimmed meanwhile is not there to be rewritten.
+            let (first, kept) = (room.first, &mut room.records[index(seq)]);
+            if seq >= first { kept.rewrites.push(rewrite) } else { kept.too_late.push(rewrite.frame) }
+        }
         Ok(())
     }
 
@@ -494,7 +565,8 @@ impl Inside {
             self.names.insert(number, name.clone());
             let (epochs, records) = (Vec::new(), Vec::new());
             let marks = BTreeMap::new();
-            let room = Room { number, options, epochs, losses, first: 1, records, synced: 0, writer: None, marks };
+            let room =
+                Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None, marks };
             self.rooms.insert(name.clone(), room);
         }
         let Some(room) = self.rooms.get_mut(&name) else { return Err(StoreError::UnknownRoom) };
@@ -514,7 +586,7 @@ impl Inside {
         self.generation += 1;
         room.writer = Some(Generation(self.generation));
         let (count, time) = match room.records.last() {
-            Some(newest) => with_deliver(&newest.frame, |deliver| (deliver.count, deliver.time)),
+            Some(newest) => with_deliver(newest.frame(), |deliver| (deliver.count, deliver.time)),
             None => (0, 0),
         };
         Ok(Loaded {
@@ -528,6 +600,9 @@ impl Inside {
             count,
             time,
             gone_count: room.gone_count(),
+            trimmed: room.trimmed,
+            bytes_before: room.bytes_before(room.first),
+            bytes_upto: room.bytes_before(room.tail() + 1),
         })
     }
 
@@ -551,6 +626,10 @@ impl Inside {
                 let found = all.take(users_max).collect();
                 Box::new(move || reply(Ok(found)))
             }
+            Job::Target(room, seq, reply) => {
+                let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.target(room, seq)) };
+                Box::new(move || reply(found))
+            }
             Job::Answers(room, device, reply) => {
                 let found =
                     if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.answers(room, &device)) };
@@ -569,7 +648,7 @@ impl Inside {
         let (mut records, mut bytes) = (0, 0);
         let mut fits = |seq: Seq| {
             records += 1;
-            bytes += room.records[index(seq)].frame.len();
+            bytes += room.records[index(seq)].frame().len();
             records == 1 || (records <= records_max && bytes <= bytes_max as usize)
         };
         let mut taken: Vec<Seq> = match direction {
@@ -589,30 +668,20 @@ impl Inside {
         Records { runs, next }
     }
 
-    fn answers(&self, room: RoomNumber, device: &DeviceKey) -> Vec<Answer> {
+    fn target(&self, room: RoomNumber, seq: Seq) -> Option<Target> {
+        let room = self.names.get(&room).and_then(|name| self.rooms.get(name))?;
+        let kept = room.records.get(index(seq)).filter(|_| seq >= room.first)?;
+        let notes = kept.rewrites.last().map_or(Bytes::new(), |rewrite| rewrite.notes.clone());
+        Some(Target { frame: kept.frame().clone(), notes })
+    }
+
+    fn answers(&self, room: RoomNumber, device: &DeviceKey) -> Vec<(u8, Answer)> {
         let room = self.names.get(&room).and_then(|name| self.rooms.get(name));
         let mut slots = BTreeMap::new();
         for kept in room.iter().flat_map(|room| &room.records).filter(|kept| kept.device == *device) {
             slots.insert(kept.slot, kept.answer);
         }
-        slots.into_values().collect()
-    }
-
-    fn save_marks(&mut self, save: SaveMarks) -> Result<(), StoreError> {
-        let SaveMarks { room, generation, marks } = save;
-        let room = self.names.get(&room).and_then(|name| self.rooms.get_mut(name));
-        let room = room.filter(|room| room.writer == Some(generation)).ok_or(StoreError::Superseded(generation))?;
-        room.marks.extend(marks);
-        Ok(())
-    }
-
-    fn marks(&self, room: RoomNumber, user: &Name) -> Marks {
-        let Some(room) = self.names.get(&room).and_then(|name| self.rooms.get(name)) else { return Marks::default() };
-        let mut marks = room.marks.get(user).copied().unwrap_or_default();
-        for Kept { answer, .. } in room.records.iter().filter(|kept| kept.device.user == *user) {
-            marks.sent = marks.sent.max(Mark { seq: answer.seq, count: answer.count });
-        }
-        marks
+        slots.into_iter().collect()
     }
 
     fn crash(&mut self, crash: Crash) {
@@ -630,13 +699,14 @@ impl Inside {
             self.losses += 1;
             for room in self.rooms.values_mut() {
                 let kept = room.synced + self.chance.below(room.records.len() - room.synced + 1);
-                room.records.truncate(kept);
+                room.lose(kept);
             }
         }
         for room in self.rooms.values_mut() {
             // Opening syncs what is found.
             room.synced = room.records.len();
             room.first = room.first.min(room.tail() + 1);
+            room.trimmed = room.trimmed.min(room.first);
             room.writer = None;
         }
         self.poisoned = false;
@@ -644,15 +714,24 @@ impl Inside {
     }
 }
 
+impl Kept {
+    /// The record as it is now.
+    fn frame(&self) -> &Bytes {
+        self.rewrites.last().map_or(&self.frame, |rewrite| &rewrite.frame)
+    }
+}
+
 impl Room {
-    fn tail(&self) -> Seq {
-        self.records.len() as u64
+    /// The records behind these are lost, and what they rewrote is as it was.
+    fn lose(&mut self, kept: usize) {
+        self.records.truncate(kept);
+        for record in &mut self.records {
+            record.rewrites.retain(|rewrite| index(rewrite.revision) < kept);
+        }
     }
 
-    /// The count of the newest record below the first.
-    fn gone_count(&self) -> u64 {
-        let gone = self.first.checked_sub(2).and_then(|at| self.records.get(usize::try_from(at).ok()?));
-        gone.map_or(0, |kept| kept.answer.count)
+    fn tail(&self) -> Seq {
+        self.records.len() as u64
     }
 
     fn epoch(&self) -> Epoch {
@@ -661,11 +740,12 @@ impl Room {
 
     /// Adds a seq to the last run, or begins another.
     fn add(&self, runs: &mut Vec<Run>, seq: Seq, now: u64) {
-        let Kept { frame, expires, .. } = &self.records[index(seq)];
-        let gap = if seq < self.first {
+        let kept = &self.records[index(seq)];
+        let frame = kept.frame();
+        let gap = if seq < self.trimmed {
             Some(GapReason::TRIMMED)
         } else {
-            (*expires != 0 && *expires <= now).then_some(GapReason::EXPIRED)
+            (seq < self.first || kept.is_expired(now)).then_some(GapReason::EXPIRED)
         };
         match (runs.last_mut(), gap) {
             (Some(Run::Frames { last, frames, .. }), None) => {
@@ -702,5 +782,8 @@ pub fn with_deliver<T>(frame: &[u8], look: impl FnOnce(&Deliver<'_>) -> T) -> T 
     look(&parlor_protocol::decode(&frame[HEADER_BYTES..]).expect("a frame of a room is a Deliver"))
 }
 
+mod looking;
+mod marks;
+mod sweeping;
 #[cfg(test)]
 mod tests;

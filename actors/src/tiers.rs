@@ -57,6 +57,20 @@ impl Tiers {
         Self { tiers, of }
     }
 
+    /// One tier, of which everybody is, who may send so fast.
+    #[must_use]
+    pub fn sending(send: SendRate) -> Self {
+        let mut tiers = Self::default();
+        tiers.first_mut().send = send;
+        tiers
+    }
+
+    /// The tier of whoever has no other.
+    pub fn first_mut(&mut self) -> &mut Tier {
+        // There is always one.
+        &mut self.tiers[0]
+    }
+
     /// The tier of a user. One that does not exist counts as the first, and is logged.
     #[must_use]
     pub fn of(&self, user: &str) -> TierNumber {

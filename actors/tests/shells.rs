@@ -4,7 +4,6 @@
 use std::{
     backtrace::Backtrace,
     collections::VecDeque,
-    future::poll_fn,
     rc::Rc,
     sync::{
         Arc,
@@ -24,16 +23,21 @@ use parlor_actors::{
     limits::Limits,
     outbound::{Outbound, Wire},
     port::{Clock, Now, RoomOptions},
-    relay::link::{End, Hello},
+    relay::link::Hello,
     router::Router,
-    session::heartbeat::BeatIntervals,
+    session::{
+        heartbeat::BeatIntervals,
+        inbound::{Inbound, Stop},
+    },
     testkit::{MemStore, Served, TestClock, with_deliver},
+    tiers::{SendRate, Tiers},
 };
 use parlor_protocol::{
-    Body, Code, Extensions, Header, Kind, Nonce, RoomNumber, Seq, Token,
+    Body, Code, Extensions, Header, Kind, List, Nonce, RoomNumber, Seq, Token,
     frame::HEADER_BYTES,
     message::{
-        Ack, Close, ContentType, DeviceClass, Durability, Error, Join, JoinFrom, Joined, Network, Publish, RecordKind,
+        Ack, Close, ContentType, DeviceClass, Durability, Error, Heartbeat, Join, JoinFrom, Joined, Network, Publish,
+        RecordKind,
     },
 };
 
@@ -76,7 +80,9 @@ impl Engine {
             clock: clock.clone(),
             limits: Arc::new(Limits::default()),
             beats: beats.into(),
-            tiers: Arc::default(),
+            tiers: Arc::new(Tiers::sending(SendRate::OFF)),
+            rates: Arc::default(),
+            uploads: Limits::default().uploads(),
             create_at_join: Some(RoomOptions { durability, ..RoomOptions::default() }),
             router: Router::default(),
         });
@@ -97,7 +103,7 @@ impl Engine {
 
     fn connect(&self, user: &str, arbiter: usize) -> Client {
         let socket = Arc::new(Socket::default());
-        let server = socket.clone();
+        let far = Far(socket.clone());
         let hello = Hello {
             request: 0,
             version: 1,
@@ -108,13 +114,8 @@ impl Engine {
             token: Token([0; 16]),
         };
         self.fleet.run_on(arbiter, move |local| {
-            let link = local.connect(hello, Rc::new(Written(server.clone())));
-            actix_rt::spawn(async move {
-                let end = poll_fn(|cx| server.poll(&link, cx)).await;
-                drop(link);
-                server.ends.lock().end = Some(end);
-                server.changed.notify_all();
-            });
+            let far = Rc::new(far);
+            local.connect(hello, Rc::new(Written(far.clone())), Box::new(Read(far)));
         });
         let mut client = Client { socket, partial: Vec::new(), request: 0, room: RoomNumber(0) };
         assert_eq!(client.next().kind, Kind::Welcome);
@@ -135,7 +136,8 @@ impl Drop for Engine {
     fn drop(&mut self) {
         self.served = None;
         self.system.stop();
-        if let Some(thread) = self.thread.take() {
+        // A thread that hangs is what a test has failed of.
+        if let Some(thread) = self.thread.take().filter(|_| !std::thread::panicking()) {
             let _ = thread.join();
         }
     }
@@ -155,55 +157,73 @@ struct Ends {
     /// Whether the client takes nothing.
     full: bool,
     hung_up: bool,
-    end: Option<End>,
+    /// Frames that come for ever.
+    flood: Option<Bytes>,
+    half_closed: bool,
+    ended: bool,
     waker: Option<Waker>,
 }
 
-/// The server's writing end.
-struct Written(Arc<Socket>);
+/// The server's end, which ends the connection when it is dropped.
+struct Far(Arc<Socket>);
+
+impl Drop for Far {
+    fn drop(&mut self) {
+        self.0.ends.lock().ended = true;
+        self.0.changed.notify_all();
+    }
+}
+
+/// The half of it that is written to.
+struct Written(Rc<Far>);
 
 impl Wire for Written {
     fn poll_write(&self, cx: &mut Context<'_>, waiting: &mut Outbound) -> Poll<std::io::Result<()>> {
-        let mut ends = self.0.ends.lock();
+        let mut ends = self.0.0.ends.lock();
         if ends.full {
             ends.waker = Some(cx.waker().clone());
             return Poll::Pending;
         }
         waiting.write_with(|slices| {
             slices.iter().for_each(|slice| ends.down.extend(&slice[..]));
-            self.0.changed.notify_all();
+            self.0.0.changed.notify_all();
             Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
         })
     }
 }
 
-impl Socket {
-    /// What the link of a real connection does.
-    fn poll(&self, link: &parlor_actors::relay::link::Link, cx: &mut Context<'_>) -> Poll<End> {
-        link.register(cx);
-        self.ends.lock().waker = Some(cx.waker().clone());
-        let _ = link.poll_unblock(cx);
-        loop {
-            if let Some(end) = link.end() {
-                return Poll::Ready(end);
-            }
-            let mut ends = self.ends.lock();
-            if ends.hung_up {
-                return Poll::Ready(End::Killed);
-            }
-            if !link.reads() {
-                link.await_turn();
-                return Poll::Pending;
-            }
-            if ends.up.is_empty() {
-                return Poll::Pending;
-            }
-            let frames = ends.up.drain(..).collect::<Vec<_>>().concat();
-            drop(ends);
-            link.receive(frames.into());
+/// The half of it that is read.
+struct Read(Rc<Far>);
+
+impl Inbound for Read {
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Stop>> {
+        let mut ends = self.0.0.ends.lock();
+        if let Some(frames) = &ends.flood {
+            return Poll::Ready(Ok(frames.clone()));
         }
+        if !ends.up.is_empty() {
+            return Poll::Ready(Ok(ends.up.drain(..).collect::<Vec<_>>().concat().into()));
+        }
+        if ends.hung_up {
+            return Poll::Ready(Err(Stop::Gone));
+        }
+        ends.waker = Some(cx.waker().clone());
+        Poll::Pending
     }
 
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut ends = self.0.0.ends.lock();
+        ends.up.clear();
+        ends.waker = Some(cx.waker().clone());
+        if ends.hung_up { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    fn half_close(self: Box<Self>) {
+        self.0.0.ends.lock().half_closed = true;
+    }
+}
+
+impl Socket {
     fn change(&self, change: impl FnOnce(&mut Ends)) {
         let mut ends = self.ends.lock();
         change(&mut ends);
@@ -241,6 +261,15 @@ impl Client {
         self.request
     }
 
+    /// Sends frames together.
+    fn send_at_once(&mut self, send: impl FnOnce(&mut Client)) {
+        let mut alone = Client { socket: Arc::default(), partial: Vec::new(), request: self.request, room: self.room };
+        send(&mut alone);
+        self.request = alone.request;
+        let frames: Vec<Bytes> = alone.socket.ends.lock().up.drain(..).collect();
+        self.socket.change(|ends| ends.up.push_back(frames.concat().into()));
+    }
+
     fn publish(&mut self, nonce: Nonce) -> u32 {
         let payload = format!("message {nonce}");
         self.send(&Publish {
@@ -270,7 +299,7 @@ impl Client {
             }
             let mut ends = self.socket.ends.lock();
             if ends.down.is_empty() {
-                if ends.end.is_some() {
+                if ends.ended {
                     return None;
                 }
                 let timed_out = self.socket.changed.wait_until(&mut ends, deadline).timed_out();
@@ -343,6 +372,7 @@ impl Client {
                 let close: Close<'_> = frame.body();
                 assert_eq!(close.code, code);
                 assert!(self.poll_next().is_none(), "nothing follows a close");
+                assert!(self.socket.ends.lock().half_closed, "the client can read it");
                 return before;
             }
             before.push(frame);
@@ -448,15 +478,11 @@ fn a_drain_answers_everything_accepted() {
     // More than a session may have unanswered, and one that only listens does not read.
     let many = 150;
     bob.socket.change(|ends| ends.full = true);
-    let frames = {
-        let mut alone = Client { socket: Arc::default(), partial: Vec::new(), request: ann.request, room: ann.room };
+    ann.send_at_once(|ann| {
         for nonce in 1..=many {
-            alone.publish(nonce);
+            ann.publish(nonce);
         }
-        let frames: Vec<Bytes> = alone.socket.ends.lock().up.drain(..).collect();
-        frames.concat()
-    };
-    ann.socket.change(|ends| ends.up.push_back(frames.into()));
+    });
     wait_for("she is heard", || engine.store.queued() > 0);
     let drained = engine.drain();
     let served = engine.store.serve();
@@ -484,4 +510,41 @@ fn a_session_that_panics_ends_its_connection_and_is_offline() {
     wait_for("she is offline", || router.sessions("ann").is_empty());
     bob.join(JoinFrom::Tail);
     assert_eq!(bob.insist(1, &mut Vec::new()), (1, false), "her neighbours do not notice");
+}
+
+#[test]
+fn a_client_that_never_stops_sending_does_not_keep_its_neighbours_waiting() {
+    let engine = Engine::start(Durability::Synced, true);
+    let (ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 0));
+    // Of a module that there is not, so that nothing answers it and nothing holds it back.
+    let unknown = Header { len: 0, kind: 0x8000, flags: 0, request: 0 };
+    ann.socket.change(|ends| ends.flood = Some(unknown.to_bytes().to_vec().into()));
+    bob.join(JoinFrom::Tail);
+    assert_eq!(bob.insist(1, &mut Vec::new()), (1, false));
+    ann.socket.change(|ends| (ends.flood, ends.hung_up) = (None, true));
+    let router = &engine.fleet.shared().router;
+    wait_for("she is offline", || router.sessions("ann").is_empty());
+}
+
+#[test]
+fn a_session_reads_no_more_while_too_many_of_its_requests_are_unanswered() {
+    let mut engine = Engine::start(Durability::Synced, true);
+    let (mut ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 0));
+    ann.join(JoinFrom::Tail);
+    bob.join(JoinFrom::Tail);
+    engine.served = None;
+    let max = u64::from(Limits::default().unanswered_requests_max);
+    ann.send_at_once(|ann| {
+        for nonce in 1..=max + 1 {
+            ann.publish(nonce);
+        }
+    });
+    wait_for("as many as may be are asked", || engine.store.queued() > 0);
+    ann.publish(max + 2);
+    // Her neighbour's later turn comes and goes.
+    let beat = bob.send(&Heartbeat { network: None, positions: List::default(), extensions: Extensions::default() });
+    assert_eq!(bob.next().request, beat);
+    assert_eq!(ann.socket.ends.lock().up.len(), 1, "it is not read");
+    engine.served = Some(engine.store.serve());
+    assert_eq!(ann.deliveries(0, max + 2).0, (1..=max + 2).collect::<Vec<_>>());
 }

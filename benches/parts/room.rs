@@ -8,7 +8,7 @@ use parlor_actors::{
     limits::Limits,
     message::{Conn, FromChannel, Join, Publish},
     port::{Budget, DeviceKey, EpochStart, Generation, Loaded, RoomOptions},
-    tiers::TierNumber,
+    tiers::{SendRate, TierNumber, Tiers},
 };
 use parlor_protocol::{
     DeviceTag, Epoch, RoomNumber,
@@ -42,10 +42,14 @@ impl Room {
             count: 0,
             gone_count: 0,
             time: 0,
+            trimmed: 1,
+            bytes_before: 0,
+            bytes_upto: 0,
         };
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
-        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers: Arc::default() });
+        let tiers = Arc::new(Tiers::sending(SendRate::OFF));
+        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default() });
         let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
         let device = DeviceKey { user: "somebody".parse().expect("a name"), tag: DeviceTag(1) };
         state.handle(NOW, Input::Join(Join { conn, request: 1, device: device.clone(), from: JoinFrom::Tail }));
@@ -70,6 +74,7 @@ impl Room {
                 refers_to: 0,
                 lifetime_ms: None,
                 silent: false,
+                remove: false,
                 content_type: 1,
                 payload: Bytes::from_static(PAYLOAD),
             };

@@ -85,6 +85,7 @@ impl Rooms {
                 place: store.budget().take(frames.len()).expect("nothing else waits"),
                 frames,
                 records: vec![record],
+                rewrites: Vec::new(),
                 commits: teller.clone(),
             }
         };

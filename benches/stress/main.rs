@@ -44,6 +44,7 @@ fn main() -> ExitCode {
         Command::Growth { load, common } => run::run(load, common),
         Command::Chat { load, common } => run::run(load, common),
         Command::Recovery { load, common } => run::run(load, common),
+        Command::Sweep { load, common } => run::run(load, common),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::{ffi::OsString, path::PathBuf, time::Duration};
+use std::{ffi::OsString, fmt, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -10,7 +10,7 @@ use crate::{
     report::Show,
     scenario::{
         chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, inprocess::InProcess, joins::Joins,
-        large::Large, reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
+        large::Large, reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms, sweep::Sweep,
     },
 };
 
@@ -128,6 +128,15 @@ pub(crate) enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Whether publishing waits while very many records expire.
+    Sweep {
+        /// The load.
+        #[command(flatten)]
+        load: Sweep,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
     /// Recorded conversations, as fast as they go.
     Chat {
         /// The load.
@@ -170,10 +179,10 @@ pub(crate) struct Common {
     pub(crate) storage: Storage,
     /// How often each peer is measured, each time with a fresh server. Peers take turns, so that a slow minute of the
     /// machine does not hit one of them alone.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     pub(crate) reps: usize,
     /// Seconds of each measurement.
-    #[arg(long, default_value_t = 3.0)]
+    #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     pub(crate) secs: f64,
     /// Seconds of load before each measurement.
     #[arg(long, default_value_t = 1.0)]
@@ -196,4 +205,20 @@ pub(crate) struct Common {
     /// Also write the results to this file, as a page with charts and tables.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+}
+
+/// A number that a load cannot do without.
+pub(crate) fn at_least_one<T: FromStr<Err: fmt::Display> + Default + PartialEq>(text: &str) -> Result<T, String> {
+    let number: T = text.parse().map_err(|error: T::Err| error.to_string())?;
+    if number == T::default() { Err("at least 1 is needed".to_owned()) } else { Ok(number) }
+}
+
+/// A time that something can be divided by.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
+    if seconds > 0.0 && seconds <= 86_400.0 {
+        Ok(seconds)
+    } else {
+        Err("more than 0 and at most a day is needed".to_owned())
+    }
 }

@@ -200,7 +200,7 @@ JOIN_FROM = Choice(["Tail"], ["Newest", "records", U32], ["Seq", "seq", U64],
 SIGNAL_TO = Choice(["Room", "room", U64], ["User", "user", STRING])
 READER = Struct(user=STRING, read=U64, delivered=U64)
 LIMITS = Struct(payload_bytes_max=U32, rooms_max=U32, unanswered_requests_max=U32, page_records_max=U32,
-                page_bytes_max=U32)
+                page_bytes_max=U32, text_bytes_max=U32)
 MODULE = Struct(name=STRING, kind_first=U16, kind_last=U16)
 PAGE_GAP = Struct(**{"from": U64, "to": U64, "why": U16})
 POSITION = Struct(room=U64, epoch=U64, seq=U64)
@@ -211,7 +211,7 @@ PAYLOAD_MOST = 65536                                # whatever the server allows
 
 class Message(Struct):
     """A kind: its number, its longest body, its fields."""
-    def __init__(self, number, longest, **fields):
+    def __init__(self, number, longest, /, **fields):
         super().__init__(**fields, extensions=EXTENSIONS)
         self.number, self.longest = number, longest
 
@@ -233,6 +233,9 @@ KINDS = {
     "Publish": Message(0x0030, PAYLOAD_MOST + 1024, room=U64, nonce=U64, kind=U16, refers_to=U64,
                        lifetime_ms=Option(U64), flags=U32, content_type=U16, payload=BYTES),
     "Ack": Message(0x0031, 1024, room=U64, nonce=U64, seq=U64, time=U64, durability=DURABILITY, duplicate=BOOL),
+    "Part": Message(0x0032, PAYLOAD_MOST + 1024, room=U64, nonce=U64, number=U32, parts=U32, total_bytes=U32, kind=U16,
+                    refers_to=U64, lifetime_ms=Option(U64), flags=U32, content_type=U16, payload=BYTES),
+    "PartTaken": Message(0x0037, 1024, room=U64, nonce=U64, missing=List(U32, 64)),
     "Deliver": Message(0x0033, PAYLOAD_MOST + 1024, room=U64, seq=U64, time=U64, sender=STRING, device_tag=U64,
                        nonce=U64, kind=U16, refers_to=U64, expires=U64, count=U64, content_type=U16, payload=BYTES),
     "Gap": Message(0x0035, 1024, **{"room": U64, "epoch": U64, "from": U64, "to": U64, "why": U16}),

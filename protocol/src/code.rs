@@ -73,6 +73,18 @@ codes! {
     Forbidden = 2008,
     /// The room does not exist and this server does not create rooms at join.
     UnknownRoom = 2009,
+    /// The record that a change refers to is not there: never stored, trimmed, expired or above the tail.
+    TargetGone = 2010,
+    /// The record that a change refers to is itself a change, or is a tombstone.
+    NotChangeable = 2011,
+    /// The time in which the record could be changed so is over.
+    TooLate = 2012,
+    /// The reaction is there already, or the one to take back is not.
+    NoEffect = 2013,
+    /// The record has as many reactions as it may, or different ones.
+    TooManyReactions = 2014,
+    /// A part of a long message contradicts itself, or the parts that came before it.
+    InvalidPart = 2020,
 
     /// The client did not read what it was sent for too long. It lost nothing: join with the position.
     SlowReader = 3000,

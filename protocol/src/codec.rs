@@ -75,11 +75,24 @@ pub fn decode<'a, B: Body<'a>>(body: &'a [u8]) -> Result<B, DecodeError> {
     if used != body.len() {
         return Err(DecodeError::TrailingBytes { kind, extra: body.len() - used });
     }
-    // Version 1 knows no extension, so every odd tag is an unknown one.
+    // Version 1 knows even extensions only, so every odd tag is an unknown one.
     match message.extensions().0.iter().find(|(tag, _)| tag % 2 == 1) {
         Some(&(tag, _)) => Err(DecodeError::UnknownExtension { kind, tag }),
         None => Ok(message),
     }
+}
+
+/// Appends one value, as it stands in a body.
+pub(crate) fn put_value<T: Encode>(value: &T, out: &mut BytesMut) {
+    let written = bincode::encode_into_writer(value, Sink(out), config::standard());
+    debug_assert!(written.is_ok(), "a buffer that grows refuses nothing");
+}
+
+/// Reads bytes that are one value and nothing else.
+pub(crate) fn value<'a, T: BorrowDecode<'a, ()>>(bytes: &'a [u8]) -> Option<T> {
+    let config = config::standard().with_limit::<CLAIM_BYTES_MAX>();
+    let (value, used) = bincode::borrow_decode_from_slice(bytes, config).ok()?;
+    (used == bytes.len()).then_some(value)
 }
 
 struct Sink<'a>(&'a mut BytesMut);

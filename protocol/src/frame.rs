@@ -113,10 +113,14 @@ kinds! {
     Publish = 0x0030,
     /// Answers `Publish`: the message is stored.
     Ack = 0x0031,
+    /// Brings a part of a long message.
+    Part = 0x0032,
     /// A record of a room.
     Deliver = 0x0033,
     /// Records that will not come.
     Gap = 0x0035,
+    /// Answers a `Part` that does not complete its message.
+    PartTaken = 0x0037,
     /// Asks for a page of history.
     Fetch = 0x0040,
     /// Answers `Fetch`.
@@ -147,7 +151,7 @@ impl Kind {
             Self::Hello => 8 << 10,
             Self::Heartbeat => 64 << 10,
             Self::Readers => 128 << 10,
-            Self::Publish | Self::Deliver => payload_bytes_max.min(PAYLOAD_BYTES_MAX) + ENVELOPE_BYTES_MAX,
+            Self::Publish | Self::Part | Self::Deliver => payload_bytes_max.min(PAYLOAD_BYTES_MAX) + ENVELOPE_BYTES_MAX,
             Self::Page => BODY_BYTES_MAX,
             Self::Welcome | Self::Close | Self::Error | Self::Joined => 4 << 10,
             _ => 1 << 10,

@@ -15,9 +15,11 @@
 //! kind of frame as hex beside its fields.
 //!
 //! The layers, each in its own file: [`frame`] finds frames in a stream of bytes, [`codec`] turns bodies into messages
-//! and back, [`message`] holds the messages, [`peek`] reads records in bulk, [`code`] the errors and closes, [`id`] the names and numbers.
+//! and back, [`message`] holds the messages, [`peek`] reads records in bulk, [`change`]
+//! what was changed in them, [`code`] the errors and closes, [`id`] the names and numbers.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod change;
 pub mod code;
 pub mod codec;
 pub mod error;
@@ -27,6 +29,7 @@ pub mod message;
 pub mod peek;
 pub mod version;
 
+pub use change::Changed;
 pub use code::{Advice, Code};
 pub use codec::{Body, Extensions, List, decode, encode, to_bytes};
 pub use error::{DecodeError, FrameError, NameError};

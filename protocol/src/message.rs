@@ -6,12 +6,14 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{receipt::*, record::*, room::*, session::*};
+pub use self::{change::*, receipt::*, record::*, room::*, session::*, upload::*};
 
+mod change;
 mod receipt;
 mod record;
 mod room;
 mod session;
+mod upload;
 
 macro_rules! bodies {
     ($($name:ident $(<$life:lifetime>)?),* $(,)?) => {
@@ -35,4 +37,5 @@ bodies! {
     Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Publish<'a>,
     Ack<'a>, Deliver<'a>, Gap<'a>, Fetch<'a>, Page<'a>, Heartbeat<'a>, HeartbeatAck<'a>,
     Mark<'a>, Marked<'a>, FetchReaders<'a>, Readers<'a>, Signal<'a>, Signaled<'a>,
+    Part<'a>, PartTaken<'a>,
 }

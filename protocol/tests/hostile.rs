@@ -13,7 +13,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 macro_rules! every_message {
     ($macro:ident) => {
         $macro!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
-            HeartbeatAck Mark Marked FetchReaders Readers Signal Signaled)
+            HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled)
     };
 }
 
@@ -295,6 +295,10 @@ proptest! {
             room, nonce: b, kind: RecordKind(d), refers_to: a, lifetime_ms: some, flags: c, content_type: ContentType(e),
             payload: &blob, extensions: extensions(),
         });
+        check_round_trip!(request, Part {
+            room, nonce: b, number: c, parts: c >> 3, total_bytes: c >> 7, kind: RecordKind(d), refers_to: a,
+            lifetime_ms: some, flags: c, content_type: ContentType(e), payload: &blob, extensions: extensions(),
+        });
         let direction = if changed { Direction::Forward } else { Direction::Backward };
         check_round_trip!(request, Fetch { room, start: some, direction, limit: c, extensions: extensions() });
         let positions = List(list.iter().map(position).collect());
@@ -312,7 +316,7 @@ proptest! {
         let room = RoomNumber(a);
         let limits = Limits {
             payload_bytes_max: c, rooms_max: c >> 1, unanswered_requests_max: c >> 9, page_records_max: c >> 17,
-            page_bytes_max: c >> 25,
+            page_bytes_max: c >> 25, text_bytes_max: c >> 3,
         };
         let module = |&(_, _, kind): &(_, _, u16)| Module { name: &one, kind_first: kind, kind_last: d };
         let gap = |&(from, to, why): &_| PageGap { from, to, why: GapReason(why) };
@@ -335,6 +339,8 @@ proptest! {
             room, seq: b, time: f, sender: &one, device_tag: DeviceTag(a), nonce: b, kind: RecordKind(d), refers_to: f,
             expires: a, count: b, content_type: ContentType(e), payload: &blob, extensions: extensions(),
         });
+        let missing = List(list.iter().map(|(_, _, number)| u32::from(*number)).collect());
+        check_round_trip!(request, PartTaken { room, nonce: b, missing, extensions: extensions() });
         check_round_trip!(request, Gap {
             room, epoch: Epoch(b), from: f, to: a, why: GapReason(d), extensions: extensions(),
         });

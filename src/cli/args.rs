@@ -1,8 +1,9 @@
 //! The command line.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{net::SocketAddr, path::PathBuf, str::FromStr, time::Duration};
 
 use clap::{Parser, Subcommand};
+use parlor::tiers::SendRate;
 use parlor_protocol::Name;
 
 use super::bench::options::Bench;
@@ -37,6 +38,32 @@ pub(crate) struct Serve {
     /// Read the engine's settings from this TOML file. --listen and --data win over it.
     #[arg(long, value_name = "FILE")]
     pub(crate) config: Option<PathBuf>,
+
+    /// How fast a user may send: one message in so many milliseconds, and so many at once after a rest; "off" for as fast
+    /// as he likes [default: 1000/10]. Wins over the file.
+    #[arg(long, value_name = "off|INTERVAL_MS[/BURST]")]
+    pub(crate) send_rate: Option<SendRateArg>,
+}
+
+/// How fast a user may send.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct SendRateArg(pub(crate) SendRate);
+
+impl FromStr for SendRateArg {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "off" {
+            return Ok(Self(SendRate::OFF));
+        }
+        let (interval, burst) = text.split_once('/').unwrap_or((text, ""));
+        let number = |text: &str, name: &str| {
+            let parsed = text.parse::<u32>().ok().filter(|number| *number > 0);
+            parsed.ok_or_else(|| format!("{name} is {text:?}: say off, or INTERVAL_MS[/BURST] in numbers above 0"))
+        };
+        let burst = if burst.is_empty() { Ok(SendRate::default().burst) } else { number(burst, "the burst") };
+        Ok(Self(SendRate { interval_ms: number(interval, "the interval")?, burst: burst? }))
+    }
 }
 
 /// Talk in a room.
@@ -67,6 +94,11 @@ pub(crate) struct Chat {
     /// This device's name. One connection per device: a second one closes the first [default: a new one].
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<Name>,
+
+    /// Keep in this folder what you said and is not stored yet: if the chat ends first, it goes out when you join the room
+    /// the next time, as the same device. The folder is made if it does not exist.
+    #[arg(long, value_name = "DIR", requires = "device")]
+    pub(crate) outbox: Option<PathBuf>,
 }
 
 /// Replay IRC logs as real traffic, and check what comes of it.
@@ -112,9 +144,45 @@ pub(crate) struct Replay {
     #[arg(long)]
     pub(crate) verify: bool,
 
+    /// Lose this share of the acks on their way, so that clients have to send again. Whatever else the server says to such a
+    /// client is held until it has: otherwise its own message, delivered, would be as good as the ack.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) drop_acks: Option<DropShare>,
+
+    /// Send a message again when its ack has not come after so many milliseconds [default: 15000, with --drop-acks 500].
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u32).range(10..=600_000))]
+    pub(crate) ack_timeout_ms: Option<u32>,
+
+    /// What chooses the acks that are lost: the same number chooses alike.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+
     /// Print the result as one JSON object, the last line of the standard output.
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+impl Replay {
+    /// How long a message waits for its ack before it is sent again.
+    pub(crate) fn ack_timeout(&self) -> Duration {
+        let usual = if self.drop_acks.is_some() { 500 } else { 15_000 };
+        Duration::from_millis(self.ack_timeout_ms.unwrap_or(usual).into())
+    }
+}
+
+/// A share of the acks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct DropShare(pub(crate) f64);
+
+impl FromStr for DropShare {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse::<f64>() {
+            Ok(share) if (0.0..=1.0).contains(&share) => Ok(Self(share)),
+            _ => Err("a share is 0 to 1".to_owned()),
+        }
+    }
 }
 
 /// How many times faster than the log.
@@ -145,6 +213,14 @@ mod tests {
         Args::command().debug_assert();
     }
 
+    #[test]
+    fn a_send_rate_without_a_burst_has_the_usual_one() {
+        let parse = |text: &str| text.parse::<SendRateArg>().unwrap().0;
+        assert_eq!(parse("250"), SendRate { interval_ms: 250, burst: 10 });
+        assert_eq!(parse("250/1"), SendRate { interval_ms: 250, burst: 1 });
+        assert_eq!(parse("off"), SendRate::OFF);
+    }
+
     #[track_caller]
     fn check(line: &str, ok: bool) {
         let parsed = Args::try_parse_from(line.split(' '));
@@ -158,9 +234,17 @@ mod tests {
         check("parlor chat lobby --as a\u{1}", false);
         check("parlor replay a.log b.log --room-per-file --readers 3 --speed 60 --verify --json", true);
         check("parlor replay", false);
+        check("parlor replay a.log --drop-acks 0.1 --ack-timeout-ms 300 --seed 7", true);
+        check("parlor replay a.log --drop-acks 1.5", false);
         check("parlor replay a.log --speed 0", false);
+        check("parlor chat lobby --as ann --device phone --outbox /tmp/x", true);
+        check("parlor chat lobby --as ann --outbox /tmp/x", false);
         check("parlor replay a.log --speed NaN", false);
         check("parlor replay a.log --room-per-file --room x", false);
         check("parlor serve --listen 0.0.0.0:7400 --data /tmp/x", true);
+        check("parlor serve --send-rate off", true);
+        check("parlor serve --send-rate 500/3", true);
+        check("parlor serve --send-rate 0", false);
+        check("parlor serve --send-rate 500/x", false);
     }
 }

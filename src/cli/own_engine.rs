@@ -3,7 +3,11 @@
 use std::net::{Ipv4Addr, SocketAddr};
 
 use anyhow::Context as _;
-use parlor::{config::EngineConfig, engine::Engine};
+use parlor::{
+    config::EngineConfig,
+    engine::Engine,
+    tiers::{SendRate, Tiers},
+};
 use tempfile::TempDir;
 
 /// The engine; its folder goes with it.
@@ -17,7 +21,9 @@ impl OwnEngine {
     /// Starts it, without a limit on the send rate, on a port of the loopback that is free.
     pub(crate) fn start() -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("parlor-replay-").tempdir().context("cannot make a folder")?;
-        let engine = Engine::start(EngineConfig::new(folder.path()))?;
+        let mut config = EngineConfig::new(folder.path());
+        config.tiers = Tiers::sending(SendRate::OFF);
+        let engine = Engine::start(config)?;
         let addr = engine.listen((Ipv4Addr::LOCALHOST, 0).into()).context("cannot listen on the loopback")?;
         Ok(Self { addr, engine, _folder: folder })
     }

@@ -30,6 +30,9 @@ pub(crate) async fn run(args: Serve) -> anyhow::Result<ExitCode> {
     if let Some(data) = args.data {
         config.data = data;
     }
+    if let Some(rate) = args.send_rate {
+        config.tiers.first_mut().send = rate.0;
+    }
     // As many as there may be; the engine refuses further clients by itself.
     descriptors::ensure(256, "a server", "start it as a user who may have more")?;
     // Before the first client: from here on a signal means a clean end.

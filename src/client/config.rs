@@ -1,13 +1,16 @@
 //! What a client is told when it is made.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use parlor_protocol::{
     Name,
     message::{CREDENTIALS_BYTES_MAX, DeviceClass, Network},
 };
 
-use super::error::ConnectError;
+use super::{error::ConnectError, outbox_store::OutboxStore};
 
 /// How a client connects and how patient it is. Start with [`Config::new`] and change fields.
 #[derive(Clone)]
@@ -42,6 +45,9 @@ pub struct Config {
     /// How many messages may wait for their acks, over all rooms; above it sends are refused with
     /// [`OutboxFull`](super::PublishError::OutboxFull).
     pub outbox_messages_max: usize,
+    /// Where messages are kept until they are acked, so that they outlive the program; `None` for memory alone. The clones
+    /// of a configuration share it, and only one client may use it.
+    pub outbox: Option<Arc<Mutex<dyn OutboxStore>>>,
     /// How many joins, leaves and fetches may wait for their answers.
     pub requests_max: usize,
     /// How many events may wait for the application, over all rooms; above it the client stops reading its connection.
@@ -73,6 +79,7 @@ impl Config {
             backoff_min: Duration::from_millis(100),
             backoff_max: Duration::from_secs(10),
             outbox_messages_max: 10_000,
+            outbox: None,
             requests_max: 1_024,
             events_max: 10_000,
             close_timeout: Duration::from_secs(2),

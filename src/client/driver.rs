@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use parlor_protocol::{Code, DeviceTag, frame::answer_body_max, split};
+use parlor_protocol::{Code, DeviceTag, Nonce, frame::answer_body_max, split};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -23,8 +23,9 @@ use tokio::{
 
 use super::{
     effect::{Effect, Now, RoomKey, Ticket},
-    error::ConnectError,
-    shared::{Command, EventQueue, FetchOutcome, JoinOutcome, LeaveOutcome, Reply, SendOutcome, Shared},
+    error::{ConnectError, PublishError, RequestError},
+    keeper::Keeper,
+    shared::{Command, EventQueue, FetchOutcome, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared},
     state::State,
     wire::{self, WireError},
 };
@@ -50,6 +51,10 @@ enum Link {
 enum Waiter {
     Join(Reply<JoinOutcome>),
     Send(Reply<SendOutcome>),
+    /// A send whose sender was told that the server does not answer. It keeps its place.
+    Stalled {
+        _permit: Permit,
+    },
     Fetch(Reply<FetchOutcome>),
     Leave(Reply<LeaveOutcome>),
 }
@@ -58,6 +63,7 @@ enum Waiter {
 pub(super) struct Driver {
     state: State,
     shared: Arc<Shared>,
+    keeper: Keeper,
     started: Instant,
     link: Link,
     /// Bytes that were read and are not a whole frame yet, or wait until the application takes events.
@@ -81,12 +87,14 @@ impl Driver {
     pub(super) fn new(
         state: State,
         shared: Arc<Shared>,
+        keeper: Keeper,
         stream: Option<Box<dyn Stream>>,
         ready: oneshot::Sender<Result<DeviceTag, ConnectError>>,
     ) -> Self {
         let mut driver = Self {
             state,
             shared,
+            keeper,
             started: Instant::now(),
             link: Link::Down,
             input: BytesMut::new(),
@@ -145,9 +153,19 @@ impl Driver {
     fn on_command(&mut self, now: Now, command: Command) {
         match command {
             Command::Join { key, name, from, events, reply } => {
+                let kept = match self.keeper.load(key, &name) {
+                    Ok(kept) => kept,
+                    Err(error) => {
+                        events.end();
+                        // Nobody waits if the join was dropped.
+                        let _ = reply.sender.send(Err(RequestError::Outbox(error.to_string())));
+                        return;
+                    }
+                };
                 self.events.insert(key, events);
                 let ticket = self.wait(Waiter::Join(reply));
                 self.state.handle_join(now, key, ticket, name, from);
+                self.state.handle_restored(key, kept);
             }
             Command::Send { key, outgoing, reply } => {
                 let ticket = self.wait(Waiter::Send(reply));
@@ -359,7 +377,29 @@ impl Driver {
                         events.push(event, position, &self.shared);
                     }
                 }
+                Effect::Keep(room, nonce, message) => {
+                    let kept = self.keeper.keep(room, nonce, &message);
+                    self.on_kept(room, nonce, kept);
+                }
+                Effect::Renumber(room, from, to) => {
+                    let kept = self.keeper.renumber(room, from, to);
+                    self.on_kept(room, to, kept);
+                }
+                Effect::Forget(room, nonce) => {
+                    if let Err(error) = self.keeper.forget(room, nonce) {
+                        tracing::error!(%error, nonce, "a message that is done with is still in the outbox");
+                        self.state.handle_not_forgotten();
+                    }
+                }
+                Effect::Stalled(ticket) => {
+                    if let Some(Waiter::Send(Reply { sender, _permit: permit })) = self.waiters.remove(&ticket) {
+                        // That he may have gone is his affair.
+                        let _ = sender.send(Err(PublishError::Busy));
+                        self.waiters.insert(ticket, Waiter::Stalled { _permit: permit });
+                    }
+                }
                 Effect::EventsEnd(room) => {
+                    self.keeper.leave(room);
                     if let Some(events) = self.events.remove(&room) {
                         events.end();
                     }
@@ -374,6 +414,14 @@ impl Driver {
                 | Effect::Refused(ticket, _)
                 | Effect::Sent(ticket, _) => self.answer(ticket, effect),
             }
+        }
+    }
+
+    fn on_kept(&mut self, room: RoomKey, nonce: Nonce, kept: io::Result<()>) {
+        let now = self.now();
+        match kept {
+            Ok(()) => self.state.handle_kept(now, room, nonce),
+            Err(error) => self.state.handle_not_kept(now, room, nonce, error.to_string()),
         }
     }
 
@@ -393,6 +441,7 @@ impl Driver {
             (Waiter::Leave(reply), Effect::Left(_, cursor)) => reply.sender.send(Ok(cursor)).is_ok(),
             (Waiter::Leave(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
             (Waiter::Send(reply), Effect::Sent(_, outcome)) => reply.sender.send(outcome).is_ok(),
+            (Waiter::Stalled { .. }, Effect::Sent(..)) => true,
             (_, effect) => {
                 debug_assert!(false, "{effect:?} answers something else");
                 false

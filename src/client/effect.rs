@@ -6,12 +6,15 @@ use parlor_protocol::{Code, DeviceTag, Epoch, Nonce, Seq};
 
 use super::{
     error::{ConnectError, PublishError, RequestError},
-    event::{Acked, Event, Page, RoomInfo},
+    event::{Acked, Event, Outgoing, Page, RoomInfo},
     room::Ask,
 };
 
 /// Names a request of the application until it is answered.
 pub(super) type Ticket = u64;
+
+/// The ticket of what nobody waits for.
+pub(super) const NOBODYS: Ticket = 0;
 
 /// Names a room within the client, from its join on; never used twice.
 pub(super) type RoomKey = u32;
@@ -46,6 +49,14 @@ pub(super) enum Effect {
     Refused(Ticket, RequestError),
     /// A send has its outcome.
     Sent(Ticket, Result<Acked, PublishError>),
+    /// The server does not answer. The send stays in the outbox, and may have its outcome later.
+    Stalled(Ticket),
+    /// Keep a message until it is acked; answer with `handle_kept` or `handle_not_kept`.
+    Keep(RoomKey, Nonce, Outgoing),
+    /// Keep a message under another nonce from here on; answer for that one as for `Keep`.
+    Renumber(RoomKey, Nonce, Nonce),
+    /// A message is acked or refused for good.
+    Forget(RoomKey, Nonce),
     /// For the events of a room; with the position behind it.
     Event(RoomKey, Event, (Epoch, Seq)),
     /// No event of this room follows.
@@ -77,6 +88,8 @@ pub(super) enum Pending {
     Join(RoomKey),
     Leave(RoomKey),
     Publish(RoomKey, Nonce),
+    /// A part of a long message.
+    Part(RoomKey, Nonce),
     Fetch(RoomKey, Ask),
     Fill(RoomKey),
 }

@@ -91,6 +91,9 @@ pub enum RequestError {
     /// The room was left, or is being left.
     #[error("the room was left")]
     NotJoined,
+    /// What is kept for the room cannot be read, so it is not joined: what is sent to it would overtake that.
+    #[error("the outbox cannot be read: {0}")]
+    Outbox(String),
     /// More requests wait for answers than [`Config::requests_max`](super::Config::requests_max) allows.
     #[error("too many requests wait for their answers")]
     TooManyRequests,
@@ -121,7 +124,9 @@ impl RequestError {
         match self {
             Self::TooManyRequests => true,
             Self::Refused { code, .. } => code.advice() == Advice::RetryLater,
-            Self::InvalidName(_) | Self::AlreadyJoined | Self::NotJoined | Self::Closed { .. } => false,
+            Self::InvalidName(_) | Self::AlreadyJoined | Self::NotJoined | Self::Outbox(_) | Self::Closed { .. } => {
+                false
+            }
         }
     }
 }
@@ -134,10 +139,14 @@ pub enum PublishError {
     /// not taken.
     #[error("the outbox is full")]
     OutboxFull,
-    /// The server did not answer, however often it was asked. The message may be stored or not: sending its text once
-    /// more may say it twice.
-    #[error("the server did not answer in time; the message may or may not be stored")]
+    /// The server did not answer, however often it was asked. The message may be stored or not. It stays in the outbox, and
+    /// the newer ones of its room behind it: they go out again with the next send to the room, and after a reconnect. So do
+    /// not send its text once more. If it is delivered, that is the room's event of it.
+    #[error("the server did not answer in time; the message stays in the outbox")]
     Busy,
+    /// The outbox on disk could not take the message; it was not sent.
+    #[error("the message could not be kept, and was not sent: {0}")]
+    NotKept(String),
     /// The server refused for good; nothing was stored.
     #[error("the server refused the message: {code}: {message}")]
     Refused {
@@ -160,10 +169,10 @@ pub enum PublishError {
 }
 
 impl PublishError {
-    /// Whether a message may get through later.
+    /// Whether the same message may be taken later. Not [`Busy`](Self::Busy): it is in the outbox.
     #[must_use]
     pub fn is_temporary(&self) -> bool {
-        matches!(self, Self::OutboxFull | Self::Busy)
+        matches!(self, Self::OutboxFull)
     }
 }
 

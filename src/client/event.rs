@@ -8,6 +8,8 @@ use parlor_protocol::{
     message::{ContentType, Durability, GapReason, PageGap, RecordKind},
 };
 
+use super::change::{Change, Changes};
+
 /// What happens in a room, in order. Every record comes once, or a [`Gap`] says that it will not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
@@ -58,6 +60,8 @@ pub struct Message {
     pub payload: Bytes,
     /// Whether this user said it on this device.
     pub own: bool,
+    /// What was changed in it.
+    pub changes: Changes,
 }
 
 impl Message {
@@ -124,19 +128,21 @@ pub struct Outgoing {
     pub payload: Bytes,
     /// Do not raise the room's count of messages.
     pub silent: bool,
+    /// What it changes; `None` for a message.
+    pub change: Option<Change>,
 }
 
 impl Outgoing {
     /// A text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
-        Self { content_type: ContentType::TEXT, payload: Bytes::from(text.into()), silent: false }
+        Self { content_type: ContentType::TEXT, payload: Bytes::from(text.into()), silent: false, change: None }
     }
 
     /// Bytes whose meaning the clients know.
     #[must_use]
     pub fn bytes(payload: impl Into<Bytes>) -> Self {
-        Self { content_type: ContentType::OPAQUE, payload: payload.into(), silent: false }
+        Self { content_type: ContentType::OPAQUE, payload: payload.into(), silent: false, change: None }
     }
 }
 
@@ -176,6 +182,8 @@ pub struct Stats {
     pub refusals: u64,
     /// How many of these because the server limits how fast one may send.
     pub rate_limited: u64,
+    /// Times that a message that is done with could not be taken out of [`Config::outbox`](super::Config::outbox).
+    pub outbox_errors: u64,
     /// From the last heartbeat to its answer; `None` before the first.
     pub round_trip: Option<Duration>,
 }

@@ -20,10 +20,12 @@
 //! or an [`Event::Gap`] says that it will not. While disconnected, sends wait and the client tries to come back for as
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
 //!
-//! Inside: machines without I/O decide everything (`state.rs` the connection; `rooms.rs`, `publishing.rs`
-//! and `receiving.rs` the rooms; `outbox.rs` one room's sends, `inbound.rs` its receipts); `driver.rs` is the one task that owns the socket.
+//! Inside: machines without I/O decide everything (`state.rs` the connection; `rooms.rs`, `publishing.rs`,
+//! `uploading.rs` and `receiving.rs` the rooms; `outbox.rs` one room's sends, `upload.rs` a long text's parts, `inbound.rs` a
+//! room's receipts); `driver.rs` is the one task that owns the socket, `keeper.rs` its hand on an outbox on disk.
 
 mod backoff;
+mod change;
 mod config;
 mod driver;
 mod effect;
@@ -31,7 +33,10 @@ mod error;
 mod event;
 mod heartbeat;
 mod inbound;
+mod keeper;
 mod outbox;
+mod outbox_file;
+mod outbox_store;
 mod publishing;
 mod receiving;
 mod room;
@@ -40,6 +45,8 @@ mod shared;
 mod state;
 #[cfg(test)]
 mod tests;
+mod upload;
+mod uploading;
 mod wire;
 
 use std::{
@@ -56,15 +63,19 @@ use tokio::{
     sync::oneshot,
 };
 
+pub use change::{Change, Changes};
 pub use config::Config;
 pub use error::{ConnectError, PublishError, RequestError};
 pub use event::{Acked, Event, Gap, Message, Outgoing, Page, RoomInfo, Stats};
+pub use outbox_file::{FileOutbox, SyncPolicy};
+pub use outbox_store::OutboxStore;
 pub use parlor_protocol::message::{
-    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind,
+    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind, TombstoneReason,
 };
 
 use driver::{Driver, Stream};
 use effect::RoomKey;
+use keeper::Keeper;
 use shared::{Command, EventQueue, Permit, Reply, SendOutcome, Shared};
 use state::State;
 
@@ -112,6 +123,7 @@ impl Client {
     }
 
     async fn start(stream: Option<Box<dyn Stream>>, mut config: Config) -> Result<Self, ConnectError> {
+        let keeper = Keeper::new(config.outbox.clone());
         if stream.is_some() {
             config.servers = vec!["the engine".to_owned()];
         }
@@ -121,7 +133,7 @@ impl Client {
         let mut handle = Handle { shared: shared.clone(), user, tag };
         let (ready, is_ready) = oneshot::channel();
         let seed = RandomState::new().hash_one(&*config.user);
-        tokio::spawn(Driver::new(State::new(config, seed), shared, stream, ready));
+        tokio::spawn(Driver::new(State::new(config, seed), shared, keeper, stream, ready));
         handle.tag = is_ready.await.unwrap_or(Err(ConnectError::Stopped))?;
         Ok(Self { handle: Arc::new(handle) })
     }

@@ -7,7 +7,11 @@ use std::{collections::VecDeque, time::Duration};
 
 use parlor_protocol::Nonce;
 
-use super::{backoff::Rng, effect::Ticket, event::Outgoing};
+use super::{
+    backoff::Rng,
+    effect::{NOBODYS, Ticket},
+    event::Outgoing,
+};
 
 /// The most publishes of one room in flight.
 const WINDOW_MAX: usize = 32;
@@ -28,6 +32,26 @@ pub(super) struct Entry {
     resends: u32,
     /// Whether it ever went out: then it may be stored, and keeps its nonce.
     sent_once: bool,
+    /// Whether it may go out: not before it is kept, where messages are.
+    ready: bool,
+    /// Whether its sender was told that the server does not answer.
+    told: bool,
+}
+
+impl Entry {
+    fn new(nonce: Nonce, ticket: Ticket, outgoing: Outgoing) -> Self {
+        Self {
+            nonce,
+            ticket,
+            outgoing,
+            request: 0,
+            deadline: Duration::ZERO,
+            resends: 0,
+            sent_once: false,
+            ready: true,
+            told: false,
+        }
+    }
 }
 
 /// What an ack that did not come in time leads to.
@@ -35,8 +59,9 @@ pub(super) struct Entry {
 pub(super) enum Overdue {
     /// Send this one again, in place of that request.
     Resend { nonce: Nonce, request: u32 },
-    /// Enough.
-    GiveUp { ticket: Ticket, request: u32 },
+    /// Enough. This one and all behind it stay, and these senders are to be told; these requests are not waited for any
+    /// longer.
+    Stalled { nonce: Nonce, tickets: Vec<Ticket>, requests: Vec<u32> },
 }
 
 /// See the module.
@@ -49,11 +74,22 @@ pub(super) struct Outbox {
     window: usize,
     hold_until: Option<Duration>,
     strikes: u32,
+    /// Nothing goes out until there is reason to believe that the server answers again: a new connection, an ack, or
+    /// somebody who tries.
+    stalled: bool,
 }
 
 impl Outbox {
     pub(super) fn new() -> Self {
-        Self { entries: VecDeque::new(), sent: 0, nonce: 0, window: WINDOW_MAX, hold_until: None, strikes: 0 }
+        Self {
+            entries: VecDeque::new(),
+            sent: 0,
+            nonce: 0,
+            window: WINDOW_MAX,
+            hold_until: None,
+            strikes: 0,
+            stalled: false,
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -67,40 +103,67 @@ impl Outbox {
 
     /// Takes a send. Its nonce is above every one before it, and near the clock so that a client without a memory does
     /// not begin below its own past.
-    pub(super) fn push(&mut self, ticket: Ticket, outgoing: Outgoing, unix_us: u64) {
+    ///
+    /// Where it has to be kept first, it goes out after [`kept`](Self::kept).
+    pub(super) fn push(&mut self, ticket: Ticket, outgoing: Outgoing, unix_us: u64, keep: bool) -> Nonce {
         self.nonce = (self.nonce.saturating_add(1)).max(unix_us);
-        self.entries.push_back(Entry {
-            nonce: self.nonce,
-            ticket,
-            outgoing,
-            request: 0,
-            deadline: Duration::ZERO,
-            resends: 0,
-            sent_once: false,
-        });
+        self.stalled = false;
+        let entry = Entry::new(self.nonce, ticket, outgoing);
+        self.entries.push_back(Entry { ready: !keep, ..entry });
+        self.nonce
+    }
+
+    /// Takes a message of an earlier run, before any other. It may have gone out then.
+    pub(super) fn restore(&mut self, nonce: Nonce, outgoing: Outgoing) {
+        debug_assert!(self.nonce < nonce, "in their order");
+        self.nonce = nonce;
+        self.entries.push_back(Entry { sent_once: true, told: true, ..Entry::new(nonce, NOBODYS, outgoing) });
+    }
+
+    /// The one with this nonce may go out.
+    pub(super) fn kept(&mut self, nonce: Nonce) {
+        if let Some(entry) = self.find(nonce).and_then(|at| self.entries.get_mut(at)) {
+            entry.ready = true;
+        }
+    }
+
+    /// The one with this nonce has to be kept before it goes out.
+    pub(super) fn not_kept(&mut self, nonce: Nonce) {
+        if let Some(entry) = self.find(nonce).and_then(|at| self.entries.get_mut(at)) {
+            entry.ready = false;
+        }
+    }
+
+    /// Whether the server did not answer, so that nothing goes out.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
     }
 
     /// The server knows this nonce: those that never went out must be above it.
-    pub(super) fn on_newest_nonce(&mut self, newest: Option<Nonce>) {
+    /// Returns the changes, from and to.
+    pub(super) fn on_newest_nonce(&mut self, newest: Option<Nonce>) -> Vec<(Nonce, Nonce)> {
+        let mut changes = Vec::new();
         self.nonce = self.nonce.max(newest.unwrap_or(0));
         let newest = newest.unwrap_or(0);
         let stale = |entry: &Entry| !entry.sent_once && entry.nonce <= newest;
         if self.entries.iter().any(stale) {
             for entry in self.entries.iter_mut().filter(|entry| !entry.sent_once) {
                 self.nonce = self.nonce.saturating_add(1);
+                changes.push((entry.nonce, self.nonce));
                 entry.nonce = self.nonce;
             }
         }
+        changes
     }
 
     /// The next one to go out, if one may now. Follow with [`sent`](Self::sent), or with [`take`](Self::take).
     pub(super) fn next(&mut self, now: Duration, window_max: usize) -> Option<&Entry> {
         self.release(now);
-        if self.hold_until.is_some() {
+        if self.hold_until.is_some() || self.stalled {
             return None;
         }
         let window = self.window.min(window_max).max(1);
-        (self.sent < window).then(|| self.entries.get(self.sent)).flatten()
+        (self.sent < window).then(|| self.entries.get(self.sent)).flatten().filter(|entry| entry.ready)
     }
 
     /// Time has passed: a hold that is over does not stand in the timers any longer.
@@ -113,6 +176,18 @@ impl Outbox {
         if let Some(entry) = self.entries.get_mut(self.sent) {
             self.sent += 1;
             (entry.request, entry.deadline, entry.sent_once) = (request, deadline, true);
+        }
+    }
+
+    /// Whether something is not answered.
+    pub(super) fn in_flight(&self) -> bool {
+        self.sent > 0
+    }
+
+    /// The server is at work on the one with this nonce.
+    pub(super) fn goes_on(&mut self, nonce: Nonce, deadline: Duration) {
+        if let Some(entry) = self.find(nonce).and_then(|at| self.entries.get_mut(at)) {
+            (entry.deadline, entry.resends) = (deadline, 0);
         }
     }
 
@@ -145,6 +220,7 @@ impl Outbox {
     /// Removes the send with this nonce, which is stored.
     pub(super) fn acked(&mut self, nonce: Nonce) -> Option<(Ticket, Option<u32>)> {
         let (entry, request) = self.take(nonce)?;
+        self.stalled = false;
         if request.is_some() {
             // One that was in flight before a refusal says nothing of how things are now.
             self.strikes = 0;
@@ -168,7 +244,7 @@ impl Outbox {
 
     /// The connection is lost: everything waits to be sent again, with a fresh count of tries.
     pub(super) fn rewind(&mut self) {
-        self.sent = 0;
+        (self.sent, self.stalled) = (0, false);
         for entry in &mut self.entries {
             entry.resends = 0;
         }
@@ -189,13 +265,22 @@ impl Outbox {
         if entry.resends < retries {
             return Some(Overdue::Resend { nonce, request });
         }
-        self.take(nonce).map(|(entry, _)| Overdue::GiveUp { ticket: entry.ticket, request })
+        let requests = self.entries.range(at..self.sent).map(|entry| entry.request).collect();
+        (self.sent, self.window, self.stalled) = (at, 1, true);
+        let mut tickets = Vec::new();
+        for entry in self.entries.range_mut(at..) {
+            entry.resends = 0;
+            if !std::mem::replace(&mut entry.told, true) {
+                tickets.push(entry.ticket);
+            }
+        }
+        Some(Overdue::Stalled { nonce, tickets, requests })
     }
 
     /// When something is due.
     pub(super) fn timeout(&self) -> Option<Duration> {
         let acks = self.entries.range(..self.sent).map(|entry| entry.deadline).min();
-        let hold = self.hold_until.filter(|_| self.has_waiting());
+        let hold = self.hold_until.filter(|_| self.has_waiting() && !self.stalled);
         [acks, hold].into_iter().flatten().min()
     }
 

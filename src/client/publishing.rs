@@ -3,16 +3,16 @@
 use std::time::Duration;
 
 use parlor_protocol::{
-    Advice, Code, Extensions, Nonce,
-    frame::PAYLOAD_BYTES_MAX,
-    message::{self, PUBLISH_SILENT, RecordKind},
+    Advice, Code, Extensions, Nonce, Seq,
+    message::{self, PUBLISH_REMOVE, PUBLISH_SILENT, RecordKind},
 };
 
 use super::{
-    effect::{Effect, Now, Pending, RoomKey, Ticket},
+    effect::{Effect, NOBODYS, Now, Pending, RoomKey, Ticket},
     error::PublishError,
     event::{Acked, Outgoing},
     outbox::Overdue,
+    room::Room,
     state::State,
 };
 
@@ -21,7 +21,11 @@ impl State {
     pub(super) fn handle_send(&mut self, now: Now, key: RoomKey, ticket: Ticket, outgoing: Outgoing) {
         match self.rooms.get_mut(&key) {
             Some(room) if !room.leaving => {
-                room.outbox.push(ticket, outgoing, now.unix_us);
+                let nonce = room.outbox.push(ticket, outgoing.clone(), now.unix_us, self.keeps);
+                if self.keeps {
+                    // It goes out once it is kept.
+                    self.effects.push_back(Effect::Keep(key, nonce, outgoing));
+                }
                 self.settle(now, key);
             }
             _ => self.effects.push_back(Effect::Sent(ticket, Err(PublishError::NotJoined))),
@@ -36,40 +40,48 @@ impl State {
     /// Sends the next publish of a room, or one again; returns whether to go on.
     pub(super) fn publish(&mut self, now: Now, key: RoomKey, again: Option<Nonce>) -> bool {
         let window = self.window();
-        let payload_max = self.limits.payload_bytes_max.min(PAYLOAD_BYTES_MAX) as usize;
+        let payload_max = self.payload_max();
         let deadline = now.at.saturating_add(self.config.ack_timeout);
         let Some(room) = self.rooms.get_mut(&key) else { return false };
-        let number = room.number;
+        let (number, in_flight) = (room.number, room.outbox.in_flight());
         let next = match again {
             Some(nonce) => room.outbox.entry(nonce),
             None => room.outbox.next(now.at, window),
         };
         let Some(entry) = next else { return false };
         let (nonce, outgoing) = (entry.nonce, entry.outgoing.clone());
-        if outgoing.payload.len() > payload_max {
+        let bytes = outgoing.payload.len();
+        let is_long = bytes > payload_max;
+        // A long one goes alone: before it everything is answered, behind it everything waits.
+        let alone = self.upload.as_ref().is_none_or(|upload| upload.key != key) && !(is_long && in_flight);
+        if again.is_none() && !alone {
+            return false;
+        }
+        if let Some(refused) = self.too_large(bytes) {
             // The server would close the connection on such a frame.
-            let message = format!("{} bytes of payload, at most {payload_max} are allowed", outgoing.payload.len());
-            let refused = PublishError::Refused { code: Code::TooLarge, message };
-            if let Some((entry, _)) = room.outbox.take(nonce) {
-                self.effects.push_back(Effect::Sent(entry.ticket, Err(refused)));
-            }
+            self.refused_for_good(key, nonce, refused);
             return true;
+        }
+        if is_long {
+            return self.upload(now, key, nonce, bytes, again.is_some());
         }
         // Rooms that wait for their turn come first, one publish each; this one then joins them.
         let turn = self.starved.is_empty() || self.turn.take() == Some(key);
         if again.is_none() && (self.publishing >= window || !turn) {
-            if !std::mem::replace(&mut room.starved, true) {
+            let newly = |room: &mut Room| !std::mem::replace(&mut room.starved, true);
+            if self.rooms.get_mut(&key).is_some_and(newly) {
                 self.starved.push_back(key);
             }
             return false;
         }
+        let (kind, refers_to) = outgoing.kind();
         let publish = message::Publish {
             room: number,
             nonce,
-            kind: RecordKind::MESSAGE,
-            refers_to: 0,
+            kind,
+            refers_to,
             lifetime_ms: None,
-            flags: if outgoing.silent { PUBLISH_SILENT } else { 0 },
+            flags: outgoing.flags(),
             content_type: outgoing.content_type,
             payload: &outgoing.payload,
             extensions: Extensions::default(),
@@ -86,6 +98,7 @@ impl State {
 
     /// A send is stored, as its ack or its delivery tells.
     pub(super) fn stored(&mut self, key: RoomKey, acked: Acked) {
+        self.end_upload(key, acked.nonce);
         let Some((ticket, request)) = self.rooms.get_mut(&key).and_then(|room| room.outbox.acked(acked.nonce)) else {
             return;
         };
@@ -93,6 +106,7 @@ impl State {
             self.answered(request);
         }
         self.effects.push_back(Effect::Sent(ticket, Ok(acked)));
+        self.forget(key, acked.nonce);
     }
 
     pub(super) fn own_is_stored(&mut self, key: RoomKey, record: &message::Deliver<'_>) {
@@ -102,6 +116,7 @@ impl State {
     }
 
     pub(super) fn on_publish_refused(&mut self, now: Now, key: RoomKey, nonce: Nonce, error: &message::Error<'_>) {
+        self.end_upload(key, nonce);
         let Some(room) = self.rooms.get_mut(&key) else { return };
         if error.code.advice() == Advice::RetryLater {
             let retry_after = Duration::from_millis(u64::from(error.retry_after_ms));
@@ -112,9 +127,60 @@ impl State {
             for request in dropped {
                 self.answered(request);
             }
-        } else if let Some((entry, _)) = room.outbox.take(nonce) {
+        } else {
             let refused = PublishError::Refused { code: error.code, message: error.message.to_owned() };
-            self.effects.push_back(Effect::Sent(entry.ticket, Err(refused)));
+            self.refused_for_good(key, nonce, refused);
+        }
+    }
+
+    fn refused_for_good(&mut self, key: RoomKey, nonce: Nonce, why: PublishError) {
+        if let Some((entry, _)) = self.rooms.get_mut(&key).and_then(|room| room.outbox.take(nonce)) {
+            if entry.ticket == NOBODYS {
+                tracing::warn!(nonce, error = %why, "a message of an earlier run is refused");
+            }
+            self.effects.push_back(Effect::Sent(entry.ticket, Err(why)));
+            self.forget(key, nonce);
+        }
+    }
+
+    fn forget(&mut self, key: RoomKey, nonce: Nonce) {
+        if self.keeps {
+            self.effects.push_back(Effect::Forget(key, nonce));
+        }
+    }
+
+    /// Messages of an earlier run of this device, which were not acked then. Behind [`handle_join`](Self::handle_join).
+    pub(super) fn handle_restored(&mut self, key: RoomKey, messages: Vec<(Nonce, Outgoing)>) {
+        if let Some(room) = self.rooms.get_mut(&key) {
+            messages.into_iter().for_each(|(nonce, outgoing)| room.outbox.restore(nonce, outgoing));
+        }
+    }
+
+    /// A message that never went out has another nonce now: it is kept under that, and no longer under the other.
+    pub(super) fn rekeep(&mut self, key: RoomKey, from: Nonce, to: Nonce) {
+        let Some(room) = self.rooms.get_mut(&key) else { return };
+        room.outbox.not_kept(to);
+        self.effects.push_back(Effect::Renumber(key, from, to));
+    }
+
+    /// A message is kept, and may go out. Under another nonce, if that was changed meanwhile.
+    pub(super) fn handle_kept(&mut self, now: Now, key: RoomKey, nonce: Nonce) {
+        if let Some(room) = self.rooms.get_mut(&key) {
+            room.outbox.kept(nonce);
+            self.settle(now, key);
+        }
+    }
+
+    /// A message that is done with is still kept.
+    pub(super) fn handle_not_forgotten(&mut self) {
+        self.stats.outbox_errors += 1;
+    }
+
+    /// A message cannot be kept, so it does not go out.
+    pub(super) fn handle_not_kept(&mut self, now: Now, key: RoomKey, nonce: Nonce, why: String) {
+        if let Some((entry, _)) = self.rooms.get_mut(&key).and_then(|room| room.outbox.take(nonce)) {
+            self.effects.push_back(Effect::Sent(entry.ticket, Err(PublishError::NotKept(why))));
+            self.settle(now, key);
         }
     }
 
@@ -128,11 +194,27 @@ impl State {
                     self.stats.resends += 1;
                     self.publish(now, key, Some(nonce));
                 }
-                Overdue::GiveUp { ticket, request } => {
-                    self.answered(request);
-                    self.effects.push_back(Effect::Sent(ticket, Err(PublishError::Busy)));
+                Overdue::Stalled { nonce, tickets, requests } => {
+                    self.end_upload(key, nonce);
+                    for request in requests {
+                        self.answered(request);
+                    }
+                    self.effects.extend(tickets.into_iter().map(Effect::Stalled));
                 }
             }
         }
+    }
+}
+
+impl Outgoing {
+    /// What kind of record it is, and what it refers to.
+    pub(super) fn kind(&self) -> (RecordKind, Seq) {
+        self.change.map_or((RecordKind::MESSAGE, 0), |change| (change.kind, change.refers_to))
+    }
+
+    /// Its flags.
+    pub(super) fn flags(&self) -> u32 {
+        let removes = self.change.is_some_and(|change| change.remove);
+        (if self.silent { PUBLISH_SILENT } else { 0 }) | if removes { PUBLISH_REMOVE } else { 0 }
     }
 }

@@ -89,6 +89,10 @@ impl State {
                 }
                 Ok(())
             }
+            Incoming::PartTaken(taken) => {
+                self.on_part_taken(now, request, &taken);
+                Ok(())
+            }
             Incoming::Gap(gap) => {
                 if let Some(key) = self.numbers.get(&gap.room).copied() {
                     let gap = super::event::Gap { epoch: gap.epoch, from: gap.from, to: gap.to, why: gap.why };
@@ -141,6 +145,8 @@ impl State {
     pub(super) fn on_session_lost(&mut self, now: Now, reason: &str) -> bool {
         let mut uncertain = false;
         self.publishing = 0;
+        self.upload = None;
+        self.uploads_waiting.clear();
         for (_, pending) in std::mem::take(&mut self.requests) {
             match pending {
                 Pending::Fetch(key, ask) => {
@@ -149,7 +155,7 @@ impl State {
                     }
                 }
                 Pending::Join(_) | Pending::Leave(_) => uncertain = true,
-                Pending::Publish(..) | Pending::Fill(_) => {}
+                Pending::Publish(..) | Pending::Part(..) | Pending::Fill(_) => {}
             }
         }
         for (key, room) in &mut self.rooms {
@@ -207,6 +213,9 @@ impl State {
     /// Sends what is due for this room, and for those that waited for it, and sets its timer.
     pub(super) fn settle(&mut self, now: Now, key: RoomKey) {
         self.settle_one(now, key);
+        while let Some(key) = self.next_upload() {
+            self.settle_one(now, key);
+        }
         while self.publishing < self.window()
             && let Some(key) = self.starved.pop_front()
         {
@@ -284,6 +293,13 @@ impl State {
         }
         while self.publish(now, key, None) {}
         let Some(room) = self.rooms.get_mut(&key) else { return };
+        if room.leaving && room.outbox.is_stalled() {
+            // Their senders know. What is kept outside goes out at the next join.
+            let left = room.outbox.drain().map(|ticket| Effect::Sent(ticket, Err(PublishError::Busy)));
+            self.effects.extend(left);
+            self.end_uploads_of(key);
+        }
+        let Some(room) = self.rooms.get_mut(&key) else { return };
         let asked = || self.requests.values().any(|pending| matches!(pending, Pending::Fetch(of, _) if *of == key));
         if room.retry_at.is_none() && room.may_leave() && !asked() {
             room.stage = Stage::Leaving;
@@ -296,7 +312,13 @@ impl State {
         let Some(room) = self.rooms.get_mut(&key) else { return };
         (room.stage, room.number, room.durability) = (Stage::In, joined.room, joined.durability);
         self.numbers.insert(joined.room, key);
-        room.outbox.on_newest_nonce(joined.newest_nonce);
+        let changes = room.outbox.on_newest_nonce(joined.newest_nonce);
+        if self.keeps {
+            for (from, to) in changes {
+                self.rekeep(key, from, to);
+            }
+        }
+        let Some(room) = self.rooms.get_mut(&key) else { return };
         let from = room.from;
         let inbound = room.inbound.get_or_insert_with(|| match from {
             JoinFrom::Position(epoch, seq) => Inbound::new(epoch, seq),
@@ -354,7 +376,7 @@ impl State {
         let refused = || RequestError::Refused { code: error.code, message: error.message.to_owned(), retry_after };
         let retry_at = now.at.saturating_add(retry_after.max(RETRY_MIN) + self.rng.up_to(RETRY_MIN));
         match pending {
-            Pending::Publish(key, nonce) => {
+            Pending::Publish(key, nonce) | Pending::Part(key, nonce) => {
                 self.on_publish_refused(now, key, nonce, error);
                 self.settle(now, key);
             }
@@ -414,6 +436,7 @@ impl State {
     }
 
     fn remove(&mut self, key: RoomKey) {
+        self.end_uploads_of(key);
         let Some(room) = self.rooms.remove(&key) else { return };
         if let Some(at) = room.timer {
             self.timers.remove(&(at, key));

@@ -30,6 +30,7 @@ use super::{
     event::Stats,
     heartbeat::Heartbeat,
     room::{Room, Stage},
+    upload::Upload,
     wire::{Incoming, Messages},
 };
 
@@ -59,6 +60,8 @@ pub(super) struct State {
     pub(super) limits: Limits,
     heartbeat: Heartbeat,
     pub(super) reading: bool,
+    /// Whether messages are kept outside, until they are acked.
+    pub(super) keeps: bool,
     request: u32,
     pub(super) requests: HashMap<u32, Pending>,
     /// How many of the requests are publishes.
@@ -70,6 +73,10 @@ pub(super) struct State {
     pub(super) starved: VecDeque<RoomKey>,
     /// The one of them whose turn it is, for one publish.
     pub(super) turn: Option<RoomKey>,
+    /// The long message that is being sent: one at a time.
+    pub(super) upload: Option<Upload>,
+    /// Rooms that wait to send a long one, in turn.
+    pub(super) uploads_waiting: VecDeque<RoomKey>,
     pub(super) messages: Messages,
     pub(super) stats: Stats,
     pub(super) effects: VecDeque<Effect>,
@@ -94,9 +101,11 @@ impl State {
                 unanswered_requests_max: 0,
                 page_records_max: 0,
                 page_bytes_max: 0,
+                text_bytes_max: 0,
             },
             heartbeat: Heartbeat::new(Duration::ZERO, 0, &mut rng),
             reading: true,
+            keeps: config.outbox.is_some(),
             request: 0,
             requests: HashMap::new(),
             publishing: 0,
@@ -105,6 +114,8 @@ impl State {
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
             turn: None,
+            upload: None,
+            uploads_waiting: VecDeque::new(),
             messages: Messages::default(),
             stats: Stats::default(),
             effects: VecDeque::new(),

@@ -4,11 +4,11 @@ use bytes::Bytes;
 use parlor_protocol::{
     DecodeError, Frame, FrameError, Kind, Name, NameError, decode,
     frame::answer_body_max,
-    message::{Ack, Close, Deliver, Error, Gap, HeartbeatAck, Joined, Left, Page, Welcome},
+    message::{Ack, Close, Deliver, Error, Gap, HeartbeatAck, Joined, Left, Page, PartTaken, Welcome},
     split,
 };
 
-use super::event::Message;
+use super::{change::Changes, event::Message};
 
 /// What a server sends.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) enum Incoming<'a> {
     Joined(Joined<'a>),
     Left(Left<'a>),
     Ack(Ack<'a>),
+    PartTaken(PartTaken<'a>),
     Deliver(Deliver<'a>),
     Gap(Gap<'a>),
     Page(Page<'a>),
@@ -48,6 +49,7 @@ pub(super) fn read<'a>(frame: &Frame<'a>) -> Result<Option<Incoming<'a>>, WireEr
         Some(Kind::Joined) => Incoming::Joined(decode(body)?),
         Some(Kind::Left) => Incoming::Left(decode(body)?),
         Some(Kind::Ack) => Incoming::Ack(decode(body)?),
+        Some(Kind::PartTaken) => Incoming::PartTaken(decode(body)?),
         Some(Kind::Deliver) => Incoming::Deliver(decode(body)?),
         Some(Kind::Gap) => Incoming::Gap(decode(body)?),
         Some(Kind::Page) => Incoming::Page(decode(body)?),
@@ -98,6 +100,7 @@ impl Messages {
             content_type: record.content_type,
             payload: Bytes::copy_from_slice(record.payload),
             own,
+            changes: Changes::of(record),
         })
     }
 

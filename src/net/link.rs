@@ -1,7 +1,7 @@
-//! A link: one connection, from its first byte to its last, on one arbiter's thread.
+//! A connection, from its first byte to its last, on one arbiter's thread.
 //!
-//! It finds whole frames in what it reads, checks their headers, and hands them to the session. What is written, the
-//! relay writes; the link steps in only where the socket was full.
+//! A task of its own reads the hello and checks it. From then on the session reads, through [`Frames`], which finds whole
+//! frames and checks their headers. Another task half-closes, in the end.
 
 use std::{
     future::{Future, poll_fn},
@@ -9,17 +9,15 @@ use std::{
     pin::Pin,
     rc::Rc,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use parlor_actors::{
     outbound::Outbound,
-    relay::{
-        Local,
-        link::{End, Hello, Link},
-    },
+    relay::{Local, link::Hello},
+    session::inbound::{Inbound, Stop},
 };
 use parlor_protocol::{Code, Extensions, Frame, FrameError, frame, message::Close, split};
 use tokio::time::{Sleep, sleep, timeout};
@@ -33,61 +31,21 @@ use super::{
 /// What a client may still send to a closed connection before it is cut off.
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
-/// Serves one connection until it ends. What its beginning and its end need is not held meanwhile: most connections are
-/// idle most of the time.
-pub fn serve<S: Socket>(local: Local, gate: Gate, socket: S) -> impl Future<Output = ()> + 'static {
-    let mut stage = Stage::Greeting(Box::pin(begin(local, gate, Rc::new(socket))));
-    poll_fn(move |cx| {
-        loop {
-            match &mut stage {
-                Stage::Greeting(greeting) => match std::task::ready!(greeting.as_mut().poll(cx)) {
-                    Some(open) => stage = Stage::Open(open),
-                    None => return Poll::Ready(()),
-                },
-                Stage::Open(open) => {
-                    let end = std::task::ready!(open.inbound.poll(&open.link, cx));
-                    let Inbound { socket, limits, .. } = &open.inbound;
-                    if end != Some(End::Finished) {
-                        return Poll::Ready(());
-                    }
-                    stage = Stage::Ending(Box::pin(half_close(socket.clone(), limits.linger_ms)));
-                }
-                Stage::Ending(ending) => return ending.as_mut().poll(cx),
-            }
-        }
-    })
-}
-
-/// How far a connection is.
-enum Stage<S> {
-    Greeting(Pin<Box<dyn Future<Output = Option<Open<S>>>>>),
-    Open(Open<S>),
-    Ending(Pin<Box<dyn Future<Output = ()>>>),
-}
-
-/// A connection with a session.
-struct Open<S> {
-    link: Link,
-    inbound: Inbound<S>,
-}
-
-/// Waits for a hello and begins a session; `None` if there was none to begin.
-async fn begin<S: Socket>(local: Local, gate: Gate, socket: Rc<S>) -> Option<Open<S>> {
+/// Waits for a hello and begins a session; without one, closes the connection.
+pub async fn serve<S: Socket>(local: Local, gate: Gate, socket: S) {
     let limits = gate.limits.clone();
     let mut partial = BytesMut::new();
-    let greeted = timeout(Duration::from_millis(limits.hello_ms), greet(&*socket, &mut partial, &gate)).await;
+    let greeted = timeout(Duration::from_millis(limits.hello_ms), greet(&socket, &mut partial, &gate)).await;
     match greeted.unwrap_or(Err(Some((0, (Code::TooSlow, "no hello came in time".into()))))) {
         Ok(hello) => {
-            let link = local.connect(hello, socket.clone());
-            let unseen = !partial.is_empty();
-            Some(Open { link, inbound: Inbound { socket, limits, partial, unseen, began: None, broken: None } })
+            let socket = Rc::new(socket);
+            local.connect(hello, socket.clone(), Box::new(Frames::behind(partial, socket, limits)));
         }
-        Err(None) => None,
+        Err(None) => {}
         Err(Some((request, (code, message)))) => {
             tracing::debug!(%code, message, "a connection was closed before its hello was taken");
             let close = Close { code, retry_after_ms: 0, message: &message, extensions: Extensions::default() };
-            refuse(&*socket, request, &close, limits.linger_ms).await;
-            None
+            refuse(&socket, request, &close, limits.linger_ms).await;
         }
     }
 }
@@ -146,7 +104,7 @@ async fn discard<S: Socket>(socket: &S) {
 }
 
 /// The reading half of a connection that has said hello.
-struct Inbound<S> {
+struct Frames<S> {
     socket: Rc<S>,
     limits: Arc<NetLimits>,
     /// Bytes that are not handed over yet.
@@ -156,88 +114,62 @@ struct Inbound<S> {
     /// Runs while a frame has begun and not ended.
     began: Option<Pin<Box<Sleep>>>,
     /// What is wrong with what follows the frames that were handed over last.
-    broken: Option<Box<Closing>>,
+    broken: Option<Box<FrameError>>,
 }
 
-impl<S: Socket> Inbound<S> {
-    /// Runs the connection; ready when it has to end, `None` if the client is gone.
-    fn poll(&mut self, link: &Link, cx: &mut Context<'_>) -> Poll<Option<End>> {
-        link.register(cx);
-        if let Poll::Ready(Err(_)) = link.poll_unblock(cx) {
-            return Poll::Ready(None);
-        }
-        loop {
-            if let Some(end) = link.end() {
-                return Poll::Ready(Some(end));
-            }
-            if let Some(began) = &mut self.began
-                && began.as_mut().poll(cx).is_ready()
-            {
-                self.began = None;
-                link.close(Code::TooSlow, "a frame was begun and not finished in time");
-                return Poll::Pending;
-            }
-            if !link.reads() {
-                if link.closed() {
-                    // It reads nothing, but has to notice that its client is gone.
-                    return self.poll_gone(cx);
-                }
-                // Mostly there is nothing more, and the socket wakes this task before the session has to.
-                let left = self.unseen || self.broken.is_some() || !self.partial.is_empty();
-                if left || self.socket.poll_readable(cx).is_ready() {
-                    link.await_turn();
-                }
-                return Poll::Pending;
-            }
-            if let Some(broken) = self.broken.take() {
-                let (code, message) = *broken;
-                tracing::debug!(%code, message, "a connection is closed for what it sent");
-                link.close(code, code.name().unwrap_or_default());
-                return Poll::Pending;
-            }
-            let found = if std::mem::take(&mut self.unseen) {
-                find_more(&mut self.partial, self.limits.payload_bytes_max)
-            } else {
-                let (partial, max) = (&mut self.partial, self.limits.payload_bytes_max);
-                match self.socket.poll_read(cx, |chunk| find(partial, &chunk, max)) {
-                    Poll::Ready(Ok(found)) => found,
-                    Poll::Ready(Err(_)) => return Poll::Ready(None),
-                    Poll::Pending => {
-                        self.watch_partial();
-                        // Once more at once if there is a clock to start.
-                        if let Some(began) = &mut self.began
-                            && began.as_mut().poll(cx).is_ready()
-                        {
-                            continue;
-                        }
-                        return Poll::Pending;
-                    }
-                }
-            };
-            self.broken = found.broken.map(|error| Box::new(hello::closing(&error, false)));
-            if !found.whole.is_empty() {
-                self.began = None;
-                link.receive(found.whole);
-            }
-        }
+impl<S: Socket> Frames<S> {
+    /// `partial` came with the hello.
+    fn behind(partial: BytesMut, socket: Rc<S>, limits: Arc<NetLimits>) -> Self {
+        let unseen = !partial.is_empty();
+        Self { socket, limits, partial, unseen, began: None, broken: None }
     }
 
-    fn watch_partial(&mut self) {
+    /// Ready when a frame was begun and not finished in time.
+    fn poll_too_slow(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.partial.is_empty() {
-            self.began = None;
-        } else if self.began.is_none() {
-            self.began = Some(Box::pin(sleep(Duration::from_millis(self.limits.frame_ms))));
+            return Poll::Pending;
         }
+        let frame_ms = self.limits.frame_ms;
+        let began = self.began.get_or_insert_with(|| Box::pin(sleep(Duration::from_millis(frame_ms))));
+        began.as_mut().poll(cx)
+    }
+}
+
+impl<S: Socket> Inbound for Frames<S> {
+    fn poll_frames(&mut self, cx: &mut Context<'_>) -> Poll<Result<Bytes, Stop>> {
+        if let Some(broken) = self.broken.take() {
+            let (code, message) = hello::closing(&broken, false);
+            tracing::debug!(%code, message, "a connection is closed for what it sent");
+            return Poll::Ready(Err(Stop::Broken(code, code.name().unwrap_or_default())));
+        }
+        let (partial, max) = (&mut self.partial, self.limits.payload_bytes_max);
+        let found = if std::mem::take(&mut self.unseen) {
+            find_more(partial, max)
+        } else {
+            match self.socket.poll_read(cx, |chunk| find(partial, &chunk, max)) {
+                Poll::Ready(Ok(found)) => found,
+                Poll::Ready(Err(_)) => return Poll::Ready(Err(Stop::Gone)),
+                Poll::Pending => {
+                    ready!(self.poll_too_slow(cx));
+                    let message = "a frame was begun and not finished in time";
+                    return Poll::Ready(Err(Stop::Broken(Code::TooSlow, message)));
+                }
+            }
+        };
+        self.broken = found.broken.map(Box::new);
+        if !found.whole.is_empty() {
+            self.began = None;
+        }
+        Poll::Ready(Ok(found.whole))
     }
 
-    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<Option<End>> {
-        loop {
-            match self.socket.poll_read(cx, |_| ()) {
-                Poll::Ready(Ok(())) => {}
-                Poll::Ready(Err(_)) => return Poll::Ready(None),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while ready!(self.socket.poll_read(cx, |_| ())).is_ok() {}
+        Poll::Ready(())
+    }
+
+    fn half_close(self: Box<Self>) {
+        actix_rt::spawn(half_close(self.socket, self.limits.linger_ms));
     }
 }
 

@@ -1,4 +1,4 @@
-//! What a link needs of a connection's far end, and how a stream of bytes gives it.
+//! What a session needs of a connection's far end, and how a stream of bytes gives it.
 
 use std::{
     cell::RefCell,
@@ -9,30 +9,22 @@ use std::{
 
 use bytes::Bytes;
 use parlor_actors::outbound::{Outbound, Wire};
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// The buffer that all links of a thread read into.
+/// The buffer that all connections of a thread are read into.
 const SCRATCH_BYTES: usize = 64 << 10;
 
 thread_local! {
     static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; SCRATCH_BYTES].into_boxed_slice());
 }
 
-/// A connection's far end. The link reads and the relay writes, both on one thread.
+/// A connection's far end. The session reads and the relay writes, both on one thread.
 pub trait Socket: Wire + 'static {
     /// Reads what there is.
     ///
     /// # Errors
     /// If the far end is gone, also at the end of what it sent.
     fn poll_read<T>(&self, cx: &mut Context<'_>, take: impl FnOnce(Chunk<'_>) -> T) -> Poll<io::Result<T>>;
-
-    /// Whether there may be something to read. `Pending` if there is nothing: then the link is woken when there is.
-    fn poll_readable(&self, _cx: &mut Context<'_>) -> Poll<()> {
-        Poll::Ready(())
-    }
 
     /// Says that nothing more will be written.
     ///
@@ -76,14 +68,6 @@ impl<S> Stream<S> {
     /// A connection over this stream.
     pub fn new(stream: S) -> Self {
         Self(RefCell::new(stream))
-    }
-}
-
-impl Stream<TcpStream> {
-    /// See [`Socket::poll_readable`].
-    pub fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        // An error is something to read, too.
-        self.0.borrow().poll_read_ready(cx).map(drop)
     }
 }
 

@@ -110,10 +110,6 @@ impl Socket for Accepted {
         self.socket.poll_read(cx, take)
     }
 
-    fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.socket.poll_readable(cx)
-    }
-
     fn poll_shutdown(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.socket.poll_shutdown(cx)
     }

@@ -10,12 +10,13 @@ use std::{
 use parlor_actors::port::StoreError;
 use rocksdb::{
     BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, DBRecoveryMode, ErrorKind,
-    IteratorMode, Options,
+    IteratorMode, Options, SliceTransform,
 };
 
 use super::{
     StoreConfig,
-    schema::{FORMAT, Family, meta},
+    filter::Horizons,
+    schema::{self, FORMAT, Family, meta},
 };
 
 /// Why a store cannot be opened.
@@ -77,28 +78,32 @@ pub enum OpenError {
 }
 
 /// The database. Shared by the writer and the readers; closed when the last of them ends.
-pub(super) struct Db(DB);
+pub(super) struct Db {
+    rocks: DB,
+    /// What its compactions may drop.
+    pub(super) horizons: Arc<Horizons>,
+}
 
 impl Db {
     /// RocksDB itself.
     pub(super) fn rocks(&self) -> &DB {
-        &self.0
+        &self.rocks
     }
 
     #[expect(clippy::expect_used, reason = "open() creates every family of the catalogue, and none is ever dropped")]
     pub(super) fn family(&self, family: Family) -> &ColumnFamily {
-        self.0.cf_handle(family.name()).expect("every family of the catalogue is open")
+        self.rocks.cf_handle(family.name()).expect("every family of the catalogue is open")
     }
 
     pub(super) fn value(&self, family: Family, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.get_cf(self.family(family), key).map_err(failed)
+        self.rocks.get_cf(self.family(family), key).map_err(failed)
     }
 }
 
 impl Drop for Db {
     fn drop(&mut self) {
         // Background work that outlives its database crashes the process.
-        self.0.cancel_all_background_work(true);
+        self.rocks.cancel_all_background_work(true);
     }
 }
 
@@ -125,20 +130,22 @@ pub(super) fn open(config: &StoreConfig) -> Result<(Arc<Db>, Age), OpenError> {
     };
     let created = present.is_empty();
     let cache = Cache::new_lru_cache(config.cache_bytes);
+    let horizons = Arc::new(Horizons::default());
     let mut names = present;
     if created {
         names.push(rocksdb::DEFAULT_COLUMN_FAMILY_NAME.to_owned());
     }
-    let families = names.iter().map(|name| ColumnFamilyDescriptor::new(name, family_options(name, config, &cache)));
+    let families =
+        names.iter().map(|name| ColumnFamilyDescriptor::new(name, family_options(name, config, &cache, &horizons)));
     let mut db = DB::open_cf_descriptors(&options(config, created), path, families).map_err(error)?;
 
     let age = age(&db, &names, path)?;
     for family in Family::ALL.map(Family::name) {
         if db.cf_handle(family).is_none() {
-            db.create_cf(family, &family_options(family, config, &cache)).map_err(error)?;
+            db.create_cf(family, &family_options(family, config, &cache, &horizons)).map_err(error)?;
         }
     }
-    Ok((Arc::new(Db(db)), age))
+    Ok((Arc::new(Db { rocks: db, horizons }), age))
 }
 
 /// Whether a store was there.
@@ -229,7 +236,13 @@ fn options(config: &StoreConfig, create: bool) -> Options {
 
 const INSERT_WITH_HINT: &str = "memtable_insert_with_hint_prefix_extractor=fixed:8";
 
-fn family_options(name: &str, config: &StoreConfig, cache: &Cache) -> Options {
+/// Each read of a memtable goes through its deleted ranges first, so a sweep of many rooms must not gather too many.
+const RANGES_PER_MEMTABLE: &str = "memtable_max_range_deletions=512";
+
+/// Tables older than this are rewritten, so that what they hold of expired records goes.
+const REWRITE_SECONDS: u64 = 7 * 86_400;
+
+fn family_options(name: &str, config: &StoreConfig, cache: &Cache, horizons: &Arc<Horizons>) -> Options {
     let mut blocks = BlockBasedOptions::default();
     blocks.set_block_cache(cache);
     // So that the cache's size bounds them too.
@@ -245,7 +258,24 @@ fn family_options(name: &str, config: &StoreConfig, cache: &Cache) -> Options {
             Ok(hinted) => options = hinted,
             Err(error) => tracing::warn!(%error, "inserts go without hints"),
         }
+        options.set_periodic_compaction_seconds(REWRITE_SECONDS);
     }
+    if is(Family::Log) {
+        match options.get_options_from_string(RANGES_PER_MEMTABLE) {
+            Ok(bounded) => options = bounded,
+            Err(error) => tracing::warn!(%error, "deleted ranges are not bounded"),
+        }
+    }
+    if is(Family::Answers) {
+        // A device's answers are asked for together, and old ones may be missing: whole keys would say nothing.
+        options.set_prefix_extractor(SliceTransform::create(
+            "parlor.device",
+            |key| schema::answers_prefix_of(key).unwrap_or(key),
+            Some(|key| schema::answers_prefix_of(key).is_some()),
+        ));
+        blocks.set_whole_key_filtering(false);
+    }
+    horizons.install(name, &mut options);
     if is(Family::Log) {
         blocks.set_block_size(16 << 10);
     } else {

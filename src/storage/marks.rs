@@ -1,7 +1,8 @@
 //! How far users are in rooms: the bytes of it, how they are written, how they are read.
 //!
 //! A user's row may be behind what he sent last, since it is saved now and then: what he sent is taken from his answers
-//! as well, which are stored with the records themselves.
+//! as well, which are stored with the records themselves. Answers are forgotten after the dedupe horizon; long before that,
+//! his row says it: it is saved when he leaves, and with whatever else of it changes.
 
 use parlor_actors::port::{Mark, Marks, SaveMarks, StoreError};
 use parlor_protocol::{Name, RoomNumber};
@@ -74,7 +75,10 @@ pub(super) fn of_user(db: &Db, user: &Name, rooms: &[RoomNumber]) -> Result<Vec<
 fn newest_answer(db: &Db, room: RoomNumber, user: &Name) -> Result<Mark, StoreError> {
     let prefix = schema::user_prefix(room, user);
     let mut options = ReadOptions::default();
-    options.set_iterate_lower_bound(prefix.as_slice());
+    // The family's filters know whole devices, and these are all of a user's.
+    options.set_total_order_seek(true);
+    // Device tag 0 is the host's, which recalls in a user's name: that is nothing he sent.
+    options.set_iterate_lower_bound([prefix.as_slice(), &1_u64.to_be_bytes()].concat());
     // A device tag and a slot follow: this is behind all of them.
     options.set_iterate_upper_bound([prefix.as_slice(), &[u8::MAX; 10]].concat());
     let mut found = db.rocks().raw_iterator_cf_opt(db.family(Family::Answers), options);

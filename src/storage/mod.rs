@@ -1,27 +1,32 @@
 //! Durable rooms on RocksDB: the engine's [`Store`].
 //!
 //! One writer thread takes loads and appends in order and commits them in groups (`writer`, which checks them against
-//! what it knows of `rooms`); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
-//! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer.
+//! what it knows of `rooms`, and looks up the `targets` of changes); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
+//! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer. What is
+//! deleted, the writer deletes (`writer/sweeping`, which looks with `prefix`), but for what compactions drop (`filter`).
 //!
 //! What holds after `kill -9`: every append that was told `committed` is there. What holds after a loss of power: every
 //! append of a `synced` room that was told `committed` is there; a `buffered` room may lose its newest records and goes
 //! on in a new epoch.
 
 mod db;
+mod filter;
 mod marks;
 mod pending;
+mod prefix;
+mod purge;
 mod reader;
 mod recover;
 mod rooms;
 mod schema;
+mod targets;
 #[cfg(test)]
 mod tests;
 mod writer;
 
 use std::{
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering::SeqCst},
     thread::{self, JoinHandle},
 };
 
@@ -31,16 +36,17 @@ use parlor_actors::{
     limits::Limits,
     port::{
         Answer, Append, Budget, DeviceKey, Load, Loaded, Marks, Read, Records, Reply, SaveMarks, Store, StoreError,
+        Sweep, Swept, Target, Trim, Trimmed,
     },
 };
-use parlor_protocol::{Name, RoomNumber};
+use parlor_protocol::{Name, RoomNumber, Seq};
 
 pub use self::db::OpenError;
 use self::{
     db::Db,
     pending::{CONTROLS_MAX, Controls, Once, PendingAppend, closed},
     reader::Question,
-    writer::{Disk, Entry, Poison, Writer},
+    writer::{Disk, Entry, Pause, Poison, Writer},
 };
 
 /// Where a store is and what it may use.
@@ -97,6 +103,10 @@ pub struct RocksStore {
     budget: Arc<Budget>,
     controls: Controls,
     poison: Poison,
+    pause: Arc<Pause>,
+    /// For tests to look at.
+    #[cfg(test)]
+    horizons: Arc<filter::Horizons>,
     /// Taken away to close the store: the threads end once their queue is closed and empty.
     queues: RwLock<Option<Queues>>,
     threads: Mutex<Threads>,
@@ -136,8 +146,10 @@ impl RocksStore {
 
         let spawn_failed = |source: std::io::Error| OpenError::Failed { path: path.clone(), source: source.into() };
         let poison = Poison::default();
+        let pause = Arc::new(Pause::default());
         let (writer_queue, entries) = bounded(config.writer_records_max.saturating_add(CONTROLS_MAX));
-        let writer = Writer::new(db.clone(), disk(db.clone()), counters, config.rooms_max, poison.clone());
+        let disk = disk(db.clone());
+        let writer = Writer::new(db.clone(), disk, counters, config.rooms_max, poison.clone(), pause.clone());
         let writer = thread::Builder::new().name("parlor-writer".into()).spawn(move || writer.run(&entries));
         let writer = writer.map_err(spawn_failed)?;
         let (readers_queue, questions) = bounded(config.reads_max.max(1));
@@ -151,6 +163,9 @@ impl RocksStore {
             budget: Budget::new(config.writer_records_max, config.writer_bytes_max),
             controls: Controls::default(),
             poison,
+            pause,
+            #[cfg(test)]
+            horizons: db.horizons.clone(),
             queues: RwLock::new(Some(Queues { writer: writer_queue, readers: readers_queue })),
             threads: Mutex::new(Threads { writer: Some(writer), readers, outcome: Ok(()) }),
         })
@@ -165,6 +180,23 @@ impl RocksStore {
     #[must_use]
     pub fn poisoned(&self) -> Option<Arc<str>> {
         self.poison.get().cloned()
+    }
+
+    /// By how many milliseconds the wall clock is off, negative if it is behind, while nothing is deleted for that reason.
+    #[must_use]
+    pub fn sweep_paused(&self) -> Option<i64> {
+        Some(self.pause.off_ms.load(SeqCst)).filter(|off_ms| *off_ms != 0)
+    }
+
+    /// Says that the wall clock is right: the next sweep deletes by it, whatever it shows then.
+    pub fn resume_sweep(&self) {
+        self.pause.trusted.store(true, SeqCst);
+    }
+
+    /// Rewrites the tables of records and answers, so that what has expired and was swept leaves the disk now. Takes as long
+    /// as copying the store, and one of the readers.
+    pub fn compact(&self, reply: Reply<()>) {
+        self.ask(Question::Compact(Once::new(reply)));
     }
 
     /// Closes the store: what was accepted is written, synced and answered, and the directory is free for another.
@@ -262,7 +294,23 @@ impl Store for RocksStore {
         self.ask(Question::RoomMarks(room, users_max, Once::new(reply)));
     }
 
-    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<Answer>>) {
+    fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>) {
+        self.ask(Question::Target(room, seq, Once::new(reply)));
+    }
+
+    fn purge(&self, room: RoomNumber, first: Seq, last: Seq, reply: Reply<()>) {
+        self.ask(Question::Purge(room, first, last, Once::new(reply)));
+    }
+
+    fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {
         self.ask(Question::Answers(room, device, Once::new(reply)));
+    }
+
+    fn sweep(&self, sweep: Sweep, reply: Reply<Swept>) {
+        self.control(reply, |slot, reply| Entry::Sweep(slot, sweep, reply));
+    }
+
+    fn trim(&self, trim: Trim, reply: Reply<Trimmed>) {
+        self.control(reply, |slot, reply| Entry::Trim(slot, trim, reply));
     }
 }

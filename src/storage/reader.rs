@@ -8,18 +8,20 @@ use std::{
 
 use bytes::Bytes;
 use crossbeam::channel::Receiver;
-use parlor_actors::port::{Answer, DeviceKey, Marks, Read, Records, Run, StoreError};
+use parlor_actors::port::{Answer, DeviceKey, Marks, Read, Records, Run, StoreError, Target};
 use parlor_protocol::{
     Name, RoomNumber, Seq,
     message::{Direction, GapReason},
 };
-use rocksdb::ReadOptions;
+use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadOptions};
 
 use super::{
     db::{Db, failed},
     marks,
     pending::Once,
+    purge,
     schema::{self, Family, Record, damaged},
+    targets,
 };
 
 /// The most records one read looks at, also if all of them have expired: beyond it the caller comes again, so that no
@@ -29,9 +31,13 @@ const EXAMINED_MAX: usize = 4_096;
 /// What the readers are asked.
 pub(super) enum Question {
     Records(Read, Once<Records>),
-    Answers(RoomNumber, DeviceKey, Once<Vec<Answer>>),
     Marks(Name, Vec<RoomNumber>, Once<Vec<Marks>>),
     RoomMarks(RoomNumber, usize, Once<Vec<(Name, Marks)>>),
+    Target(RoomNumber, Seq, Once<Option<Target>>),
+    Answers(RoomNumber, DeviceKey, Once<Vec<(u8, Answer)>>),
+    Compact(Once<()>),
+    /// Not a read, and long; the other readers go on meanwhile.
+    Purge(RoomNumber, Seq, Seq, Once<()>),
 }
 
 impl Question {
@@ -39,9 +45,12 @@ impl Question {
     pub(super) fn refuse(self, error: StoreError) {
         match self {
             Self::Records(_, reply) => reply.give(Err(error)),
+            Self::Target(_, _, reply) => reply.give(Err(error)),
             Self::Answers(_, _, reply) => reply.give(Err(error)),
             Self::Marks(_, _, reply) => reply.give(Err(error)),
             Self::RoomMarks(_, _, reply) => reply.give(Err(error)),
+            Self::Compact(reply) => reply.give(Err(error)),
+            Self::Purge(_, _, _, reply) => reply.give(Err(error)),
         }
     }
 }
@@ -52,9 +61,12 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
         // The reply tells of a panic by itself; the thread goes on with the next question.
         let answered = catch_unwind(AssertUnwindSafe(|| match *question {
             Question::Records(read, reply) => reply.give(records(db, &read)),
+            Question::Target(room, seq, reply) => reply.give(targets::read(db, room, seq)),
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
             Question::Marks(user, rooms, reply) => reply.give(marks::of_user(db, &user, &rooms)),
             Question::RoomMarks(room, users_max, reply) => reply.give(marks::of_room(db, room, users_max)),
+            Question::Compact(reply) => reply.give(compact(db)),
+            Question::Purge(room, first, last, reply) => reply.give(purge::purge(db, room, first, last)),
         }));
         if answered.is_err() {
             tracing::error!("a reader of the store panicked over one question and goes on");
@@ -177,32 +189,35 @@ impl Page {
     }
 }
 
-fn answers(db: &Db, room: RoomNumber, device: &DeviceKey) -> Result<Vec<Answer>, StoreError> {
-    let prefix = schema::answers_prefix(room, device);
-    // Slots are filled from 0, so a device without that one has none: the filters say so without reading a block.
-    if db
-        .rocks()
-        .get_pinned_cf(db.family(Family::Answers), [prefix.as_slice(), &[0]].concat())
-        .map_err(failed)?
-        .is_none()
-    {
-        return Ok(Vec::new());
+fn compact(db: &Db) -> Result<(), StoreError> {
+    for family in [Family::Log, Family::Answers, Family::Due].map(|family| db.family(family)) {
+        db.rocks().flush_cf(family).map_err(failed)?;
+        let mut options = CompactOptions::default();
+        // Otherwise the last level is left as it is.
+        options.set_bottommost_level_compaction(BottommostLevelCompaction::Force);
+        db.rocks().compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
     }
+    Ok(())
+}
+
+fn answers(db: &Db, room: RoomNumber, device: &DeviceKey) -> Result<Vec<(u8, Answer)>, StoreError> {
+    let prefix = schema::answers_prefix(room, device);
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(prefix.as_slice());
     // Slots are one byte; nothing but them lies between these bounds, and so at most 256 keys.
     options.set_iterate_upper_bound([prefix.as_slice(), &[u8::MAX, 0]].concat());
+    // That a device is new the filters say without reading a block.
+    options.set_prefix_same_as_start(true);
     let mut found = db.rocks().raw_iterator_cf_opt(db.family(Family::Answers), options);
     found.seek_to_first();
     let mut answers = Vec::new();
     while let Some((key, value)) = found.item() {
-        // Slots are filled in turn from 0, so each stands at its number's place.
-        let slot = u8::try_from(answers.len()).ok();
-        if key.strip_prefix(prefix.as_slice()) != Some(slot.as_slice()) {
-            return Err(damaged(Family::Answers, key, &format!("slot {} is missing", answers.len())));
-        }
+        // Slots are filled in turn, and old ones are forgotten.
+        let Some(&[slot]) = key.strip_prefix(prefix.as_slice()) else {
+            return Err(damaged(Family::Answers, key, "the key does not end with a slot"));
+        };
         let answer = schema::decode_answer(value).map_err(|wrong| damaged(Family::Answers, key, &wrong))?;
-        answers.push(answer);
+        answers.push((slot, answer));
         found.next();
     }
     found.status().map_err(failed)?;

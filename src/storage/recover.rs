@@ -15,7 +15,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
     db::{Age, Db, failed},
-    schema::{self, FORMAT, Family, Record, RoomMeta, damaged, meta},
+    schema::{self, FORMAT, Family, Floor, Record, RoomMeta, damaged, meta},
 };
 
 /// What is counted for the whole store. Raised in memory and stored in the same batch as what uses it.
@@ -25,6 +25,8 @@ pub(super) struct Counters {
     next_epoch: u64,
     /// How often what was not synced may have been lost.
     losses: u64,
+    /// The wall clock at some sweep of late; 0 if there was none.
+    pub(super) swept: UnixMillis,
 }
 
 /// Which run of the kernel this is; what it cached lasts as long. `None` if it does not tell.
@@ -53,7 +55,7 @@ pub(super) fn mark_doubt(db: &Db, why: &str) {
 /// All of that is synced when this returns.
 pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>) -> Result<Counters, StoreError> {
     let mut batch = WriteBatch::default();
-    let mut counters = Counters { next_room: 1, next_epoch: 1, losses: 0 };
+    let mut counters = Counters { next_room: 1, next_epoch: 1, losses: 0, swept: 0 };
     let family = db.family(Family::Meta);
     let doubt = db.rocks().path().join(DOUBT);
     match age {
@@ -66,6 +68,9 @@ pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>) -> Result<Counters, S
             counters.next_room = number(meta::NEXT_ROOM)?;
             counters.next_epoch = number(meta::NEXT_EPOCH)?;
             counters.losses = number(meta::LOSSES)?;
+            if db.value(Family::Meta, meta::SWEPT)?.is_some() {
+                counters.swept = number(meta::SWEPT)?;
+            }
             let clean = db.value(Family::Meta, meta::CLEAN)?.is_some();
             let stored = db.value(Family::Meta, meta::BOOT)?.unwrap_or_default();
             let same_boot = boot.is_some_and(|boot| boot.as_bytes() == stored);
@@ -122,9 +127,23 @@ impl Found {
 
     pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
         let Self { room, meta, end } = self;
-        let RoomMeta { name, options, epochs, gone_count, .. } = meta;
-        let End { first, tail, count, time } = end;
-        Loaded { room, name, options, generation, epochs, first, tail, count, time, gone_count }
+        let RoomMeta { name, options, epochs, trimmed, gone_count, .. } = meta;
+        let End { first, tail, count, time, bytes_before, bytes_upto } = end;
+        Loaded {
+            room,
+            name,
+            options,
+            generation,
+            epochs,
+            first,
+            tail,
+            count,
+            time,
+            trimmed: trimmed.min(first),
+            bytes_before,
+            bytes_upto,
+            gone_count,
+        }
     }
 }
 
@@ -161,12 +180,19 @@ fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreErr
     let Some(value) = db.value(Family::Names, name.as_bytes())? else { return Ok(None) };
     let number = schema::decode_u64(&value).map_err(|wrong| damaged(Family::Names, name.as_bytes(), &wrong))?;
     let key = schema::room_key(RoomNumber(number));
-    let value = db.value(Family::Rooms, &key)?.ok_or_else(|| damaged(Family::Rooms, &key, "missing"))?;
-    let meta = RoomMeta::decode(&value).map_err(|wrong| damaged(Family::Rooms, &key, &wrong))?;
+    let meta = meta_of(db, RoomNumber(number))?.ok_or_else(|| damaged(Family::Rooms, &key, "missing"))?;
     if meta.name != *name {
         return Err(damaged(Family::Rooms, &key, &format!("the room is named {:?}, not {name:?}", meta.name)));
     }
     Ok(Some((RoomNumber(number), meta)))
+}
+
+/// What is stored of a room besides its log; `None` if there is no such room.
+pub(super) fn meta_of(db: &Db, room: RoomNumber) -> Result<Option<RoomMeta>, StoreError> {
+    let key = schema::room_key(room);
+    let value = db.value(Family::Rooms, &key)?;
+    let meta = value.map(|value| RoomMeta::decode(&value).map_err(|wrong| damaged(Family::Rooms, &key, &wrong)));
+    meta.transpose()
 }
 
 fn create(db: &Db, name: Name, options: RoomOptions, counters: &mut Counters, batch: &mut WriteBatch) -> Found {
@@ -177,8 +203,10 @@ fn create(db: &Db, name: Name, options: RoomOptions, counters: &mut Counters, ba
         options,
         created: unix_millis(),
         first: 1,
+        trimmed: 1,
         gone_count: 0,
         gone_time: 0,
+        floor: Floor::default(),
         losses: counters.losses,
         epochs: Vec::new(),
     };
@@ -198,10 +226,12 @@ pub(super) struct End {
     pub(super) tail: Seq,
     count: u64,
     time: UnixMillis,
+    bytes_before: u64,
+    pub(super) bytes_upto: u64,
 }
 
 impl End {
-    const EMPTY: Self = Self { first: 1, tail: 0, count: 0, time: 0 };
+    const EMPTY: Self = Self { first: 1, tail: 0, count: 0, time: 0, bytes_before: 0, bytes_upto: 0 };
 }
 
 fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, StoreError> {
@@ -212,20 +242,28 @@ fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, StoreError> {
     options.set_iterate_upper_bound(high);
     let mut records = db.rocks().raw_iterator_cf_opt(db.family(Family::Log), options);
     records.seek_to_last();
+    // What the log cannot say any more: where the room stood with what is gone.
+    let gone = Floor { seq: meta.first.saturating_sub(1), count: meta.gone_count, time: meta.gone_time };
+    let floor = if meta.floor.seq >= gone.seq { meta.floor } else { gone };
     let Some((key, value)) = records.item() else {
         records.status().map_err(failed)?;
-        let gone = meta.first.saturating_sub(1);
-        return Ok(End { first: meta.first, tail: gone, count: meta.gone_count, time: meta.gone_time });
+        let Floor { seq: tail, count, time } = floor;
+        return Ok(End { first: tail.saturating_add(1), tail, count, time, bytes_before: 0, bytes_upto: 0 });
     };
     let (record, newest) = Record::decode(key, value)?;
-    let (tail, count, time) = (newest.seq, newest.count, newest.time);
+    let newest = Floor { seq: newest.seq, count: newest.count, time: newest.time };
+    let bytes_upto = record.bytes_upto();
     if meta.epochs.last().is_some_and(|start| record.epoch > start.epoch) {
         return Err(damaged(Family::Log, key, &format!("epoch {} is above its room's", record.epoch)));
     }
     records.seek_to_first();
-    let Some(key) = records.key() else {
+    let Some((key, value)) = records.item() else {
         records.status().map_err(failed)?;
-        return Err(damaged(Family::Log, &schema::log_key(room, tail), "it has gone while it was read"));
+        return Err(damaged(Family::Log, &schema::log_key(room, newest.seq), "it has gone while it was read"));
     };
-    Ok(End { first: schema::log_key_seq(key)?, tail, count, time })
+    let first = schema::log_key_seq(key)?;
+    let bytes_before = schema::bytes_before(value).map_err(|wrong| damaged(Family::Log, key, &wrong))?;
+    // The newest may have been dropped after it expired, and left older ones that have not.
+    let Floor { seq: tail, count, time } = if newest.seq >= floor.seq { newest } else { floor };
+    Ok(End { first, tail, count, time, bytes_before, bytes_upto })
 }

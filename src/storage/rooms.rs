@@ -5,12 +5,18 @@ use std::collections::HashMap;
 use parlor_actors::port::Generation;
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
 
+use super::writer::RecentlyDue;
+
 /// A loaded room.
 pub(super) struct Live {
     pub(super) generation: Generation,
     pub(super) durability: Durability,
     pub(super) epoch: Epoch,
     pub(super) tail: Seq,
+    /// The bytes of all frames up to and with it.
+    pub(super) bytes_upto: u64,
+    /// Entries of the index by time that need not be written again.
+    pub(super) due: RecentlyDue,
     /// The commit that `notice` belongs to.
     pub(super) commit: u64,
     /// Where the room stands among those that are told of that commit.
@@ -49,6 +55,11 @@ impl Rooms {
         self.young.get_mut(&room)
     }
 
+    /// A room that is still known, which is not thereby heard of.
+    pub(super) fn peek(&mut self, room: RoomNumber) -> Option<&mut Live> {
+        self.young.get_mut(&room).or_else(|| self.old.get_mut(&room))
+    }
+
     /// Forgets a room: its appends are refused until it is loaded again.
     pub(super) fn remove(&mut self, room: RoomNumber) {
         self.young.remove(&room);
@@ -69,7 +80,8 @@ mod tests {
 
     fn live(generation: u64) -> Live {
         let (generation, epoch) = (Generation(generation), Epoch(1));
-        Live { generation, durability: Durability::Synced, epoch, tail: 0, commit: 0, notice: 0 }
+        let (tail, bytes_upto, due) = (0, 0, RecentlyDue::default());
+        Live { generation, durability: Durability::Synced, epoch, tail, bytes_upto, due, commit: 0, notice: 0 }
     }
 
     #[test]
@@ -93,6 +105,7 @@ mod tests {
             rooms.insert(RoomNumber(number), live(number * 10));
         }
         rooms.insert(RoomNumber(1), live(11));
+        assert_eq!(rooms.peek(RoomNumber(1)).unwrap().generation, Generation(11));
         assert_eq!(rooms.find(RoomNumber(1)).unwrap().generation, Generation(11));
         rooms.remove(RoomNumber(1));
         assert!(rooms.find(RoomNumber(1)).is_none());

@@ -13,6 +13,10 @@ use parlor_protocol::{
     message::{Access, Announce, Deliver, Durability, Past},
 };
 
+pub(super) use due::{WIDTH_MOST_MS, bucket, due_key, read_due_key};
+
+mod due;
+
 /// The format of everything below. A store of a higher one is refused.
 pub(super) const FORMAT: u32 = 1;
 
@@ -34,11 +38,14 @@ pub(super) enum Family {
     Answers,
     /// Room number, length of the user's name, user -> how far he is: see [`marks`](super::marks).
     Marks,
+    /// A time, room number -> nothing: when a sweep has to look at which room.
+    Due,
 }
 
 impl Family {
     /// All of them. A store has these and RocksDB's own `default`, which stays empty.
-    pub(super) const ALL: [Self; 6] = [Self::Meta, Self::Names, Self::Rooms, Self::Log, Self::Answers, Self::Marks];
+    pub(super) const ALL: [Self; 7] =
+        [Self::Meta, Self::Names, Self::Rooms, Self::Log, Self::Answers, Self::Marks, Self::Due];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -48,6 +55,7 @@ impl Family {
             Self::Log => "log",
             Self::Answers => "answers",
             Self::Marks => "marks",
+            Self::Due => "due",
         }
     }
 }
@@ -66,6 +74,8 @@ pub(super) mod meta {
     pub(in crate::storage) const BOOT: &[u8] = b"boot";
     /// There, and empty, while the store is closed and everything in it is synced.
     pub(in crate::storage) const CLEAN: &[u8] = b"clean";
+    /// The wall clock at some sweep of late, u64; missing before the first.
+    pub(in crate::storage) const SWEPT: &[u8] = b"swept";
 }
 
 /// What is wrong with a stored value.
@@ -87,18 +97,30 @@ pub(super) struct RoomMeta {
     pub(super) name: Name,
     pub(super) options: RoomOptions,
     pub(super) created: UnixMillis,
-    /// Records below this seq are gone on purpose.
+    /// The trim mark: records below this seq are gone on purpose…
     pub(super) first: Seq,
-    /// Count and time of the newest record that is gone, so that a room emptied by its lifetime goes on from them.
+    /// …and at least one of those below this one because the room keeps only so much, not because it expired.
+    pub(super) trimmed: Seq,
+    /// Count and time of the newest record below the trim mark, so that a room emptied by its lifetime goes on from them.
     pub(super) gone_count: u64,
     pub(super) gone_time: UnixMillis,
+    /// The room goes on from here, also if a compaction dropped the record.
+    pub(super) floor: Floor,
     /// The value of [`meta::LOSSES`] up to which the room was given a new epoch.
     pub(super) losses: u64,
     /// Oldest first, 1 to [`EPOCHS_MAX`].
     pub(super) epochs: Vec<EpochStart>,
 }
 
-const ROOM_VERSION: u8 = 2;
+/// Where a room stood with one of its records.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Floor {
+    pub(super) seq: Seq,
+    pub(super) count: u64,
+    pub(super) time: UnixMillis,
+}
+
+const ROOM_VERSION: u8 = 3;
 
 impl RoomMeta {
     /// Adds a newest epoch; the oldest makes room for it.
@@ -109,9 +131,10 @@ impl RoomMeta {
         self.epochs.push(start);
     }
 
-    /// `version u8 = 2 | durability u8 | created u64 | first u64 | gone_count u64 | gone_time u64 | losses u64 | access u8 |
+    /// `version u8 = 3 | durability u8 | created u64 | first u64 | gone_count u64 | gone_time u64 | losses u64 | access u8 |
     /// past u8 | announce u8 | lifetime_ms u64 | records_max u64 | bytes_max u64 | payload_bytes_max u32 |
-    /// messages_per_second_max u32 | epochs u8 | (epoch u64 | first u64)* | name`; version 1 ends its numbers with `losses`.
+    /// messages_per_second_max u32 | trimmed u64 | floor: seq u64, count u64, time u64 | epochs u8 | (epoch u64 | first u64)*
+    /// | name`; version 2 has neither `trimmed` nor the floor, and version 1 ends its numbers with `losses`.
     pub(super) fn encode(&self) -> Vec<u8> {
         debug_assert!((1..=EPOCHS_MAX).contains(&self.epochs.len()));
         let options = &self.options;
@@ -125,6 +148,9 @@ impl RoomMeta {
         }
         out.extend(options.payload_bytes_max.to_be_bytes());
         out.extend(options.messages_per_second_max.to_be_bytes());
+        for number in [self.trimmed, self.floor.seq, self.floor.count, self.floor.time] {
+            out.extend(number.to_be_bytes());
+        }
         // One byte, always: there are at most 16.
         out.extend(u8::try_from(self.epochs.len()));
         for start in &self.epochs {
@@ -158,6 +184,12 @@ impl RoomMeta {
                 ..options
             };
         }
+        // Rooms of the earlier versions were never swept or trimmed.
+        let (mut trimmed, mut floor) = (1, Floor::default());
+        if version >= 3 {
+            trimmed = fields.u64()?;
+            floor = Floor { seq: fields.u64()?, count: fields.u64()?, time: fields.u64()? };
+        }
         let len = usize::from(fields.u8()?);
         if !(1..=EPOCHS_MAX).contains(&len) {
             return Err(format!("{len} epochs, where 1 to {EPOCHS_MAX} are allowed"));
@@ -168,7 +200,8 @@ impl RoomMeta {
         }
         let name = std::str::from_utf8(fields.rest()).map_err(|error| error.to_string())?;
         let name = Name::parse(name).map_err(|error| error.to_string())?;
-        Ok(Self { name, options, created, first: first.max(1), gone_count, gone_time, losses, epochs })
+        let first = first.max(1);
+        Ok(Self { name, options, created, first, trimmed, gone_count, gone_time, floor, losses, epochs })
     }
 }
 
@@ -208,20 +241,50 @@ pub(super) struct Record<'a> {
     pub(super) epoch: Epoch,
     /// From when on it may not be read; 0 for never.
     pub(super) expires: UnixMillis,
+    /// The bytes of the frames of all records before it, counted from any start.
+    pub(super) bytes_before: u64,
     /// The `Deliver` frame as it goes out.
     pub(super) frame: &'a [u8],
 }
 
-const RECORD_VERSION: u8 = 1;
+const RECORD_VERSION: u8 = 2;
+
+/// Where a record's expiry stands, in every version.
+const EXPIRES_AT: usize = 1 + 1 + 8;
+
+/// The flag of a record that has notes behind its frame.
+const RECORD_NOTES: u8 = 1;
 
 impl<'a> Record<'a> {
-    /// `version u8 = 1 | flags u8 = 0 | epoch u64 | expires u64 | Deliver frame`, written over `out`.
+    /// The bytes of all frames up to and with its own.
+    pub(super) fn bytes_upto(&self) -> u64 {
+        self.bytes_before + self.frame.len() as u64
+    }
+
+    /// `version u8 = 2 | flags u8 = 0 | epoch u64 | expires u64 | bytes_before u64 | Deliver frame`, written over `out`;
+    /// version 1 has no `bytes_before`.
     pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
+        self.encode_with_notes(&[], out);
+    }
+
+    /// The same with `flags` = 1 and notes behind the frame, if there are any.
+    pub(super) fn encode_with_notes(&self, notes: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        out.extend([RECORD_VERSION, 0]);
+        out.extend([RECORD_VERSION, if notes.is_empty() { 0 } else { RECORD_NOTES }]);
         out.extend(self.epoch.0.to_be_bytes());
         out.extend(self.expires.to_be_bytes());
+        out.extend(self.bytes_before.to_be_bytes());
         out.extend_from_slice(self.frame);
+        out.extend_from_slice(notes);
+    }
+
+    /// The notes of a value that [`decode`](Self::decode) has taken.
+    pub(super) fn notes(value: &'a [u8]) -> &'a [u8] {
+        // Only this version has them.
+        match (value.get(1), value.get(EXPIRES_AT + 8 + 8..).map(split_frame)) {
+            (Some(&RECORD_NOTES), Some((_, notes))) => notes,
+            _ => &[],
+        }
     }
 
     /// Reads a record and the message in it, which must be the one that `key` names.
@@ -238,15 +301,54 @@ impl<'a> Record<'a> {
 
     fn parts(value: &'a [u8]) -> Result<(Self, Deliver<'a>), Wrong> {
         let mut fields = Fields(value);
-        fields.version(RECORD_VERSION)?;
-        match fields.u8()? {
-            0 => {}
-            flags => return Err(format!("flags {flags:#04x} are not known")),
+        let version = fields.record_version()?;
+        let flags = fields.u8()?;
+        if flags & !RECORD_NOTES != 0 {
+            return Err(format!("flags {flags:#04x} are not known"));
         }
         let (epoch, expires) = (Epoch(fields.u64()?), fields.u64()?);
-        let frame = fields.rest();
-        Ok((Self { epoch, expires, frame }, deliver_of(frame)?))
+        let bytes_before = if version >= 2 { fields.u64()? } else { 0 };
+        let mut frame = fields.rest();
+        if flags & RECORD_NOTES != 0 {
+            // They are read when the record is changed again.
+            frame = split_frame(frame).0;
+        }
+        Ok((Self { epoch, expires, bytes_before, frame }, deliver_of(frame)?))
     }
+}
+
+/// A record's expiry, without reading the rest; 0 for never.
+pub(super) fn expiry(value: &[u8]) -> Result<UnixMillis, Wrong> {
+    let mut fields = Fields(value);
+    fields.record_version()?;
+    value
+        .get(EXPIRES_AT..)
+        .ok_or_else(|| "the value ends within a field".to_owned())
+        .and_then(|rest| Fields(rest).u64())
+}
+
+/// The bytes of the frames before a record, without reading the rest. Those of version 1 were not counted.
+pub(super) fn bytes_before(value: &[u8]) -> Result<u64, Wrong> {
+    let mut fields = Fields(value);
+    if fields.record_version()? == 1 {
+        return Ok(0);
+    }
+    fields.0 = fields.0.get(EXPIRES_AT - 1 + 8..).unwrap_or_default();
+    fields.u64()
+}
+
+/// When a record expires, for compactions; `None` if it never does, or if its expiry was not put into [`Family::Due`] as
+/// that of version 1.
+pub(super) fn expiry_to_filter(value: &[u8]) -> Option<UnixMillis> {
+    let due = value.first().is_some_and(|version| *version == RECORD_VERSION);
+    expiry(value).ok().filter(|expires| due && *expires != 0)
+}
+
+/// A frame and what follows it; all of the bytes if they are less than a frame.
+fn split_frame(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let header = bytes.first_chunk::<HEADER_BYTES>().map(Header::from_bytes);
+    let end = header.map_or(bytes.len(), |header| HEADER_BYTES + header.len as usize);
+    bytes.split_at(end.min(bytes.len()))
 }
 
 /// The message in a `Deliver` frame, which must end where the bytes end.
@@ -279,6 +381,12 @@ pub(super) fn user_prefix(room: RoomNumber, user: &Name) -> Vec<u8> {
     key
 }
 
+/// What all keys of one device's answers begin with: what [`answers_prefix`] makes. `None` if it is no such key.
+pub(super) fn answers_prefix_of(key: &[u8]) -> Option<&[u8]> {
+    let user = usize::from(*key.get(8)?);
+    key.get(..8 + 1 + user + 8)
+}
+
 const ANSWER_VERSION: u8 = 2;
 
 /// `version u8 = 2 | nonce u64 | seq u64 | time u64 | content_hash u64 | count u64`; version 1 ends with `content_hash`.
@@ -301,6 +409,11 @@ pub(super) fn decode_answer(value: &[u8]) -> Result<Answer, Wrong> {
     let count = if version >= 2 { fields.u64()? } else { 0 };
     fields.end()?;
     Ok(Answer { nonce, seq, time, content_hash, count })
+}
+
+/// When an answer was given, for compactions.
+pub(super) fn answer_time(value: &[u8]) -> Option<UnixMillis> {
+    decode_answer(value).ok().map(|answer| answer.time)
 }
 
 /// A value that is one number.
@@ -332,10 +445,10 @@ impl<'a> Fields<'a> {
         self.chunk().map(u64::from_be_bytes)
     }
 
-    fn version(&mut self, want: u8) -> Result<(), Wrong> {
+    fn record_version(&mut self) -> Result<u8, Wrong> {
         match self.u8()? {
-            found if found == want => Ok(()),
-            found => Err(format!("version {found} of the value, where only {want} is known")),
+            known @ 1..=RECORD_VERSION => Ok(known),
+            found => Err(format!("version {found} of the value, where 1 to {RECORD_VERSION} are known")),
         }
     }
 
@@ -376,8 +489,10 @@ mod tests {
             },
             created: 1_000,
             first: 2,
+            trimmed: 10,
             gone_count: 1,
             gone_time: 900,
+            floor: Floor { seq: 11, count: 12, time: 13 },
             losses: 4,
             epochs,
         }
@@ -407,12 +522,16 @@ mod tests {
         let meta = room_meta();
         let bytes = meta.encode();
         assert_eq!(RoomMeta::decode(&bytes), Ok(meta.clone()));
-        let mut want = vec![2, 1];
+        let mut want = vec![3, 1];
         want.extend([0, 0, 0, 0, 0, 0, 3, 0xe8, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 1]);
         want.extend([0, 0, 0, 0, 0, 0, 3, 0x84, 0, 0, 0, 0, 0, 0, 0, 4]);
         let options = want.len();
         want.extend([1, 2, 1, 0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0, 7]);
         want.extend([0, 0, 0, 8, 0, 0, 0, 9]);
+        let floor = want.len();
+        for number in [10u64, 11, 12, 13] {
+            want.extend(number.to_be_bytes());
+        }
         let epochs = want.len();
         want.push(2);
         want.extend([0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
@@ -420,11 +539,15 @@ mod tests {
         want.extend(b"lobby");
         assert_eq!(bytes, want);
 
-        let mut first_version = want;
-        first_version.drain(options..epochs);
-        first_version[0] = 1;
+        let meta = RoomMeta { trimmed: 1, floor: Floor::default(), ..meta };
+        let mut earlier = want;
+        earlier.drain(floor..epochs);
+        earlier[0] = 2;
+        assert_eq!(RoomMeta::decode(&earlier), Ok(meta.clone()));
+        earlier.drain(options..floor);
+        earlier[0] = 1;
         let options = RoomOptions { durability: Durability::Buffered, ..RoomOptions::default() };
-        assert_eq!(RoomMeta::decode(&first_version), Ok(RoomMeta { options, ..meta }));
+        assert_eq!(RoomMeta::decode(&earlier), Ok(RoomMeta { options, ..meta }));
     }
 
     #[test]
@@ -462,12 +585,24 @@ mod tests {
     #[test]
     fn a_record_reads_as_written_and_damage_is_named() {
         let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
-        let record = Record { epoch: Epoch(1), expires: 5, frame: &frame };
+        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 6, frame: &frame };
         let mut value = vec![0xee; 3];
         record.encode_into(&mut value);
-        assert_eq!(value[..18], [1, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(value[..18], [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5]);
+        assert_eq!(value[18..26], [0, 0, 0, 0, 0, 0, 0, 6]);
         let (read, message) = Record::decode(&key, &value).unwrap();
         assert_eq!((read, message.count), (record, 3));
+        assert_eq!((expiry(&value), bytes_before(&value), expiry_to_filter(&value)), (Ok(5), Ok(6), Some(5)));
+
+        let mut earlier = value.clone();
+        earlier.drain(18..26);
+        earlier[0] = 1;
+        let (read, _) = Record::decode(&key, &earlier).unwrap();
+        assert_eq!(read, Record { bytes_before: 0, ..record });
+        assert_eq!((expiry(&earlier), bytes_before(&earlier), expiry_to_filter(&earlier)), (Ok(5), Ok(0), None));
+        for cut in 0..26 {
+            assert!(expiry(&value[..cut]).is_err() || bytes_before(&value[..cut]).is_err(), "cut at {cut}");
+        }
 
         for cut in 0..value.len() {
             check_record(&key, &value[..cut], "");
@@ -478,11 +613,26 @@ mod tests {
             value[at] = byte;
             value
         };
-        check_record(&key, &with(0, 2), "version 2");
-        check_record(&key, &with(1, 1), "flags 0x01");
-        check_record(&key, &with(18, 0xff), "claims a body");
-        check_record(&key, &with(22, 0x31), "kind 0x0031");
+        check_record(&key, &with(0, 3), "version 3");
+        check_record(&key, &with(1, 2), "flags 0x02");
+        check_record(&key, &with(26, 0xff), "claims a body");
+        check_record(&key, &with(30, 0x31), "kind 0x0031");
         assert!(log_key_seq(&key[..15]).is_err() && log_key_seq(&[0; 17]).is_err());
+    }
+
+    #[test]
+    fn notes_lie_behind_the_frame_and_are_no_part_of_it() {
+        let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
+        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 7, frame: &frame };
+        let mut value = Vec::new();
+        record.encode_with_notes(b"who", &mut value);
+        assert_eq!(value[..2], [2, 1]);
+        assert_eq!((Record::decode(&key, &value).unwrap().0, Record::notes(&value)), (record, &b"who"[..]));
+        for cut in 0..26 + frame.len() {
+            check_record(&key, &value[..cut], "");
+        }
+        record.encode_into(&mut value);
+        assert_eq!((value[1], Record::notes(&value)), (0, &b""[..]));
     }
 
     #[test]
@@ -499,6 +649,7 @@ mod tests {
         let first_version = [&[1], &bytes[1..33]].concat();
         assert_eq!(decode_answer(&first_version), Ok(Answer { count: 0, ..answer }));
         assert_eq!(decode_answer(&bytes), Ok(answer));
+        assert_eq!(answer_time(&bytes), Some(3));
         for cut in 0..bytes.len() {
             assert!(decode_answer(&bytes[..cut]).is_err());
         }
@@ -512,5 +663,11 @@ mod tests {
         };
         let (short, long) = (prefix("a", 0x6161_6161_6161_6161), prefix("aaaaaaaaa", 1));
         assert!(!long.starts_with(&short) && !short.starts_with(&long));
+        for prefix in [short, long] {
+            assert_eq!(answers_prefix_of(&[prefix.as_slice(), &[127]].concat()), Some(&*prefix));
+            assert_eq!(answers_prefix_of(&prefix), Some(&*prefix));
+            assert_eq!(answers_prefix_of(&prefix[..prefix.len() - 1]), None);
+        }
+        assert_eq!(answers_prefix_of(&[0; 8]), None);
     }
 }

@@ -15,6 +15,9 @@ use parlor_protocol::{
 
 use super::*;
 
+mod changes;
+mod forgetting;
+
 /// What happens, in the order in which it happens.
 #[derive(Clone, Debug, PartialEq)]
 enum Event {
@@ -24,6 +27,7 @@ enum Event {
     Failed(u64, StoreError),
     Loaded,
     Flushed(Result<(), StoreError>),
+    Swept(Result<(), StoreError>),
 }
 
 /// What the disk does next time it is asked.
@@ -147,6 +151,7 @@ impl Rig {
             first: seq,
             frames,
             records: vec![record],
+            rewrites: Vec::new(),
             place,
             commits,
         }]);
@@ -155,6 +160,13 @@ impl Rig {
     fn flush(&self) {
         let tell = self.tell.clone();
         self.store.flush(Box::new(move |answer| drop(tell.send(Event::Flushed(answer)))));
+    }
+
+    fn sweep(&self, unix_ms: u64) {
+        let tell = self.tell.clone();
+        let now = parlor_actors::port::Now { unix_ms, mono_ms: unix_ms };
+        let sweep = Sweep { now, records_max: 100, dedupe_horizon_ms: 0 };
+        self.store.sweep(sweep, Box::new(move |answer| drop(tell.send(Event::Swept(answer.map(drop))))));
     }
 
     /// Runs `during` while the writer is held up, so that all that it asks for is one turn. Leaves no events behind.
@@ -236,6 +248,37 @@ fn a_load_is_answered_when_what_came_before_it_is_synced() {
     rig.expect(&[Event::Write, Event::Committed(room_number, 1), Event::Sync]);
     rig.expect(&[Event::Failed(room_number, StoreError::Superseded(room.generation)), Event::Loaded]);
     assert_eq!(loaded.recv().unwrap().tail, 1);
+}
+
+#[test]
+fn compactions_may_drop_only_what_a_sync_stands_behind() {
+    const HOUR: u64 = 3_600_000;
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let room = rig.try_load("b", Durability::Buffered).unwrap();
+    let number = room.room.0;
+    rig.one_turn(|| {
+        rig.append(&room, 1);
+        rig.sweep(1_000 * HOUR);
+    });
+    use Event::{Committed, Swept, Sync, Write};
+    rig.expect(&[Write, Write, Sync, Committed(number, 1), Swept(Ok(()))]);
+    // Not each time: it is enough now and then.
+    rig.one_turn(|| {
+        rig.append(&room, 2);
+        rig.sweep(1_000 * HOUR + 59_999);
+    });
+    rig.expect(&[Write, Committed(number, 2), Swept(Ok(()))]);
+    let horizons = rig.store.horizons.clone();
+    let before = horizons.records.load(SeqCst);
+    assert!(before > 998 * HOUR && before < 1_000 * HOUR, "{before}");
+    rig.one_turn(|| {
+        rig.sweep(1_001 * HOUR);
+        rig.faults.send(Fault::Sync).unwrap();
+    });
+    rig.expect(&[Write, Sync]);
+    assert!(matches!(rig.next(), Swept(Err(StoreError::Poisoned(_)))));
+    assert_eq!(horizons.records.load(SeqCst), before);
 }
 
 #[track_caller]

@@ -16,7 +16,7 @@ use std::{
 use crossbeam::channel::Receiver;
 use parlor_actors::port::{
     Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, SaveMarks,
-    StoreError,
+    StoreError, Sweep, Swept, Trim, Trimmed,
 };
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
 use rocksdb::WriteBatch;
@@ -28,7 +28,13 @@ use super::{
     recover::{self, Counters},
     rooms::{Live, Rooms},
     schema::{self, Family, Record, meta},
+    targets::{self, Kept},
 };
+
+use sweeping::Sweeping;
+pub(super) use sweeping::{Pause, RecentlyDue};
+
+mod sweeping;
 
 /// Where a turn stops draining, so that the first of it does not wait for too many behind it…
 const TURN_BYTES_MAX: usize = 4 << 20;
@@ -44,6 +50,8 @@ pub(super) enum Entry {
     Marks(Control, SaveMarks, Once<()>),
     /// Answered when everything before it is synced.
     Flush(Control, Once<()>),
+    Sweep(Control, Sweep, Once<Swept>),
+    Trim(Control, Trim, Once<Trimmed>),
 }
 
 /// What lies below the writer, so that a test can break it.
@@ -89,6 +97,7 @@ pub(super) struct Writer {
     flushes: Vec<Once<()>>,
     /// Marks that this turn has gathered.
     saves: Vec<Once<()>>,
+    sweeping: Sweeping,
     /// Room for one record's value.
     scratch: Vec<u8>,
 }
@@ -102,8 +111,16 @@ struct Notice {
 }
 
 impl Writer {
-    pub(super) fn new(db: Arc<Db>, disk: Box<dyn Disk>, counters: Counters, rooms_max: usize, poison: Poison) -> Self {
+    pub(super) fn new(
+        db: Arc<Db>,
+        disk: Box<dyn Disk>,
+        counters: Counters,
+        rooms_max: usize,
+        poison: Poison,
+        pause: Arc<Pause>,
+    ) -> Self {
         Self {
+            sweeping: Sweeping::new(counters.swept, pause),
             db,
             disk,
             counters,
@@ -152,6 +169,8 @@ impl Writer {
                 Entry::Load(_slot, load, reply) => self.take_load(load, reply),
                 Entry::Marks(_slot, save, reply) => self.take_marks(&save, reply),
                 Entry::Flush(_slot, reply) => self.flushes.push(reply),
+                Entry::Sweep(_slot, sweep, reply) => self.take_sweep(&sweep, reply),
+                Entry::Trim(_slot, trim, reply) => self.take_trim(trim, reply),
             }
             entries += 1;
             let more = entries < TURN_ENTRIES_MAX && bytes < TURN_BYTES_MAX;
@@ -163,22 +182,27 @@ impl Writer {
     /// Gathers an append, or refuses it. Returns its size.
     fn take_append(&mut self, pending: PendingAppend) -> usize {
         // Checked where it lies: should that panic, its sender is told.
-        let Some(checked) = pending.look().map(|append| self.check(append).and_then(|()| check_shape(append))) else {
+        let check = |append| self.check(append).and_then(|()| check_shape(append)).and_then(|()| self.targets(append));
+        let Some(checked) = pending.look().map(check) else {
             return 0;
         };
         let Some(append) = pending.take() else { return 0 };
-        let Append { room, generation, epoch, durability, first, frames, records, place, commits, .. } = append;
-        let bytes = frames.len();
-        if let Err(error) = checked {
-            if !matches!(error, StoreError::Superseded(_) | StoreError::Poisoned(_)) {
-                tracing::error!(%room, first, %error, "an append was refused");
-                // Nothing may follow what was refused: only another load makes the room whole.
-                self.rooms.remove(room);
+        let Append { room, generation, epoch, durability, first, frames, records, rewrites, place, commits } = append;
+        let bytes =
+            frames.len() + rewrites.iter().map(|rewrite| rewrite.frame.len() + rewrite.notes.len()).sum::<usize>();
+        let targets = match checked {
+            Ok(targets) => targets,
+            Err(error) => {
+                if !matches!(error, StoreError::Superseded(_) | StoreError::Poisoned(_)) {
+                    tracing::error!(%room, first, %error, "an append was refused");
+                    // Nothing may follow what was refused: only another load makes the room whole.
+                    self.rooms.remove(room);
+                }
+                let outcome = Outcome { room, generation, stored: Err(error) };
+                self.notices.push(Some(Notice { commits, durability, outcome, place }));
+                return bytes;
             }
-            let outcome = Outcome { room, generation, stored: Err(error) };
-            self.notices.push(Some(Notice { commits, durability, outcome, place }));
-            return bytes;
-        }
+        };
         // Neither is below 1, and the sum was checked.
         let last = first + records.len() as u64 - 1;
         let next_notice = self.notices.len();
@@ -200,7 +224,10 @@ impl Writer {
                 }
             }
         }
+        self.note_due(room, &records);
         self.gather(room, epoch, first, &frames, &records);
+        // Behind the records: a change may rewrite one of its own append.
+        targets::gather(&self.db, &mut self.batch, &mut self.scratch, room, &rewrites, &targets);
         bytes
     }
 
@@ -228,15 +255,36 @@ impl Writer {
         Ok(())
     }
 
+    /// What is stored of the records that an append rewrites.
+    fn targets(&mut self, append: &Append) -> Result<Vec<Option<Kept>>, StoreError> {
+        if append.rewrites.is_empty() {
+            return Ok(Vec::new());
+        }
+        let bytes_upto = self.rooms.find(append.room).map_or(0, |live| live.bytes_upto);
+        let mut found = targets::find(&self.db, append, bytes_upto)?;
+        if found.contains(&None) && !self.batch.is_empty() {
+            // They may lie in what was gathered before; an append of its own is never cut in two.
+            self.write();
+            found = targets::find(&self.db, append, bytes_upto)?;
+        }
+        Ok(found)
+    }
+
     /// Puts an append's records and their answers into the batch. Its shape was checked.
     fn gather(&mut self, room: RoomNumber, epoch: Epoch, first: Seq, frames: &[u8], records: &[AppendRecord]) {
         let (log, answers) = (self.db.family(Family::Log), self.db.family(Family::Answers));
+        let mut bytes_before = 0;
+        if let Some(live) = self.rooms.find(room) {
+            bytes_before = live.bytes_upto;
+            live.bytes_upto += frames.len() as u64;
+        }
         let mut start = 0;
         for (record, seq) in records.iter().zip(first..) {
             let end = record.end as usize;
             let frame = &frames[start..end];
             start = end;
-            Record { epoch, expires: record.expires, frame }.encode_into(&mut self.scratch);
+            Record { epoch, expires: record.expires, bytes_before, frame }.encode_into(&mut self.scratch);
+            bytes_before += frame.len() as u64;
             self.batch.put_cf(log, schema::log_key(room, seq), &self.scratch);
             let mut slot = schema::answers_prefix(room, &record.device);
             slot.push(record.slot);
@@ -267,8 +315,16 @@ impl Writer {
                 self.generation += 1;
                 let generation = Generation(self.generation);
                 let durability = found.meta.options.durability;
-                let live =
-                    Live { generation, durability, epoch: found.epoch(), tail: found.end.tail, commit: 0, notice: 0 };
+                let live = Live {
+                    generation,
+                    durability,
+                    epoch: found.epoch(),
+                    tail: found.end.tail,
+                    bytes_upto: found.end.bytes_upto,
+                    due: RecentlyDue::default(),
+                    commit: 0,
+                    notice: 0,
+                };
                 self.rooms.insert(found.room, live);
                 found.loaded(generation)
             }),
@@ -297,6 +353,12 @@ impl Writer {
         }
         for reply in self.flushes.drain(..) {
             unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));
+        }
+        for (reply, swept) in self.sweeping.replies.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(swept, Err)));
+        }
+        for (reply, trimmed) in self.sweeping.trims.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(trimmed, Err)));
         }
     }
 
@@ -390,5 +452,5 @@ fn check_shape(append: &Append) -> Result<(), StoreError> {
     if records.is_empty() || start != frames.len() {
         return wrong("its records do not make up its frames");
     }
-    Ok(())
+    targets::check_shape(append).or_else(wrong)
 }

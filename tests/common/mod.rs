@@ -19,6 +19,7 @@ use parlor::{
     client::{Client, Config, ContentType, Event, JoinFrom, RecordKind},
     config::EngineConfig,
     engine::Engine,
+    tiers::{SendRate, Tiers},
 };
 use parlor_protocol::{
     Body, Code, Extensions, Header, Kind, RoomNumber, decode,
@@ -59,6 +60,7 @@ pub(crate) fn loopback() -> SocketAddr {
 /// An engine on `data` that listens on a free port.
 pub(crate) fn engine(data: &Path, change: impl FnOnce(&mut EngineConfig)) -> (Engine, SocketAddr) {
     let mut config = EngineConfig::new(data);
+    config.tiers = Tiers::sending(SendRate::OFF); // Most tests flood.
     change(&mut config);
     let engine = Engine::start(config).unwrap();
     let address = engine.listen(loopback()).unwrap();
@@ -327,7 +329,7 @@ pub(crate) struct Served {
 impl Served {
     pub(crate) fn start(data: &Path, config: Option<&Path>, listen: SocketAddr) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_parlor"));
-        command.args(["serve", "--listen", &listen.to_string(), "--data"]).arg(data);
+        command.args(["serve", "--send-rate", "off", "--listen", &listen.to_string(), "--data"]).arg(data);
         if let Some(config) = config {
             command.arg("--config").arg(config);
         }

@@ -85,7 +85,7 @@ impl<Waiting> Devices<Waiting> {
     }
 
     /// Takes in the answers that the store has; returns what waited for them.
-    pub fn loaded(&mut self, key: &DeviceKey, answers: Vec<Answer>) -> Vec<Waiting> {
+    pub fn loaded(&mut self, key: &DeviceKey, answers: Vec<(u8, Answer)>) -> Vec<Waiting> {
         let Some(device) = self.devices.get_mut(key) else { return Vec::new() };
         device.loading = false;
         if device.window.is_none() {

@@ -1,6 +1,6 @@
 //! Reading a room's past: out of the ring if hot, out of the store if cold, the same answer either way.
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::collections::{BTreeMap, HashMap};
 
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
@@ -22,32 +22,54 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Reads {
     next: u64,
-    waiting: HashMap<u64, Purpose>,
-    /// Pulls of the same page share one read: the read that begins behind this seq.
-    pulls: HashMap<Seq, u64>,
+    under_way: BTreeMap<u64, Purpose>,
+    /// The reads of pages by what they read: whoever wants the same page shares one.
+    pages: HashMap<PageKey, u64>,
+    /// The reads of single records.
+    targets: HashMap<Seq, u64>,
 }
+
+/// Where a page begins, which way it goes, and its most records. Where it ends at the latest is not part of it: a page
+/// that was asked for later may go on behind the tail of before.
+type PageKey = (Seq, bool, u32);
 
 /// What a read is for.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Purpose {
-    /// To bring these subscribers, whose cursors are all `after`, nearer to the tail.
-    Pull {
-        /// Their cursor.
-        after: Seq,
-        /// Which ones.
-        conns: Vec<Conn>,
-    },
-    /// To answer a fetch.
-    Fetch {
-        /// Whose.
-        conn: Conn,
-        /// Which one.
-        request: u32,
-        /// The tail when it was asked, where the read ends.
-        tail: Seq,
-    },
+    /// A page for all of these.
+    Page(Waiters),
+    /// To change this record.
+    Target(Seq),
+    /// To refill the ring.
+    Refill,
     /// To find the count at a seq, for a mark.
     Count,
+}
+
+/// Who waits for a page.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Waiters {
+    /// Where the read begins…
+    pub start: Seq,
+    /// …and where it ends at the latest.
+    pub end: Seq,
+    /// Which way.
+    pub direction: Direction,
+    /// Subscribers whose cursors are right before the page.
+    pub pulls: Vec<Conn>,
+    /// Requests for it.
+    pub fetches: Vec<Fetched>,
+}
+
+/// A request for a page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fetched {
+    /// Whose.
+    pub conn: Conn,
+    /// Which one.
+    pub request: u32,
+    /// The tail when it was asked.
+    pub tail: Seq,
 }
 
 /// A read for the store, with the number under which its answer is awaited.
@@ -60,59 +82,110 @@ pub struct NewRead {
 }
 
 impl Reads {
-    /// Registers a pull; the read to start if none for the same page is under way. `Err` if too many are.
-    pub fn pull(&mut self, conn: Conn, after: Seq, read: Read, max: usize) -> Result<Option<NewRead>, StoreError> {
-        if let Entry::Occupied(entry) = self.pulls.entry(after)
-            && let Some(Purpose::Pull { conns, .. }) = self.waiting.get_mut(entry.get())
-        {
-            conns.push(conn);
-            return Ok(None);
-        }
-        let new = self.start(Purpose::Pull { after, conns: vec![conn] }, read, max)?;
-        self.pulls.insert(after, new.id);
-        Ok(Some(new))
+    /// Registers a pull of the page behind its cursor; the read to start if none of the same page is under way. `Err` if
+    /// too many are.
+    pub fn pull(&mut self, conn: Conn, read: Read, max: usize) -> Result<Option<NewRead>, StoreError> {
+        let (waiters, new) = self.page(read, max)?;
+        waiters.pulls.push(conn);
+        Ok(new)
     }
 
-    /// Registers a fetch. `Err` if too many reads are under way.
-    pub fn fetch(
-        &mut self,
-        conn: Conn,
-        request: u32,
-        tail: Seq,
-        read: Read,
-        max: usize,
-    ) -> Result<NewRead, StoreError> {
-        self.start(Purpose::Fetch { conn, request, tail }, read, max)
+    /// Registers a fetch; the read to start if none of the same page is under way. `Err` if too many are.
+    pub fn fetch(&mut self, fetched: Fetched, read: Read, max: usize) -> Result<Option<NewRead>, StoreError> {
+        let (waiters, new) = self.page(read, max)?;
+        waiters.fetches.push(fetched);
+        Ok(new)
+    }
+
+    /// Registers a read of one record; its number if none of the same record is under way. `Err` if too many are.
+    pub fn target(&mut self, seq: Seq, max: usize) -> Result<Option<u64>, StoreError> {
+        if self.targets.contains_key(&seq) {
+            return Ok(None);
+        }
+        let id = self.start(Purpose::Target(seq), max)?;
+        self.targets.insert(seq, id);
+        Ok(Some(id))
+    }
+
+    /// Registers the read that refills the ring. `Err` if too many are under way.
+    pub fn refill(&mut self, read: Read, max: usize) -> Result<NewRead, StoreError> {
+        let id = self.start(Purpose::Refill, max)?;
+        Ok(NewRead { id, read })
     }
 
     /// Registers a search for a count. `Err` if too many reads are under way.
     pub fn count(&mut self, read: Read, max: usize) -> Result<NewRead, StoreError> {
-        self.start(Purpose::Count, read, max)
+        let id = self.start(Purpose::Count, max)?;
+        Ok(NewRead { id, read })
     }
 
     /// How many reads are under way.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.under_way.len()
+    }
+
+    /// The number of the newest read that was ever started.
+    #[must_use]
+    pub fn newest(&self) -> u64 {
+        self.next
+    }
+
+    /// The number of the oldest read under way.
+    #[must_use]
+    pub fn oldest(&self) -> Option<u64> {
+        self.under_way.first_key_value().map(|(id, _)| *id)
     }
 
     /// A read came back: what it was for.
     pub fn done(&mut self, id: u64) -> Option<Purpose> {
-        let purpose = self.waiting.remove(&id)?;
-        if let Purpose::Pull { after, .. } = &purpose {
-            self.pulls.remove(after);
+        let purpose = self.under_way.remove(&id)?;
+        match &purpose {
+            Purpose::Page(_) => self.pages.retain(|_, read| *read != id),
+            Purpose::Target(seq) => drop(self.targets.remove(seq)),
+            Purpose::Refill | Purpose::Count => {}
         }
         Some(purpose)
     }
 
-    fn start(&mut self, purpose: Purpose, read: Read, max: usize) -> Result<NewRead, StoreError> {
-        if self.waiting.len() >= max {
+    /// The read of a page, under way or new.
+    fn page(&mut self, read: Read, max: usize) -> Result<(&mut Waiters, Option<NewRead>), StoreError> {
+        let Read { start, end, direction, records_max, .. } = read;
+        let key = (start, direction == Direction::Forward, records_max);
+        let (id, new) = match self.pages.get(&key) {
+            Some(id) => (*id, None),
+            None => {
+                let waiters = Waiters { start, end, direction, pulls: Vec::new(), fetches: Vec::new() };
+                let id = self.start(Purpose::Page(waiters), max)?;
+                self.pages.insert(key, id);
+                (id, Some(NewRead { id, read }))
+            }
+        };
+        match self.under_way.get_mut(&id) {
+            Some(Purpose::Page(waiters)) => Ok((waiters, new)),
+            // Registered above, or when its key was.
+            _ => Err(StoreError::Busy),
+        }
+    }
+
+    fn start(&mut self, purpose: Purpose, max: usize) -> Result<u64, StoreError> {
+        if self.under_way.len() >= max {
             return Err(StoreError::Busy);
         }
         self.next += 1;
-        self.waiting.insert(self.next, purpose);
-        Ok(NewRead { id: self.next, read })
+        self.under_way.insert(self.next, purpose);
+        Ok(self.next)
+    }
+}
+
+impl Waiters {
+    /// Where a page goes on for one who asked when the tail was `tail`: a page that others asked for may have ended at the
+    /// tail of before.
+    #[must_use]
+    pub fn next(&self, records: &Records, tail: Seq) -> Option<Seq> {
+        let later = self.direction == Direction::Forward && self.end < tail;
+        records.next.or_else(|| later.then_some(self.end + 1))
     }
 }
 
@@ -121,8 +194,8 @@ impl Reads {
 pub enum Source {
     /// Here it is.
     Hot(Records),
-    /// The store has it.
-    Cold(Read),
+    /// The store has it; how far down the page may reach.
+    Cold(Read, Seq),
 }
 
 /// Finds the records behind `after`, for a pull.
@@ -172,7 +245,7 @@ fn source(
             }
             if start < extent.first {
                 // What was trimmed is told first; the rest is the next page's.
-                let gap = Run::Gap { from: start, to: extent.first - 1, why: GapReason::TRIMMED };
+                let gap = Run::Gap { from: start, to: extent.first - 1, why: extent.why_gone(start) };
                 return Source::Hot(Records { runs: vec![gap], next: (extent.first <= end).then_some(extent.first) });
             }
             start
@@ -192,7 +265,21 @@ fn source(
         let Records { runs, next } = ring.read(start, lowest, direction, limit, now);
         return Source::Hot(Records { runs, next: next.or((lowest > end).then(|| lowest - 1)) });
     }
-    Source::Cold(Read { room, start, end, direction, records_max: limit.records, bytes_max: limit.bytes, now })
+    let read = Read { room, start, end, direction, records_max: limit.records, bytes_max: limit.bytes, now };
+    Source::Cold(read, lowest)
+}
+
+/// What a store found, with gaps named as the room knows them: a store cannot tell what it trimmed from what expired.
+#[must_use]
+pub fn named(extent: &Extent, mut records: Records) -> Records {
+    for run in &mut records.runs {
+        if let Run::Gap { from, why, .. } = run
+            && *why == GapReason::EXPIRED
+        {
+            *why = extent.why_gone(*from);
+        }
+    }
+    records
 }
 
 /// The runs as a subscriber gets them, one frame behind the other, and the last seq that they cover.
@@ -219,9 +306,9 @@ pub fn to_stream(room: RoomNumber, extent: &Extent, records: &Records) -> Option
     covered.map(|last| (last, stream.freeze()))
 }
 
-/// The runs as the answer to a fetch of when the room's tail was `tail`.
+/// The runs as the answer to a fetch of when the room's tail was `tail`; `next` is where to go on.
 #[must_use]
-pub fn to_page(room: RoomNumber, epoch: Epoch, tail: Seq, records: &Records, request: u32) -> Bytes {
+pub fn to_page(room: RoomNumber, epoch: Epoch, tail: Seq, records: &Records, next: Option<Seq>, request: u32) -> Bytes {
     let mut gaps = List::default();
     let mut frames = Vec::new();
     for run in &records.runs {
@@ -239,7 +326,6 @@ pub fn to_page(room: RoomNumber, epoch: Epoch, tail: Seq, records: &Records, req
             &joined
         }
     };
-    let page =
-        Page { room, epoch, tail, next: records.next, gaps, records: records_bytes, extensions: Extensions::default() };
+    let page = Page { room, epoch, tail, next, gaps, records: records_bytes, extensions: Extensions::default() };
     parlor_protocol::to_bytes(request, &page)
 }

@@ -144,6 +144,13 @@ impl<Waiting> Users<Waiting> {
         self.users.iter().map(|(name, user)| (name, &user.marks))
     }
 
+    /// The marks that the store may not have.
+    #[must_use]
+    pub fn unsaved(&self) -> Vec<(Name, Marks)> {
+        let unsaved = self.users.iter().filter(|(_, user)| user.dirty || user.saving);
+        unsaved.map(|(name, user)| (name.clone(), user.marks)).collect()
+    }
+
     /// How many are known.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
@@ -158,9 +165,15 @@ impl<Waiting> Users<Waiting> {
     }
 
     /// Takes what the store has to be told, of at most `max` users: none of a seq above `tail`, which the store may never
-    /// get. What it takes counts as being saved until [`saved`](Self::saved).
+    /// get. `sent` says what a user sent last from the devices that are attached. What it takes counts as being saved until
+    /// [`saved`](Self::saved).
     #[must_use]
-    pub fn take_dirty(&mut self, tail: Seq, max: usize) -> Vec<(Name, Marks)> {
+    pub fn take_dirty(
+        &mut self,
+        tail: Seq,
+        max: usize,
+        sent: impl Fn(&Name, &[DeviceTag]) -> Mark,
+    ) -> Vec<(Name, Marks)> {
         let mut taken = Vec::new();
         for (name, user) in &mut self.users {
             if taken.len() == max || self.dirty == 0 {
@@ -170,6 +183,7 @@ impl<Waiting> Users<Waiting> {
             if user.dirty && user.loaded && !user.saving && user.marks.sent.seq <= tail {
                 (user.dirty, user.saving) = (false, true);
                 self.dirty -= 1;
+                user.marks.sent = user.marks.sent.max(sent(name, &user.attached));
                 taken.push((name.clone(), user.marks));
             }
         }

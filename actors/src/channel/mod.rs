@@ -17,12 +17,17 @@ use crate::{
 };
 use state::{Effect, Input, Setting, State, Turn};
 
+pub mod change;
 pub mod devices;
 pub mod history;
 pub mod marks;
+pub mod notes;
+pub mod parked;
 pub mod position;
+pub mod refill;
 pub mod ring;
 pub mod state;
+pub mod versions;
 pub mod window;
 
 /// A room's actor.
@@ -50,6 +55,7 @@ impl Channel {
             limits: shared.limits.clone(),
             budget: shared.store.budget().clone(),
             tiers: shared.tiers.clone(),
+            rates: shared.rates.clone(),
         };
         let state = State::new(loaded, relays.len(), setting);
         Self { state, shared, relays, handover, turns: Turns::default(), _guard: guard }
@@ -101,6 +107,16 @@ impl Channel {
                 }
                 Effect::TellUser { user, except, frame } => self.tell_user(&user, except, &frame, ctx),
                 Effect::TellHost(reply, standing) => reply.give(standing),
+                Effect::Trim(trim) => {
+                    let channel = ctx.address();
+                    let reply = move |trimmed| channel.do_send(Input::Trimmed(trimmed));
+                    self.shared.store.trim(trim, Box::new(reply));
+                }
+                Effect::ReadTarget { id, seq } => {
+                    let channel = ctx.address();
+                    let reply = move |target| channel.do_send(Input::Target { id, target });
+                    self.shared.store.target(self.state.room(), seq, Box::new(reply));
+                }
                 Effect::LoadAnswers(device) => {
                     let (channel, key) = (ctx.address(), device.clone());
                     let reply = move |answers| channel.do_send(Input::Answers { device, answers });
@@ -137,6 +153,7 @@ impl Channel {
             first: turn.first,
             frames: turn.frames,
             records: turn.records,
+            rewrites: turn.rewrites,
             place: turn.place,
             commits: self.handover.clone(),
         };

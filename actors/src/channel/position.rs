@@ -14,6 +14,8 @@ pub struct Extent {
     pub epochs: Vec<EpochStart>,
     /// The oldest readable seq.
     pub first: Seq,
+    /// What is gone below this seq is gone because the room keeps only so much; what is gone above it has expired.
+    pub trimmed: Seq,
     /// The newest committed seq.
     pub tail: Seq,
 }
@@ -32,6 +34,12 @@ impl Extent {
     #[must_use]
     pub fn epoch(&self) -> Epoch {
         self.epochs.last().map(|current| current.epoch).unwrap_or_default()
+    }
+
+    /// Why records from `from` on cannot be read any more: they expired, unless at least one of them was trimmed.
+    #[must_use]
+    pub fn why_gone(&self, from: Seq) -> GapReason {
+        if from < self.trimmed { GapReason::TRIMMED } else { GapReason::EXPIRED }
     }
 
     /// Where a join begins.
@@ -67,7 +75,7 @@ impl Extent {
             return Start { cursor: self.tail, gap: Some(gap) };
         }
         let cursor = seq.max(self.first - 1);
-        Start { cursor, gap: (seq < cursor).then_some((seq + 1, cursor, GapReason::TRIMMED)) }
+        Start { cursor, gap: (seq < cursor).then(|| (seq + 1, cursor, self.why_gone(seq + 1))) }
     }
 }
 
@@ -78,7 +86,7 @@ mod tests {
     #[track_caller]
     fn check(from: JoinFrom, cursor: Seq, gap: Option<(Seq, Seq, GapReason)>) {
         let start = |epoch, first| EpochStart { epoch: Epoch(epoch), first };
-        let room = Extent { epochs: vec![start(3, 1), start(7, 41), start(9, 31)], first: 11, tail: 50 };
+        let room = Extent { epochs: vec![start(3, 1), start(7, 41), start(9, 31)], first: 11, trimmed: 8, tail: 50 };
         assert_eq!(room.start(from), Start { cursor, gap }, "{from:?}");
     }
 
@@ -102,6 +110,8 @@ mod tests {
         check(JoinFrom::Position(Epoch(9), 50), 50, None);
         check(JoinFrom::Position(Epoch(9), 51), 50, Some((51, 50, GapReason::ABOVE_TAIL)));
         check(JoinFrom::Position(Epoch(9), 3), 10, Some((4, 10, GapReason::TRIMMED)));
+        check(JoinFrom::Position(Epoch(9), 6), 10, Some((7, 10, GapReason::TRIMMED)));
+        check(JoinFrom::Position(Epoch(9), 7), 10, Some((8, 10, GapReason::EXPIRED)));
     }
 
     #[test]

@@ -1,10 +1,10 @@
 //! A room's newest records, kept in memory.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Seq, UnixMillis,
+    Header, Seq, UnixMillis,
     frame::HEADER_BYTES,
     message::{Direction, GapReason},
 };
@@ -17,15 +17,19 @@ use crate::port::{Records, Run};
 /// is `memory`.
 ///
 /// The frames lie behind one another in one buffer. As buffers of their own they would be freed long after they were
-/// used, each with a visit to memory that no cache holds any more.
+/// used, each with a visit to memory that no cache holds any more. Records that were rewritten lie beside it, and what they
+/// were before is overwritten in it.
 #[derive(Debug)]
 pub struct Ring {
     entries: VecDeque<Entry>,
     /// The first entry's seq.
     first: Seq,
     frames: VecDeque<u8>,
-    /// How many bytes have fallen off.
+    /// Where the buffer begins, counted from [`ORIGIN`]: what has fallen off, less what was put in front.
     gone: u64,
+    /// Records as changes have left them, instead of what the buffer holds of them.
+    rewritten: BTreeMap<Seq, Rewritten>,
+    rewritten_bytes: usize,
     records_max: usize,
     bytes_max: usize,
 }
@@ -33,9 +37,24 @@ pub struct Ring {
 #[derive(Debug)]
 struct Entry {
     expires: UnixMillis,
-    /// Where its frame ends, counted from the first byte that the ring ever held.
+    /// Where its frame ends, counted from [`ORIGIN`].
     end: u64,
 }
+
+#[derive(Debug)]
+struct Rewritten {
+    frame: Bytes,
+    notes: Bytes,
+}
+
+impl Rewritten {
+    fn bytes(&self) -> usize {
+        self.frame.len() + self.notes.len()
+    }
+}
+
+/// Where an empty ring's buffer begins: so high that whatever is put in front of it has a place above 0.
+const ORIGIN: u64 = 1 << 62;
 
 /// How much a page may hold.
 #[derive(Clone, Copy, Debug)]
@@ -50,7 +69,16 @@ impl Ring {
     /// An empty ring whose first record will be `next`.
     #[must_use]
     pub fn new(next: Seq, records_max: usize, bytes_max: usize) -> Self {
-        Self { entries: VecDeque::new(), first: next, frames: VecDeque::new(), gone: 0, records_max, bytes_max }
+        Self {
+            entries: VecDeque::new(),
+            first: next,
+            frames: VecDeque::new(),
+            gone: ORIGIN,
+            rewritten: BTreeMap::new(),
+            rewritten_bytes: 0,
+            records_max,
+            bytes_max,
+        }
     }
 
     /// The oldest seq held; one above the newest committed one if the ring is empty.
@@ -69,13 +97,122 @@ impl Ring {
     pub fn push(&mut self, expires: UnixMillis, frame: &[u8]) {
         self.frames.extend(frame);
         self.entries.push_back(Entry { expires, end: self.gone + self.frames.len() as u64 });
-        while self.entries.len() > self.records_max || (self.frames.len() > self.bytes_max && self.entries.len() > 1) {
-            let end = self.offset(self.first + 1);
-            self.entries.pop_front();
-            self.frames.drain(..end);
-            self.gone += end as u64;
-            self.first += 1;
+        self.shrink();
+    }
+
+    /// Replaces a record by what a change left of it, if it is held; the oldest fall off.
+    pub fn rewrite(&mut self, seq: Seq, frame: Bytes, notes: Bytes) {
+        if !self.holds(seq) {
+            return;
         }
+        // What was said before is kept nowhere.
+        let (start, end) = (self.offset(seq), self.offset(seq + 1));
+        self.frames.range_mut(start..end).for_each(|byte| *byte = 0);
+        let new = Rewritten { frame, notes };
+        self.rewritten_bytes += new.bytes();
+        if let Some(old) = self.rewritten.insert(seq, new) {
+            self.rewritten_bytes -= old.bytes();
+        }
+        self.shrink();
+    }
+
+    /// Puts records in front of the oldest: those that end right before it, as many of the newest as there is room for.
+    /// They come oldest first, with their expiries, and with frames of which each says its length.
+    pub fn refill(&mut self, expires: &[UnixMillis], mut frames: &[u8]) {
+        let mut sizes = Vec::with_capacity(expires.len());
+        let mut rest = frames;
+        while let Some(header) = rest.first_chunk() {
+            let size = (HEADER_BYTES + Header::from_bytes(header).len as usize).min(rest.len());
+            rest = &rest[size..];
+            sizes.push(size);
+        }
+        debug_assert_eq!(sizes.len(), expires.len(), "an expiry for each frame");
+        let room = self.bytes_max.saturating_sub(self.bytes());
+        let mut bytes = 0;
+        let fits = |size: &&usize| {
+            bytes += **size;
+            bytes <= room
+        };
+        let free = self.records_max.saturating_sub(self.entries.len()).min(expires.len());
+        let taken = sizes.iter().rev().take(free).take_while(fits).count();
+        let skipped = sizes.len() - taken;
+        frames = &frames[sizes[..skipped].iter().sum()..];
+        let mut buffer = Vec::with_capacity(frames.len() + self.frames.len());
+        buffer.extend_from_slice(frames);
+        let (head, tail) = self.frames.as_slices();
+        buffer.extend_from_slice(head);
+        buffer.extend_from_slice(tail);
+        let mut end = self.gone;
+        for (size, expires) in sizes.iter().zip(expires).skip(skipped).rev() {
+            self.entries.push_front(Entry { expires: *expires, end });
+            end -= *size as u64;
+        }
+        self.gone = end;
+        self.first -= taken as u64;
+        self.frames = buffer.into();
+    }
+
+    /// How many records, and how many bytes of them, could be put in front.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        (self.records_max.saturating_sub(self.entries.len()), self.bytes_max.saturating_sub(self.bytes()))
+    }
+
+    /// Whether it holds a record.
+    #[must_use]
+    pub fn holds(&self, seq: Seq) -> bool {
+        (self.first..=self.last()).contains(&seq)
+    }
+
+    /// A record's frame, if it is held.
+    #[must_use]
+    pub fn frame(&self, seq: Seq) -> Option<Bytes> {
+        self.holds(seq).then(|| self.join(seq, seq))
+    }
+
+    /// The notes of a record that was rewritten here; `None` of others.
+    #[must_use]
+    pub fn notes(&self, seq: Seq) -> Option<Bytes> {
+        self.rewritten.get(&seq).map(|rewritten| rewritten.notes.clone())
+    }
+
+    fn bytes(&self) -> usize {
+        self.frames.len() + self.rewritten_bytes
+    }
+
+    /// Lets the oldest fall off until the rest is within the limits.
+    fn shrink(&mut self) {
+        while self.entries.len() > self.records_max || (self.bytes() > self.bytes_max && self.entries.len() > 1) {
+            self.pop();
+        }
+    }
+
+    /// Lets the oldest fall off until there are at most so many, and so many bytes of frames; 0 for any number. The newest
+    /// stays.
+    pub fn keep(&mut self, records_max: u64, bytes_max: u64) {
+        let too_many = |ring: &Self| records_max > 0 && ring.entries.len() as u64 > records_max;
+        let too_large = |ring: &Self| bytes_max > 0 && ring.bytes() as u64 > bytes_max;
+        while self.entries.len() > 1 && (too_many(self) || too_large(self)) {
+            self.pop();
+        }
+    }
+
+    /// Lets everything below a seq fall off.
+    pub fn drop_below(&mut self, first: Seq) {
+        while self.first < first && !self.entries.is_empty() {
+            self.pop();
+        }
+    }
+
+    fn pop(&mut self) {
+        let end = self.offset(self.first + 1);
+        self.entries.pop_front();
+        self.frames.drain(..end);
+        self.gone += end as u64;
+        if let Some(old) = self.rewritten.remove(&self.first) {
+            self.rewritten_bytes -= old.bytes();
+        }
+        self.first += 1;
     }
 
     /// Reads from `start` towards `end`, in either direction; records that expired by `now` are gaps. Everything within
@@ -96,7 +233,7 @@ impl Ring {
             if records > limit.records.max(1) as usize {
                 return false; // Unseen: it may be below the ring, where a backward page goes on.
             }
-            bytes += self.offset(*seq + 1) - self.offset(*seq);
+            bytes += self.size(*seq);
             records == 1 || bytes <= limit.bytes as usize
         };
         let (from, to, next) = match direction {
@@ -152,14 +289,38 @@ impl Ring {
         if seq == self.first { 0 } else { (self.entry(seq - 1).end - self.gone) as usize }
     }
 
+    fn size(&self, seq: Seq) -> usize {
+        match self.rewritten.get(&seq) {
+            Some(rewritten) => rewritten.frame.len(),
+            None => self.offset(seq + 1) - self.offset(seq),
+        }
+    }
+
     fn join(&self, first: Seq, last: Seq) -> Bytes {
-        let (start, end) = (self.offset(first), self.offset(last + 1));
-        let mut frames = Vec::with_capacity(end - start);
+        let mut changed = self.rewritten.range(first..=last).peekable();
+        if first == last
+            && let Some((_, rewritten)) = changed.peek()
+        {
+            return rewritten.frame.clone();
+        }
+        let mut frames = Vec::with_capacity(self.offset(last + 1) - self.offset(first));
+        let mut from = first;
+        for (seq, rewritten) in changed {
+            self.copy(from, *seq, &mut frames);
+            frames.extend_from_slice(&rewritten.frame);
+            from = seq + 1;
+        }
+        self.copy(from, last + 1, &mut frames);
+        frames.into()
+    }
+
+    /// Copies records from `first` on that lie before `end` and were not rewritten.
+    fn copy(&self, first: Seq, end: Seq, frames: &mut Vec<u8>) {
+        let (start, end) = (self.offset(first), self.offset(end));
         let (head, tail) = self.frames.as_slices();
         let at = head.len();
         frames.extend_from_slice(&head[start.min(at)..end.min(at)]);
         frames.extend_from_slice(&tail[start.saturating_sub(at)..end.saturating_sub(at)]);
-        frames.into()
     }
 }
 
@@ -189,6 +350,27 @@ mod tests {
         assert_eq!((ring.first(), ring.last()), (11, 11), "the newest always stays");
     }
 
+    #[test]
+    fn the_oldest_fall_off_when_told() {
+        let mut ring = ring();
+        ring.drop_below(3);
+        assert_eq!((ring.first(), ring.last()), (6, 9));
+        ring.drop_below(7);
+        assert_eq!((ring.first(), ring.last()), (7, 9));
+        let page = ring.read(7, 9, Direction::Forward, PageLimit { records: 9, bytes: 9 }, 0);
+        assert_eq!(page.runs, [frames(7, 9, "ghi")]);
+        ring.keep(2, 9);
+        assert_eq!((ring.first(), ring.last()), (8, 9));
+        ring.keep(0, 1);
+        assert_eq!((ring.first(), ring.last()), (9, 9));
+        ring.keep(1, 0);
+        assert_eq!((ring.first(), ring.last()), (9, 9), "the newest stays");
+        ring.drop_below(10);
+        assert_eq!((ring.first(), ring.last()), (10, 9));
+        ring.push(0, b"j");
+        assert_eq!((ring.first(), ring.last()), (10, 10));
+    }
+
     #[track_caller]
     fn check(start: Seq, end: Seq, direction: Direction, limit: (u32, u32), now: u64, want: (Vec<Run>, Option<Seq>)) {
         let limit = PageLimit { records: limit.0, bytes: limit.1 };
@@ -207,6 +389,68 @@ mod tests {
         check(9, 6, Backward, (3, 9), 0, (vec![frames(7, 9, "ghi")], Some(6)));
         check(8, 6, Backward, (2, 9), 0, (vec![frames(7, 8, "gh")], Some(6)));
         check(10, 9, Forward, (9, 9), 0, (vec![], None));
+    }
+
+    /// A frame of so many bytes behind its header, all of them `byte`.
+    fn frame(byte: u8, len: u8) -> Vec<u8> {
+        let header = Header { len: len.into(), kind: 0x33, flags: 0, request: 0 };
+        [&header.to_bytes()[..], &vec![byte; len.into()]].concat()
+    }
+
+    fn all(ring: &Ring) -> Bytes {
+        let limit = PageLimit { records: 99, bytes: 9_999 };
+        match &ring.read(ring.first(), ring.last(), Direction::Forward, limit, 0).runs[..] {
+            [Run::Frames { frames, .. }] => frames.clone(),
+            runs => panic!("{runs:?}"),
+        }
+    }
+
+    #[test]
+    fn a_rewritten_record_is_read_anew_counts_in_bytes_and_falls_off_whole() {
+        let mut ring = Ring::new(1, 9, 100);
+        for byte in [b'a', b'b', b'c'] {
+            ring.push(0, &frame(byte, 10));
+        }
+        ring.rewrite(2, frame(b'X', 15).into(), Bytes::from_static(b"who"));
+        assert_eq!(all(&ring), [frame(b'a', 10), frame(b'X', 15), frame(b'c', 10)].concat());
+        assert_eq!((ring.frame(2), ring.notes(2)), (Some(frame(b'X', 15).into()), Some(Bytes::from_static(b"who"))));
+        assert!(!ring.frames.contains(&b'b'), "what was said before is kept nowhere");
+        assert_eq!((ring.frame(4), ring.notes(1), ring.bytes()), (None, None, 66 + 27 + 3));
+        // It is as large as it may be: a longer one throws the oldest out, and then goes itself with all of its bytes.
+        ring.rewrite(2, frame(b'Y', 25).into(), Bytes::new());
+        assert_eq!((ring.first(), ring.bytes()), (2, 44 + 37));
+        ring.push(0, &frame(b'd', 30));
+        assert_eq!(
+            (ring.first(), ring.bytes(), all(&ring)),
+            (3, 22 + 42, [frame(b'c', 10), frame(b'd', 30)].concat().into())
+        );
+        ring.rewrite(1, frame(b'Z', 1).into(), Bytes::new());
+        assert_eq!((ring.first(), ring.bytes()), (3, 64), "what fell off is not rewritten here");
+    }
+
+    #[test]
+    fn a_refill_goes_in_front_as_far_as_there_is_room() {
+        let past = [frame(b'a', 10), frame(b'b', 10), frame(b'c', 10)].concat();
+        let with = |records_max, bytes_max| {
+            let mut ring = Ring::new(4, records_max, bytes_max);
+            ring.push(0, &frame(b'd', 10));
+            ring.rewrite(4, frame(b'D', 10).into(), Bytes::new());
+            ring.refill(&[7, 0, 0], &past);
+            // It goes on as if they had always been there.
+            ring.push(0, &frame(b'e', 10));
+            ring
+        };
+        let whole = with(9, 999);
+        assert_eq!((whole.first(), whole.last()), (1, 5));
+        assert_eq!(all(&whole), [&past[..], &frame(b'D', 10), &frame(b'e', 10)].concat());
+        assert_eq!(whole.read(1, 1, Direction::Forward, PageLimit { records: 1, bytes: 1 }, 7).runs.len(), 1);
+        assert!(matches!(
+            whole.read(1, 2, Direction::Forward, PageLimit { records: 9, bytes: 999 }, 7).runs[..],
+            [Run::Gap { from: 1, to: 1, .. }, Run::Frames { first: 2, last: 2, .. }]
+        ));
+        assert_eq!(with(3, 999).first(), 3, "by number");
+        let few = with(9, 44 + 22 + 22);
+        assert_eq!((few.first(), all(&few)), (3, [frame(b'c', 10), frame(b'D', 10), frame(b'e', 10)].concat().into()));
     }
 
     #[test]

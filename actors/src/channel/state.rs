@@ -13,20 +13,26 @@ use parlor_protocol::{
     message::{Durability, Gap, JoinFrom, Joined},
 };
 
+use self::erasing::Erasures;
+pub use self::erasing::{Erase, Erased, Told};
 use super::{
     devices::Devices,
     history::{NewRead, Reads},
     marks::Users,
+    parked::{self, Parked},
     position::Extent,
+    refill::Refill,
     ring::Ring,
+    versions::Versions,
 };
 use crate::{
     limits::Limits,
     message::{Attach, Conn, Fetch, FetchReaders, FromChannel, Join, MarkRead, Publish, Signal, Stored},
     port::{
-        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, RoomOptions,
-        SaveMarks, StoreError,
+        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, Rewrite, RoomOptions,
+        SaveMarks, StoreError, Target, Trim, Trimmed,
     },
+    rates::{Bucket, Rates},
     tiers::Tiers,
 };
 
@@ -91,6 +97,8 @@ pub enum Input {
         /// Its cursor.
         after: Seq,
     },
+    /// The host erases a message.
+    Erase(Erase),
     /// A subscriber is gone.
     Detached {
         /// From which arbiter.
@@ -115,8 +123,8 @@ pub enum Input {
     Answers {
         /// Which device.
         device: DeviceKey,
-        /// What it was answered.
-        answers: Result<Vec<Answer>, StoreError>,
+        /// What it was answered, and in which slots it lies.
+        answers: Result<Vec<(u8, Answer)>, StoreError>,
     },
     /// A read came back.
     Read {
@@ -124,6 +132,22 @@ pub enum Input {
         id: u64,
         /// What it found.
         records: Result<Records, StoreError>,
+    },
+    /// A sweep of the store took everything below this seq.
+    Swept {
+        /// The oldest seq that the room may still have.
+        first: Seq,
+        /// The count of the newest record that is gone.
+        gone_count: u64,
+    },
+    /// The store's answer to [`Effect::Trim`].
+    Trimmed(Result<Trimmed, StoreError>),
+    /// A record that is to be changed came back.
+    Target {
+        /// Which read.
+        id: u64,
+        /// The record, if it is there.
+        target: Result<Option<Target>, StoreError>,
     },
 }
 
@@ -141,6 +165,13 @@ pub enum Effect {
     Append(Turn),
     /// Read from the store.
     Read(NewRead),
+    /// Read a record to change it.
+    ReadTarget {
+        /// Under which number its answer is awaited.
+        id: u64,
+        /// Which record.
+        seq: Seq,
+    },
     /// Load a device's answers.
     LoadAnswers(DeviceKey),
     /// Load a user's marks.
@@ -162,6 +193,8 @@ pub enum Effect {
     },
     /// Tell the host.
     TellHost(HostReply, Result<Standing, StoreError>),
+    /// Delete the room's oldest records.
+    Trim(Trim),
     /// End the channel: its successor goes on from the store.
     Stop,
     /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
@@ -177,6 +210,8 @@ pub struct Turn {
     pub frames: Bytes,
     /// One entry for each.
     pub records: Vec<AppendRecord>,
+    /// The records that the changes among them rewrite.
+    pub rewrites: Vec<Rewrite>,
     /// Their places in the writer's queue.
     pub place: Place,
 }
@@ -190,6 +225,8 @@ struct Chunk {
     count: u64,
     /// Each record's end within the frames, and its expiry.
     records: Vec<(u32, UnixMillis)>,
+    /// What they rewrite.
+    rewrites: Vec<Rewrite>,
 }
 
 /// A publish whose ack waits for a commit.
@@ -208,6 +245,8 @@ pub struct Setting {
     pub budget: Arc<Budget>,
     /// What users of each tier may do.
     pub tiers: Arc<Tiers>,
+    /// How much of that each user has left to send.
+    pub rates: Arc<Rates>,
 }
 
 /// A room.
@@ -226,6 +265,9 @@ pub struct State {
     limits: Arc<Limits>,
     budget: Arc<Budget>,
     tiers: Arc<Tiers>,
+    rates: Arc<Rates>,
+    /// What the room takes from all its users together.
+    bucket: Bucket,
     ring: Ring,
     devices: Devices<Join>,
     users: Users<Arrival>,
@@ -234,10 +276,18 @@ pub struct State {
     gone_count: u64,
     reads: Reads,
     counting: Vec<(u64, Counting)>,
+    held: Held,
+    refill: Refill,
+    versions: Versions,
+    parked: Parked,
+    erasures: Erasures,
+    /// What was read for the publish that is being taken.
+    loaded: parked::Loaded,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
     turn_records: Vec<AppendRecord>,
+    turn_rewrites: Vec<Rewrite>,
     turn_place: Place,
     turn_ending: bool,
     uncommitted: VecDeque<Chunk>,
@@ -253,14 +303,15 @@ impl State {
     /// A room as the store loaded it, without subscribers.
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
-        let Setting { limits, budget, tiers } = setting;
+        let Setting { limits, budget, tiers, rates } = setting;
         let in_memory = loaded.options.durability == Durability::Memory;
-        Self {
+        let Loaded { first, trimmed, tail, .. } = loaded;
+        let mut state = Self {
             room: loaded.room,
             name: loaded.name,
             options: loaded.options,
             generation: loaded.generation,
-            extent: Extent { epochs: loaded.epochs, first: loaded.first, tail: loaded.tail },
+            extent: Extent { epochs: loaded.epochs, first, trimmed, tail },
             given: loaded.tail,
             time: loaded.time,
             given_count: loaded.count,
@@ -272,9 +323,16 @@ impl State {
             gone_count: loaded.gone_count,
             counting: Vec::new(),
             reads: Reads::default(),
+            held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
+            refill: Refill::default(),
+            versions: Versions::default(),
+            parked: Parked::default(),
+            erasures: Erasures::default(),
+            loaded: parked::Loaded::default(),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
+            turn_rewrites: Vec::new(),
             turn_place: budget.none(),
             turn_ending: false,
             uncommitted: VecDeque::new(),
@@ -285,7 +343,13 @@ impl State {
             limits,
             budget,
             tiers,
+            rates,
+            bucket: Bucket::default(),
+        };
+        if !in_memory {
+            state.keep(0);
         }
+        state
     }
 
     /// The room's number.
@@ -336,6 +400,18 @@ impl State {
         self.reads.len()
     }
 
+    /// How many publishes wait for records that changes refer to.
+    #[must_use]
+    pub fn parked(&self) -> usize {
+        self.parked.len()
+    }
+
+    /// How many records are kept because of changes on their way.
+    #[must_use]
+    pub fn changing(&self) -> usize {
+        self.versions.len()
+    }
+
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         match input {
@@ -352,13 +428,17 @@ impl State {
             Input::MarksSaved(stored) => self.on_marks_saved(stored),
             Input::Fetch(fetch) => self.on_fetch(now, fetch),
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
+            Input::Erase(erase) => self.on_erase(now, erase),
             Input::Detached { arbiter, device } => self.on_detached(arbiter, &device),
             Input::Adopt { arbiter, devices } => self.on_adopt(arbiter, devices),
             Input::EndOfTurn => self.on_end_of_turn(),
             Input::Committed(upto) => self.on_committed(upto),
             Input::Failed(error) => self.on_failed(error),
             Input::Answers { device, answers } => self.on_answers(&device, answers),
-            Input::Read { id, records } => self.on_read(id, records),
+            Input::Read { id, records } => self.on_read(now, id, records),
+            Input::Target { id, target } => self.on_target(now, id, target),
+            Input::Swept { first, gone_count } => self.on_swept(first, gone_count),
+            Input::Trimmed(trimmed) => self.on_trimmed(trimmed),
         }
     }
 
@@ -378,7 +458,7 @@ impl State {
         }
     }
 
-    fn on_answers(&mut self, device: &DeviceKey, answers: Result<Vec<Answer>, StoreError>) {
+    fn on_answers(&mut self, device: &DeviceKey, answers: Result<Vec<(u8, Answer)>, StoreError>) {
         match answers {
             Ok(answers) => {
                 for join in self.devices.loaded(device, answers) {
@@ -451,8 +531,8 @@ impl State {
                 self.effects.push_back(Effect::LoadAnswers(device));
             }
         }
-        let Extent { epochs, first, tail } = self.extent.clone();
-        self.relay(arbiter, FromChannel::Adopted { epochs, first, tail });
+        let Extent { epochs, first, trimmed, tail } = self.extent.clone();
+        self.relay(arbiter, FromChannel::Adopted { epochs, first, trimmed, tail });
     }
 
     fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &'static str) {
@@ -464,9 +544,14 @@ impl State {
     }
 }
 
+use trimming::Held;
+
+mod changing;
+mod erasing;
 mod publishing;
 mod reading;
 mod receipts;
 mod signals;
 #[cfg(test)]
 mod tests;
+mod trimming;

@@ -1,4 +1,4 @@
-//! A connection as its link sees it: what to read, what to write, when to end.
+//! A connection, as its relay and its session share it: what it is written to, what wakes its session, how it ends.
 
 use std::{
     cell::{Cell, RefCell},
@@ -7,20 +7,19 @@ use std::{
     task::{Context as TaskContext, Poll, Waker},
 };
 
-use actix::{Actor, Addr};
-use bytes::Bytes;
+use actix::{Actor, AsyncContext, WeakAddr};
 use parlor_protocol::{
     Code, Name, Token,
     message::{DeviceClass, Network},
 };
 
-use super::{LinkEntry, Local};
+use super::Local;
 use crate::{
     message::Conn,
     outbound::Wire,
     port::DeviceKey,
     router::Presence,
-    session::{Session, ToSession},
+    session::{Session, ToSession, inbound::Inbound},
 };
 
 /// When a client that came during a shutdown may come again.
@@ -45,29 +44,52 @@ pub struct Hello {
     pub token: Token,
 }
 
-/// Flags between a connection's link, its session and the relay, all on one thread.
-#[derive(Debug, Default)]
-pub(super) struct Signals {
-    waker: RefCell<Option<Waker>>,
-    /// The socket takes no more for now; the link writes when it does.
-    blocked: Cell<bool>,
-    /// The session has frames that it has not handled yet.
-    busy: Cell<bool>,
-    /// The link has something for the session when that is no longer busy.
-    awaited: Cell<bool>,
-    /// The session has frames that wait for answers to others.
-    held: Cell<bool>,
-    finish: Cell<bool>,
-    kill: Cell<bool>,
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// When its last frame, which waits already, is written.
+    Finished,
+    /// At once.
+    Killed,
 }
 
-impl Signals {
-    pub(super) fn is_blocked(&self) -> bool {
-        self.blocked.get()
+/// A connection that has said hello. Its relay and its session are on one thread.
+pub(crate) struct Link {
+    pub(super) serial: u64,
+    pub(super) wire: Rc<dyn Wire>,
+    /// Weak, since an address that keeps a mailbox open owns two more allocations.
+    session: WeakAddr<Session>,
+    /// Wakes the session to look at what follows.
+    waker: RefCell<Option<Waker>>,
+    /// The wire takes no more for now: the session writes when it does.
+    blocked: Cell<bool>,
+    /// The session has frames that wait for answers to others.
+    held: Cell<bool>,
+    end: Cell<Option<End>>,
+}
+
+impl Link {
+    fn new(serial: u64, wire: Rc<dyn Wire>, session: WeakAddr<Session>) -> Self {
+        Self {
+            serial,
+            wire,
+            session,
+            waker: RefCell::default(),
+            blocked: Cell::new(false),
+            held: Cell::new(false),
+            end: Cell::new(None),
+        }
     }
 
-    pub(super) fn is_busy(&self) -> bool {
-        self.busy.get()
+    /// Tells the session, if it still runs.
+    pub(super) fn tell(&self, message: ToSession) {
+        if let Some(session) = self.session.upgrade() {
+            session.do_send(message);
+        }
+    }
+
+    pub(super) fn is_blocked(&self) -> bool {
+        self.blocked.get()
     }
 
     pub(super) fn block(&self) {
@@ -76,56 +98,63 @@ impl Signals {
     }
 
     pub(super) fn finish(&self) {
-        self.finish.set(true);
+        self.end.set(self.end.get().or(Some(End::Finished)));
         self.wake();
     }
 
     pub(super) fn kill(&self) {
-        self.kill.set(true);
+        self.end.set(Some(End::Killed));
         self.wake();
     }
 
-    /// Nothing waits any more; the link cares only if that was the last of it.
+    /// Nothing waits any more; the session cares only if that was the last of it.
     pub(super) fn written(&self) {
-        if self.finish.get() {
+        if self.end.get().is_some() {
             self.wake();
         }
     }
 
-    pub(super) fn wake(&self) {
+    /// Something was answered.
+    pub(super) fn answered(&self) {
+        if self.held.get() {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
         if let Some(waker) = self.waker.borrow().as_ref() {
             waker.wake_by_ref();
         }
     }
 
-    /// Whether the session waits for answers before it handles more; it does no longer when this returns.
-    pub(super) fn wants_turn(&self) -> bool {
-        self.held.replace(false)
+    /// Registers the session's task to be woken when an answer below changes.
+    pub(crate) fn register(&self, cx: &TaskContext<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Whether, and how, the connection has to end.
+    pub(crate) fn end(&self) -> Option<End> {
+        self.end.get()
+    }
+
+    /// Whether the session has frames that wait for answers to others.
+    pub(crate) fn is_held(&self) -> bool {
+        self.held.get()
+    }
+
+    /// The session has handled what it read; `held` if not all of it.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.set(held);
     }
 }
 
-/// A connection that has said hello. Dropping it ends the session.
-pub struct Link {
-    local: Local,
-    conn: Conn,
-    wire: Rc<dyn Wire>,
-    signals: Rc<Signals>,
-    session: Addr<Session>,
-}
-
-/// How a connection ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum End {
-    /// Its last frame is written: half-close it and let the client read that.
-    Finished,
-    /// At once.
-    Killed,
-}
-
 impl Local {
-    /// Begins a session for a client that has said hello; its welcome is on its way.
-    #[must_use]
-    pub fn connect(&self, hello: Hello, wire: Rc<dyn Wire>) -> Link {
+    /// Begins a session for a client that has said hello; its welcome is on its way. The session reads what follows from
+    /// `inbound`, and lives until that ends.
+    pub fn connect(&self, hello: Hello, wire: Rc<dyn Wire>, inbound: Box<dyn Inbound>) {
         let tag = parlor_protocol::DeviceTag::of(&hello.user, &hello.device);
         let device = DeviceKey { user: hello.user.clone(), tag };
         let conn = self.0.state.borrow_mut().on_connect(device.clone());
@@ -138,116 +167,41 @@ impl Local {
             since: now.unix_ms,
             conn,
         };
-        let signals = Rc::new(Signals::default());
-        let handle = SessionSignals { signals: signals.clone() };
-        let session = Session::new(self.clone(), conn, device, presence, hello, handle, now).start();
-        let entry =
-            LinkEntry { serial: conn.serial, wire: wire.clone(), signals: signals.clone(), session: session.clone() };
-        self.set_link(conn, Some(entry));
+        Session::create(|ctx| {
+            let link = Rc::new(Link::new(conn.serial, wire, ctx.address().downgrade()));
+            self.set_link(conn, Some(link.clone()));
+            Session::new(self.clone(), conn, link, inbound, device, (hello, presence), now)
+        });
         if self.draining() {
             // Whoever is still in the door when the engine shuts down is told so, and not left waiting.
             self.with(|state| state.close(conn, 0, Code::GoingAway, "the server shuts down", COME_BACK_MS));
         }
-        Link { local: self.clone(), conn, wire, signals, session }
-    }
-}
-
-/// A session's side of the flags.
-pub(crate) struct SessionSignals {
-    signals: Rc<Signals>,
-}
-
-impl SessionSignals {
-    /// The session handles nothing more: its connection has to end.
-    pub(crate) fn died(&self) {
-        self.signals.kill();
     }
 
-    /// The session has handled what it was given; `held` if not all of it.
-    pub(crate) fn turn_ends(&self, held: bool) {
-        self.signals.held.set(held);
-        self.signals.busy.set(held);
-        if !held && self.signals.awaited.replace(false) {
-            self.signals.wake();
-        }
-    }
-}
-
-impl Link {
-    /// Registers the link's task to be woken when one of the answers below changes.
-    pub fn register(&self, cx: &TaskContext<'_>) {
-        let mut waker = self.signals.waker.borrow_mut();
-        if !waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
-    }
-
-    /// Whether, and how, the connection has to end.
-    #[must_use]
-    pub fn end(&self) -> Option<End> {
-        if self.signals.kill.get() || !self.session.connected() {
-            Some(End::Killed)
-        } else if self.signals.finish.get() && self.waiting() == 0 {
-            Some(End::Finished)
-        } else {
-            None
-        }
-    }
-
-    /// Whether more may be read: the session has handled what came before, and the engine does not shut down. If not,
-    /// only [`await_turn`](Self::await_turn) has the link woken when it may.
-    #[must_use]
-    pub fn reads(&self) -> bool {
-        !self.signals.busy.get() && !self.signals.finish.get() && !self.local.draining()
-    }
-
-    /// Wants to be woken when the session has handled what came before.
-    pub fn await_turn(&self) {
-        self.signals.awaited.set(true);
-    }
-
-    /// Whether the last frame is on its way, so that nothing more is read.
-    #[must_use]
-    pub fn closed(&self) -> bool {
-        self.signals.finish.get()
-    }
-
-    /// Hands whole frames to the session.
-    pub fn receive(&self, frames: Bytes) {
-        self.signals.busy.set(true);
-        self.session.do_send(ToSession::Frames(frames));
-    }
-
-    /// Ends the connection with a close frame.
-    pub fn close(&self, code: Code, message: &'static str) {
-        self.local.close(self.conn, code, message, None);
-    }
-
-    /// Goes on writing if the socket was full.
+    /// Goes on writing if the wire was full.
     ///
     /// # Errors
-    /// If the socket failed.
-    pub fn poll_unblock(&self, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
-        if !self.signals.blocked.get() {
+    /// If the wire failed.
+    pub(crate) fn poll_unblock(&self, conn: Conn, link: &Link, cx: &mut TaskContext<'_>) -> Poll<io::Result<()>> {
+        if !link.is_blocked() {
             return Poll::Ready(Ok(()));
         }
-        let now = self.local.shared().clock.now().mono_ms;
-        let written = self.local.poll_write(self.conn, &*self.wire, cx, now);
+        let now = self.shared().clock.now().mono_ms;
+        let written = self.poll_write(conn, &*link.wire, cx, now);
         if written.is_ready() {
-            self.signals.blocked.set(false);
+            link.blocked.set(false);
         }
         written
     }
 
-    fn waiting(&self) -> usize {
-        self.local.0.state.borrow_mut().outbound(self.conn).map_or(0, |outbound| outbound.bytes())
+    /// How many bytes wait for the connection to take them.
+    pub(crate) fn waiting(&self, conn: Conn) -> usize {
+        self.0.state.borrow_mut().outbound(conn).map_or(0, |outbound| outbound.bytes())
     }
-}
 
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.local.set_link(self.conn, None);
-        self.session.do_send(ToSession::Disconnected);
-        self.local.with(|state| state.on_disconnect(self.conn));
+    /// The connection is gone, and its session with it.
+    pub(crate) fn disconnect(&self, conn: Conn) {
+        self.set_link(conn, None);
+        self.with(|state| state.on_disconnect(conn));
     }
 }

@@ -1,6 +1,6 @@
 //! The relay actor: one for each arbiter. Decides nothing: [`state`] does.
 //!
-//! The arbiter's sessions and links share the relay's insides through [`Local`], on their one thread and without
+//! The arbiter's sessions share the relay's insides through [`Local`], on their one thread and without
 //! messages; channels, which may be on other arbiters, send it `RoomNews`.
 
 use std::{
@@ -23,11 +23,11 @@ use crate::{
     message::{Conn, FromChannel, Signal},
     outbound::Wire,
     port::DeviceKey,
-    session::{Session, ToSession, timers::Timers},
+    session::{ToSession, timers::Timers},
     supervisor::Supervisor,
     turns::Turns,
 };
-use link::Signals;
+use link::Link;
 use state::{Effect, Pending, State};
 
 pub mod link;
@@ -54,7 +54,7 @@ struct Inside {
     supervisor: Addr<Supervisor>,
     state: RefCell<State>,
     /// By slot.
-    links: RefCell<Vec<Option<Rc<LinkEntry>>>>,
+    links: RefCell<Vec<Option<Rc<Link>>>>,
     channels: RefCell<FxHashMap<RoomNumber, Addr<Channel>>>,
     timers: RefCell<Timers>,
     /// Some connection has something to write.
@@ -62,13 +62,6 @@ struct Inside {
     /// All relays of the engine: the first message that this one gets.
     relays: OnceCell<Arc<[Addr<Relay>]>>,
     draining: std::cell::Cell<bool>,
-}
-
-struct LinkEntry {
-    serial: u64,
-    wire: Rc<dyn Wire>,
-    signals: Rc<Signals>,
-    session: Addr<Session>,
 }
 
 /// What a channel says, with its address where the relay may not know it yet.
@@ -191,7 +184,7 @@ impl Local {
     /// Whether all that was read is answered: what waits for an answer, and what a session has not even asked yet.
     fn is_idle(&self) -> bool {
         let links = self.0.links.borrow();
-        self.0.state.borrow().pending() == 0 && !links.iter().flatten().any(|entry| entry.signals.is_busy())
+        self.0.state.borrow().pending() == 0 && !links.iter().flatten().any(|link| link.is_held())
     }
 
     /// Changes the state and does what it wants done.
@@ -218,17 +211,13 @@ impl Local {
                     self.tell(room, channel::state::Input::Delivered { user, seq });
                 }
                 Some(Effect::JoinEnded { conn, request, room }) => {
-                    if let Some(entry) = self.link(conn) {
-                        entry.session.do_send(ToSession::JoinEnded { request, room });
+                    if let Some(link) = self.link(conn) {
+                        link.tell(ToSession::JoinEnded { request, room });
                     }
                 }
-                Some(Effect::Answered(conn)) => {
-                    if let Some(entry) = self.link(conn).filter(|entry| entry.signals.wants_turn()) {
-                        entry.session.do_send(ToSession::Resume);
-                    }
-                }
-                Some(Effect::Finish(conn)) => self.signal(conn, Signals::finish),
-                Some(Effect::Kill(conn)) => self.signal(conn, Signals::kill),
+                Some(Effect::Answered(conn)) => self.signal(conn, Link::answered),
+                Some(Effect::Finish(conn)) => self.signal(conn, Link::finish),
+                Some(Effect::Kill(conn)) => self.signal(conn, Link::kill),
             }
         }
     }
@@ -266,41 +255,41 @@ impl Local {
         let now = self.0.shared.clock.now().mono_ms;
         self.with(|state| state.on_tick(now));
         for slot in self.0.timers.borrow_mut().expire(now) {
-            if let Some(Some(entry)) = self.0.links.borrow().get(slot as usize) {
-                entry.session.do_send(ToSession::Timer);
+            if let Some(Some(link)) = self.0.links.borrow().get(slot as usize) {
+                link.tell(ToSession::Timer);
             }
         }
     }
 
-    fn link(&self, conn: Conn) -> Option<Rc<LinkEntry>> {
+    fn link(&self, conn: Conn) -> Option<Rc<Link>> {
         let links = self.0.links.borrow();
-        links.get(conn.slot as usize)?.as_ref().filter(|entry| entry.serial == conn.serial).cloned()
+        links.get(conn.slot as usize)?.as_ref().filter(|link| link.serial == conn.serial).cloned()
     }
 
-    fn set_link(&self, conn: Conn, entry: Option<LinkEntry>) {
+    fn set_link(&self, conn: Conn, link: Option<Rc<Link>>) {
         let mut links = self.0.links.borrow_mut();
         let slot = conn.slot as usize;
         if links.len() <= slot {
             links.resize_with(slot + 1, || None);
         }
-        links[slot] = entry.map(Rc::new);
+        links[slot] = link;
     }
 
-    fn signal(&self, conn: Conn, signal: impl FnOnce(&Signals)) {
-        if let Some(entry) = self.link(conn) {
-            signal(&entry.signals);
+    fn signal(&self, conn: Conn, signal: impl FnOnce(&Link)) {
+        if let Some(link) = self.link(conn) {
+            signal(&link);
         }
     }
 
-    /// Writes what waits for a connection, unless its link does so already.
+    /// Writes what waits for a connection, unless its session does so already.
     fn write(&self, conn: Conn, now_mono: u64) {
-        let Some(entry) = self.link(conn).filter(|entry| !entry.signals.is_blocked()) else { return };
+        let Some(link) = self.link(conn).filter(|link| !link.is_blocked()) else { return };
         let mut cx = TaskContext::from_waker(Waker::noop());
-        match self.poll_write(conn, &*entry.wire, &mut cx, now_mono) {
-            Poll::Ready(Ok(())) => entry.signals.written(),
-            // From here on the link writes, woken by its socket.
-            Poll::Pending => entry.signals.block(),
-            Poll::Ready(Err(_)) => entry.signals.kill(),
+        match self.poll_write(conn, &*link.wire, &mut cx, now_mono) {
+            Poll::Ready(Ok(())) => link.written(),
+            // From here on the session writes, woken by its socket.
+            Poll::Pending => link.block(),
+            Poll::Ready(Err(_)) => link.kill(),
         }
     }
 
@@ -418,7 +407,7 @@ impl Local {
 
     /// Wakes the session at `at`; never where its client cannot be gone unnoticed.
     pub(crate) fn arm(&self, conn: Conn, at: u64) {
-        if self.link(conn).is_some_and(|entry| entry.wire.may_go_unnoticed()) {
+        if self.link(conn).is_some_and(|link| link.wire.may_go_unnoticed()) {
             self.0.timers.borrow_mut().arm(at, conn.slot);
         }
     }

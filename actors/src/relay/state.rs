@@ -17,6 +17,7 @@ use rustc_hash::FxHashMap;
 use slab::Slab;
 
 use crate::{
+    channel::position::Extent,
     limits::Limits,
     message::{Conn, FromChannel},
     outbound::Outbound,
@@ -378,7 +379,9 @@ impl State {
                 self.on_signal_refused(conn, request, code, message);
             }
             FromChannel::Notice { conns, frame } => self.on_notice(room, conns, &frame),
-            FromChannel::Adopted { epochs, first, tail } => self.on_adopted(room, epochs, first, tail),
+            FromChannel::Adopted { epochs, first, trimmed, tail } => {
+                self.on_adopted(room, &Extent { epochs, first, trimmed, tail });
+            }
         }
     }
 

@@ -1,11 +1,13 @@
 //! The session actor: one connection's client. Decides nothing: [`state`] does.
 
-use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
+use std::rc::Rc;
+
+use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Extensions, Header, List, Name, RoomNumber,
     frame::HEADER_BYTES,
-    message::{Error, HeartbeatAck, Limits as WireLimits, Position, Welcome},
+    message::{Error, HeartbeatAck, Limits as WireLimits, PartTaken, Position, Welcome},
 };
 
 use crate::{
@@ -14,17 +16,20 @@ use crate::{
     port::{DeviceKey, Now},
     relay::{
         Local,
-        link::{Hello, SessionSignals},
+        link::{Hello, Link},
     },
     router::Presence,
     supervisor::{ToSupervisor, Waiter, state::Refusal},
 };
 use heartbeat::Heartbeat;
+use inbound::{Driver, Inbound};
 use state::{Effect, Input, State};
 
 pub mod heartbeat;
+pub mod inbound;
 pub mod state;
 pub mod timers;
+pub mod upload;
 
 /// A session's actor.
 pub struct Session {
@@ -34,8 +39,10 @@ pub struct Session {
     device: DeviceKey,
     /// What only its beginning needs; taken then.
     opening: Option<Box<(Hello, Presence)>>,
-    signals: SessionSignals,
-    /// Whole frames that are not handled yet. The link brings more when there are none.
+    link: Rc<Link>,
+    /// What its client sends; `None` once that has ended.
+    inbound: Option<Box<dyn Inbound>>,
+    /// Whole frames that are not handled yet. More are read when there are none.
     backlog: Bytes,
     /// Channels of joins that the state is being told of.
     resolved: Option<Addr<Channel>>,
@@ -43,10 +50,6 @@ pub struct Session {
 
 /// What a session is told by other actors.
 pub(crate) enum ToSession {
-    /// Whole frames of its client.
-    Frames(Bytes),
-    /// Something was answered: frames that waited for that may be handled.
-    Resume,
     /// A join was answered.
     JoinEnded { request: u32, room: Option<(RoomNumber, Name)> },
     /// The supervisor's answer.
@@ -55,8 +58,6 @@ pub(crate) enum ToSession {
     Timer,
     /// The same device opened another session.
     Replaced,
-    /// The connection is gone.
-    Disconnected,
 }
 
 impl Message for ToSession {
@@ -67,17 +68,27 @@ impl Session {
     pub(crate) fn new(
         local: Local,
         conn: Conn,
+        link: Rc<Link>,
+        inbound: Box<dyn Inbound>,
         device: DeviceKey,
-        presence: Presence,
-        hello: Hello,
-        signals: SessionSignals,
+        opening: (Hello, Presence),
         now: Now,
     ) -> Self {
         let shared = local.shared();
-        let heartbeat = Heartbeat::new(shared.beats.clone(), hello.network, now.mono_ms);
-        let state = State::new(conn, device.clone(), shared.tiers.of(&device.user), heartbeat, &shared.limits, now);
-        let opening = Some(Box::new((hello, presence)));
-        Self { state, local, conn, device, opening, signals, backlog: Bytes::new(), resolved: None }
+        let heartbeat = Heartbeat::new(shared.beats.clone(), opening.0.network, now.mono_ms);
+        let (tier, uploads) = (shared.tiers.of(&device.user), shared.uploads.clone());
+        let state = State::new(conn, device.clone(), tier, heartbeat, &shared.limits, uploads, now);
+        Self {
+            state,
+            local,
+            conn,
+            device,
+            opening: Some(Box::new(opening)),
+            link,
+            inbound: Some(inbound),
+            backlog: Bytes::new(),
+            resolved: None,
+        }
     }
 
     fn now(&self) -> Now {
@@ -98,17 +109,17 @@ impl Session {
                 break; // Closed meanwhile: what is carried out now could not be answered.
             }
             if !self.local.may_ask(self.conn) {
-                return self.signals.turn_ends(true);
+                return self.link.hold(true);
             }
             let Header { len, kind, request, .. } = Header::from_bytes(header);
-            // The link hands over whole frames only.
+            // There are whole frames only.
             let mut frame = self.backlog.split_to(HEADER_BYTES + len as usize);
             let (reused, body) = (self.local.is_pending(self.conn, request), frame.split_off(HEADER_BYTES));
             self.state.handle(now, Input::Frame { kind, request, reused, body });
             self.run(ctx);
         }
         self.backlog = Bytes::new();
-        self.signals.turn_ends(false);
+        self.link.hold(false);
     }
 
     fn run(&mut self, ctx: &mut Context<Self>) {
@@ -134,6 +145,11 @@ impl Session {
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::SignalUser { user, signal } => self.local.signal_user(&user, &signal),
                 Effect::SignalDropped => self.local.signal_dropped(),
+                Effect::PartTaken { request, room, nonce, missing } => {
+                    let (missing, extensions) = (List(missing), Extensions::default());
+                    self.local.send(conn, request, &PartTaken { room, nonce, missing, extensions });
+                }
+                Effect::Arm => self.local.arm(conn, self.state.deadline()),
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {
@@ -166,6 +182,7 @@ impl Session {
                 unanswered_requests_max: limits.unanswered_requests_max,
                 page_records_max: limits.page_records_max,
                 page_bytes_max: limits.page_bytes_max,
+                text_bytes_max: limits.text_bytes_max,
             },
             modules: List::default(),
             extensions: Extensions::default(),
@@ -185,6 +202,7 @@ impl Actor for Session {
             self.welcome(&hello);
         }
         self.local.arm(self.conn, self.state.deadline());
+        ctx.spawn(Driver);
     }
 }
 
@@ -193,12 +211,6 @@ impl Handler<ToSession> for Session {
 
     fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         match message {
-            ToSession::Frames(frames) => {
-                debug_assert!(self.backlog.is_empty(), "a link waits until its frames are handled");
-                self.backlog = frames;
-                self.work(ctx);
-            }
-            ToSession::Resume => self.work(ctx),
             ToSession::JoinEnded { request, room } => self.input(Input::JoinEnded { request, room }, ctx),
             ToSession::Resolved { request, room } => {
                 let room = room.map(|(room, channel)| {
@@ -215,7 +227,6 @@ impl Handler<ToSession> for Session {
                 self.local.arm(self.conn, self.state.deadline().max(at_once));
             }
             ToSession::Replaced => self.input(Input::Replaced, ctx),
-            ToSession::Disconnected => ctx.stop(),
         }
         self.state.rest();
     }
@@ -224,14 +235,18 @@ impl Handler<ToSession> for Session {
 impl Drop for Session {
     /// Whatever the session ends of. Runs while unwinding: must not panic.
     fn drop(&mut self) {
+        let conn = self.conn;
         if self.opening.is_none() {
-            let (device, conn) = (self.device.clone(), self.conn);
+            let device = self.device.clone();
             self.local.supervisor().do_send(ToSupervisor::Closed { device, conn });
         }
         if std::thread::panicking() {
             tracing::error!(user = %self.device.user, code = %Code::Internal, "a session's actor failed");
-            // Its client may come back at once.
-            self.signals.died();
+            // What the relay does about it could fail, too. The client may come back at once.
+            let local = self.local.clone();
+            actix_rt::spawn(async move { local.disconnect(conn) });
+        } else {
+            self.local.disconnect(conn);
         }
     }
 }

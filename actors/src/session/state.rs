@@ -3,20 +3,20 @@
 //! In: [`handle`](State::handle). Out: [`poll`](State::poll), until it says `None`. Answers that rooms give do not pass
 //! here: a relay hands them to the connection.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Code, DecodeError, Kind, Name, RoomNumber,
-    message::{self, JoinFrom, PUBLISH_SILENT, Position, RecordKind},
+    Code, DecodeError, Kind, Name, Nonce, RoomNumber, Seq, change,
+    message::{self, JoinFrom, PUBLISH_REMOVE, PUBLISH_SILENT, Position, RecordKind},
 };
 
-use super::heartbeat::Heartbeat;
+use super::{heartbeat::Heartbeat, upload::Upload};
 use crate::{
     channel,
     limits::Limits,
     message::{Conn, Fetch, Join, Publish, Signal},
-    port::{DeviceKey, Now},
+    port::{Budget, DeviceKey, Now},
     relay::state::{Asks, Pending},
     tiers::TierNumber,
 };
@@ -101,6 +101,19 @@ pub enum Effect {
         /// What.
         input: channel::state::Input,
     },
+    /// Answer a part of a long message that others of it are missing.
+    PartTaken {
+        /// Which request.
+        request: u32,
+        /// Of which room.
+        room: RoomNumber,
+        /// Of which message.
+        nonce: Nonce,
+        /// Which ones.
+        missing: Vec<u32>,
+    },
+    /// Give it [`Input::Timer`] at [`State::deadline`], which is sooner than before.
+    Arm,
     /// Detach from a room and answer.
     Leave {
         /// Which request.
@@ -152,7 +165,9 @@ pub struct State {
     device: DeviceKey,
     tier: TierNumber,
     payload_bytes_max: u32,
+    text_bytes_max: u32,
     rooms_max: u32,
+    upload_ms: u64,
     heartbeat: Heartbeat,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
@@ -160,6 +175,12 @@ pub struct State {
     /// In the order of their numbers.
     rooms: Vec<(RoomNumber, Name)>,
     joining: Vec<Joining>,
+    /// A long message of which some parts are there.
+    upload: Option<Box<Upload>>,
+    /// Whether the timer is set for it.
+    upload_timed: bool,
+    /// What the parts of all sessions may take.
+    uploads: Arc<Budget>,
     effects: VecDeque<Effect>,
 }
 
@@ -172,6 +193,7 @@ impl State {
         tier: TierNumber,
         heartbeat: Heartbeat,
         limits: &Limits,
+        uploads: Arc<Budget>,
         now: Now,
     ) -> Self {
         Self {
@@ -179,6 +201,11 @@ impl State {
             device,
             tier,
             payload_bytes_max: limits.payload_bytes_max,
+            text_bytes_max: limits.text_bytes_max,
+            upload_ms: limits.upload_ms,
+            upload: None,
+            upload_timed: false,
+            uploads,
             rooms_max: limits.rooms_per_session_max,
             heartbeat,
             last_frame: now.mono_ms,
@@ -189,9 +216,15 @@ impl State {
         }
     }
 
-    /// When the session ends unless its client sends a frame, on the monotonic clock.
+    /// When it has to be looked at: it ends unless its client has sent a frame by then, or forgets parts of which no more
+    /// came. On the monotonic clock.
     #[must_use]
     pub fn deadline(&self) -> u64 {
+        let upload = self.upload.as_ref().map_or(u64::MAX, |upload| upload.expires);
+        self.lease_ends().min(upload)
+    }
+
+    fn lease_ends(&self) -> u64 {
         self.last_frame + self.heartbeat.lease_ms()
     }
 
@@ -218,12 +251,15 @@ impl State {
             }
             Input::Resolved { request, room } => self.on_resolved(request, room),
             Input::JoinEnded { request, room } => self.on_join_ended(request, room),
-            // A client that waits for the server is not silent: its frames are not read.
-            Input::Timer { owes: true } => self.last_frame = now.mono_ms,
-            Input::Timer { owes: false } if now.mono_ms >= self.deadline() => {
-                self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", None);
+            Input::Timer { owes } => {
+                self.expire_upload(now);
+                if owes {
+                    // A client that waits for the server is not silent: its frames are not read.
+                    self.last_frame = now.mono_ms;
+                } else if now.mono_ms >= self.lease_ends() {
+                    self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", None);
+                }
             }
-            Input::Timer { owes: false } => {}
             Input::Replaced => self.close(Code::Replaced, "the same device connected again", None),
         }
     }
@@ -257,6 +293,7 @@ impl State {
             Kind::Join => self.on_join(request, body),
             Kind::Leave => self.on_leave(request, body),
             Kind::Publish => self.on_publish(request, body),
+            Kind::Part => self.on_part(now, request, body),
             Kind::Fetch => self.on_fetch(request, body),
             Kind::Mark => self.on_mark(request, body),
             Kind::FetchReaders => self.on_fetch_readers(request, body),
@@ -329,6 +366,7 @@ impl State {
         match self.rooms.binary_search_by_key(&leave.room, |(number, _)| *number) {
             Ok(at) => {
                 self.rooms.remove(at);
+                self.upload.take_if(|upload| upload.room() == leave.room);
                 self.effects.push_back(Effect::Leave { request, room: leave.room });
             }
             Err(_) => self.not_joined(request, leave.room),
@@ -345,14 +383,8 @@ impl State {
         } else if publish.payload.len() > max as usize {
             let text = format!("the payload has {} bytes, at most {max} are allowed", publish.payload.len());
             self.error(request, Code::TooLarge, text);
-        } else if publish.kind != RecordKind::MESSAGE || publish.refers_to != 0 {
-            self.error(
-                request,
-                Code::Unsupported,
-                "only messages (kind 0, referring to nothing) can be published".into(),
-            );
-        } else if publish.flags & !PUBLISH_SILENT != 0 {
-            self.error(request, Code::Unsupported, "flags other than 1 are not offered".into());
+        } else if let Err(wrong) = is_whole(publish.kind, publish.refers_to, publish.flags, publish.payload) {
+            self.error(request, Code::Unsupported, wrong.into());
         } else {
             let message = Publish {
                 conn: self.conn,
@@ -364,6 +396,7 @@ impl State {
                 refers_to: publish.refers_to,
                 lifetime_ms: publish.lifetime_ms,
                 silent: publish.flags & PUBLISH_SILENT != 0,
+                remove: publish.flags & PUBLISH_REMOVE != 0,
                 content_type: publish.content_type.0,
                 payload: body.slice_ref(publish.payload),
             };
@@ -412,5 +445,28 @@ impl State {
 }
 
 mod receipts;
+mod uploading;
+
+/// Whether a publish is a message or a change as the protocol has them.
+fn is_whole(kind: RecordKind, refers_to: Seq, flags: u32, payload: &[u8]) -> Result<(), &'static str> {
+    if flags & !(PUBLISH_SILENT | PUBLISH_REMOVE) != 0 {
+        return Err("flags other than 1 and 2 are not offered");
+    }
+    if flags & PUBLISH_REMOVE != 0 && kind != RecordKind::REACTION {
+        return Err("flag 2 belongs to reactions (kind 3)");
+    }
+    match kind {
+        RecordKind::MESSAGE if refers_to != 0 => Err("a message (kind 0) refers to nothing: refers_to must be 0"),
+        RecordKind::MESSAGE => Ok(()),
+        kind if !kind.is_change() => Err("only messages, edits, recalls and reactions (kinds 0 to 3) can be published"),
+        _ if refers_to == 0 => Err("a change needs the seq of a message in refers_to"),
+        RecordKind::RECALL if !payload.is_empty() => Err("a recall (kind 2) has an empty payload"),
+        RecordKind::REACTION if change::reaction(payload).is_none() => {
+            Err("a reaction (kind 3) is UTF-8 of 1 to 32 bytes")
+        }
+        _ => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -7,11 +7,11 @@ use actix_rt::ArbiterHandle;
 use parlor_protocol::{Name, RoomNumber};
 
 use crate::{
-    channel::Channel,
+    channel::{self, Channel},
     context::Shared,
     handover::Handover,
     message::Conn,
-    port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError},
+    port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError, Swept},
     relay::{Relay, ToRelay},
     router::Presence,
     session::{Session, ToSession},
@@ -39,6 +39,8 @@ pub struct Supervisor {
 pub(crate) enum Waiter {
     /// A session's join.
     Session { session: Addr<Session>, request: u32 },
+    /// The host, which erases a message there.
+    Erase(channel::state::Erase),
     /// The host.
     Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
     /// The host, for the room's channel.
@@ -59,6 +61,10 @@ pub(crate) enum ToSupervisor {
     Opened { device: DeviceKey, presence: Presence, session: Addr<Session> },
     /// A session ended.
     Closed { device: DeviceKey, conn: Conn },
+    /// What the sweep did.
+    Swept(Result<Swept, StoreError>),
+    /// The engine ends.
+    Drain,
 }
 
 impl Message for ToSupervisor {
@@ -83,6 +89,10 @@ impl Supervisor {
                 Effect::Build(loaded) => self.build(loaded, ctx),
                 Effect::Resolved { waiter, room } => match waiter {
                     Waiter::Session { session, request } => session.do_send(ToSession::Resolved { request, room }),
+                    Waiter::Erase(erase) => match room {
+                        Ok((_, channel)) => channel.do_send(channel::state::Input::Erase(erase)),
+                        Err(refusal) => erase.told.tell(Err(refusal)),
+                    },
                     Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
                     Waiter::Channel(reply) => reply(room.map(|(_, channel)| channel)),
                 },
@@ -91,6 +101,15 @@ impl Supervisor {
                     self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
                 }
                 Effect::Replace(session) => session.do_send(ToSession::Replaced),
+                Effect::Sweep(sweep) => {
+                    let supervisor = ctx.address();
+                    let reply = move |swept| supervisor.do_send(ToSupervisor::Swept(swept));
+                    self.shared.store.sweep(sweep, Box::new(reply));
+                }
+                Effect::SweepIn(ms) => sweep_in(ms, ctx),
+                Effect::Swept(channel, first, gone_count) => {
+                    channel.do_send(channel::state::Input::Swept { first, gone_count });
+                }
             }
         }
     }
@@ -108,11 +127,16 @@ impl Supervisor {
     }
 }
 
+fn sweep_in(ms: u64, ctx: &mut Context<Supervisor>) {
+    ctx.run_later(Duration::from_millis(ms), |supervisor, ctx| supervisor.input(Input::Sweep, ctx));
+}
+
 impl Actor for Supervisor {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(TICK, |supervisor, ctx| supervisor.input(Input::Tick, ctx));
+        sweep_in(self.shared.limits.sweep_interval_ms, ctx);
     }
 }
 
@@ -137,6 +161,8 @@ impl Handler<ToSupervisor> for Supervisor {
                 self.shared.router.remove(&device.user, conn);
                 self.input(Input::Closed { device, conn }, ctx);
             }
+            ToSupervisor::Swept(swept) => self.input(Input::Swept(swept), ctx),
+            ToSupervisor::Drain => self.input(Input::Drain, ctx),
         }
         self.turns.count(ctx);
     }

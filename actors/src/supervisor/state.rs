@@ -8,12 +8,12 @@ use std::{
     sync::Arc,
 };
 
-use parlor_protocol::{Code, Name, RoomNumber};
+use parlor_protocol::{Code, Name, RoomNumber, Seq};
 
 use crate::{
     limits::Limits,
     message::Conn,
-    port::{DeviceKey, Generation, Loaded, Now, RoomOptions, StoreError},
+    port::{DeviceKey, Generation, Loaded, Now, RoomOptions, StoreError, Sweep, Swept},
     restart::Intensity,
 };
 
@@ -77,6 +77,12 @@ pub enum Input<H, S, W> {
     },
     /// Some time passed.
     Tick,
+    /// It is time for a sweep.
+    Sweep,
+    /// What the sweep did.
+    Swept(Result<Swept, StoreError>),
+    /// The engine ends.
+    Drain,
 }
 
 /// What a supervisor wants done.
@@ -104,6 +110,12 @@ pub enum Effect<H, S, W> {
     Up(RoomNumber, H),
     /// Tell a session that the same device opened another one.
     Replace(S),
+    /// Ask the store to sweep, then say [`Input::Swept`].
+    Sweep(Sweep),
+    /// Say [`Input::Sweep`] after so many milliseconds.
+    SweepIn(u64),
+    /// Tell a channel that a sweep took everything below this seq, and the count of the newest of that.
+    Swept(H, Seq, u64),
 }
 
 #[derive(Debug)]
@@ -137,6 +149,7 @@ pub struct State<H, S, W> {
     names: HashMap<RoomNumber, Name>,
     sessions: HashMap<DeviceKey, (Conn, S)>,
     resting: Vec<Name>,
+    sweeping: Sweeping,
     effects: VecDeque<Effect<H, S, W>>,
     /// Channels that died.
     pub deaths: u64,
@@ -152,6 +165,7 @@ impl<H: Clone, S, W> State<H, S, W> {
             names: HashMap::new(),
             sessions: HashMap::new(),
             resting: Vec::new(),
+            sweeping: Sweeping::default(),
             effects: VecDeque::new(),
             deaths: 0,
         }
@@ -186,6 +200,9 @@ impl<H: Clone, S, W> State<H, S, W> {
                 }
             }
             Input::Tick => self.on_tick(now),
+            Input::Sweep => self.on_sweep(now),
+            Input::Swept(swept) => self.on_swept(swept),
+            Input::Drain => self.on_drain(),
         }
     }
 
@@ -312,5 +329,8 @@ impl<H: Clone, S, W> State<H, S, W> {
     }
 }
 
+use sweeping::Sweeping;
+
+mod sweeping;
 #[cfg(test)]
 mod tests;

@@ -52,6 +52,7 @@ fn append(store: &MemStore, to: &Loaded, seq: Seq, told: &Arc<Told>) {
         first: seq,
         frames,
         records,
+        rewrites: Vec::new(),
         place: store.budget().take(1).unwrap(),
         commits: told.clone(),
     }]);

@@ -9,8 +9,8 @@ use parlor_protocol::{
     Advice, Code, DeviceTag, Epoch, Extensions, Header, Kind, List, Name, Nonce, RoomNumber, Seq,
     frame::HEADER_BYTES,
     message::{
-        Ack, Close, ContentType, Direction, Durability, Error, Fetch, Gap, GapReason, Goodbye, Heartbeat, Join,
-        JoinFrom, Joined, Leave, Left, PUBLISH_SILENT, Page, Publish, RecordKind,
+        Ack, Close, ContentType, Deliver, Direction, Durability, Error, Fetch, Gap, GapReason, Goodbye, Heartbeat,
+        Join, JoinFrom, Joined, Leave, Left, PUBLISH_REMOVE, PUBLISH_SILENT, Page, Part, Publish, RecordKind,
     },
 };
 
@@ -45,6 +45,8 @@ enum Ask {
     Publish(usize, Nonce),
     Fetch(usize, Option<Seq>, Direction),
     Beat,
+    /// To take a part of a message.
+    Part,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +82,8 @@ pub struct View {
 pub struct Message {
     nonce: Nonce,
     silent: bool,
+    /// What it changes: a kind, a seq, and whether a reaction is taken back.
+    change: Option<(RecordKind, Seq, bool)>,
 }
 
 impl Client {
@@ -203,7 +207,13 @@ impl Client {
         if self.views[at].outbox.len() < 6 {
             self.views[at].newest_nonce = nonce;
             let silent = house.chance.one_in(4);
-            self.views[at].outbox.push_back(Message { nonce, silent });
+            let change = house.chance.one_in(5).then(|| {
+                let kinds = [RecordKind::EDIT, RecordKind::RECALL, RecordKind::REACTION, RecordKind::REACTION];
+                let kind = house.chance.pick(&kinds);
+                let seq = (self.views[at].position + 2).saturating_sub(house.chance.any() % 12).max(1);
+                (kind, seq, kind == RecordKind::REACTION && house.chance.one_in(3))
+            });
+            self.views[at].outbox.push_back(Message { nonce, silent, change });
         }
     }
 
@@ -221,24 +231,56 @@ impl Client {
             view.stalled = false;
         }
         let next = view.outbox.iter().find(|message| again || message.nonce > view.sent);
-        let Some(Message { nonce, silent }) = next.filter(|message| !again || message.nonce <= view.sent) else {
+        let Some(Message { nonce, silent, change }) = next.filter(|message| !again || message.nonce <= view.sent)
+        else {
             return;
         };
-        let (nonce, silent, room) = (*nonce, *silent, view.number);
+        let (nonce, silent, change, room) = (*nonce, *silent, *change, view.number);
         view.sent = view.sent.max(nonce);
-        let payload = payload(&self.key.user, &view.name, nonce);
+        let (kind, refers_to, remove) = change.unwrap_or((RecordKind::MESSAGE, 0, false));
+        let payload = said(kind, &self.key.user, &view.name, nonce);
         let publish = Publish {
             room,
             nonce,
-            kind: RecordKind::MESSAGE,
-            refers_to: 0,
-            lifetime_ms: None,
-            flags: if silent { PUBLISH_SILENT } else { 0 },
+            kind,
+            refers_to,
+            // The same each time that it is sent.
+            lifetime_ms: (nonce % 4 > 0).then_some(100 + nonce % 9 * 200),
+            flags: if silent { PUBLISH_SILENT } else { 0 } | if remove { PUBLISH_REMOVE } else { 0 },
             content_type: ContentType::TEXT,
             payload: payload.as_bytes(),
             extensions: Extensions::default(),
         };
+        // Recalls and reactions are short.
+        if matches!(kind, RecordKind::MESSAGE | RecordKind::EDIT) && house.chance.one_in(4) {
+            return self.push_in_parts(house, at, &publish);
+        }
         self.send(house, Some(Ask::Publish(at, nonce)), &publish);
+    }
+
+    /// Sends a message in two parts, in either order, one of them perhaps twice.
+    fn push_in_parts(&mut self, house: &mut House, at: usize, publish: &Publish<'_>) {
+        let cut = publish.payload.split_at(house.chance.pick(&[1, 9]));
+        let parts = [(0, cut.0), (1, cut.1)];
+        let (first, last) = if house.chance.one_in(2) { (parts[0], parts[1]) } else { (parts[1], parts[0]) };
+        for (number, payload) in [first, first, last].into_iter().skip(house.chance.below(2)) {
+            let part = Part {
+                room: publish.room,
+                nonce: publish.nonce,
+                number,
+                parts: 2,
+                total_bytes: u32::try_from(publish.payload.len()).unwrap(),
+                kind: publish.kind,
+                refers_to: publish.refers_to,
+                lifetime_ms: publish.lifetime_ms,
+                flags: publish.flags,
+                content_type: publish.content_type,
+                payload,
+                extensions: Extensions::default(),
+            };
+            let ask = if number == last.0 { Ask::Publish(at, publish.nonce) } else { Ask::Part };
+            self.send(house, Some(ask), &part);
+        }
     }
 
     fn on_the_way(&self, at: usize) -> usize {
@@ -325,6 +367,7 @@ impl Client {
                 view.leave();
             }
             (Kind::Ack, Some(Ask::Publish(at, nonce))) => self.views[at].on_ack(&decode(body), nonce),
+            (Kind::PartTaken, Some(Ask::Part)) => house.count("sent in parts"),
             (Kind::Page, Some(Ask::Fetch(at, start, direction))) => {
                 self.views[at].on_page(house, memory, &decode(body), start, direction);
             }
@@ -367,17 +410,37 @@ impl Client {
         matches!(ask, Ask::Publish(at, _) if durability_of(&self.views[at].name) == Durability::Memory)
     }
 
+    /// Whether it was a change, or is no longer wanted, as after an answer to another try of it.
+    fn changes(&self, ask: Ask) -> bool {
+        let Ask::Publish(at, nonce) = ask else { return false };
+        let outbox = &self.views[at].outbox;
+        outbox.iter().find(|message| message.nonce == nonce).is_none_or(|message| message.change.is_some())
+    }
+
     fn on_error(&mut self, house: &mut House, error: &Error<'_>, ask: Ask) {
         house.log(|| format!("{} is refused: {} {} {ask:?}", self.key.user, error.code, error.message));
         let refused = match error.code {
             Code::Busy => "refused: busy",
+            Code::RateLimited => "refused: rate limited",
             Code::HeldBack => "refused: held back",
             Code::OutcomeUnknown => "refused: outcome unknown",
             Code::RoomUnavailable => "refused: room unavailable",
             Code::StoreUnavailable => "refused: store unavailable",
             // A `memory` room that was rebuilt has forgotten what it took before what it takes now.
             Code::NonceTooOld if self.forgets(ask) => "refused: too old for a memory room",
-            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..)) => "refused: not joined",
+            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..) | Ask::Part) => "refused: not joined",
+            // A change that was refused for good leaves its nonce unused, and a later one may have been stored since.
+            Code::NonceTooOld if self.changes(ask) => "refused: a change too old",
+            Code::TargetGone
+            | Code::NotChangeable
+            | Code::Forbidden
+            | Code::TooLate
+            | Code::NoEffect
+            | Code::TooManyReactions
+                if self.changes(ask) =>
+            {
+                "refused: a change"
+            }
             code => panic!("{ask:?} is refused for {code}: {}", error.message),
         };
         house.count(refused);
@@ -385,7 +448,9 @@ impl Client {
             Ask::Join(at, _) => self.views[at].standing = Standing::Out,
             Ask::Publish(at, nonce) => {
                 let view = &mut self.views[at];
-                if error.code == Code::NonceTooOld {
+                if error.code == Code::NonceTooOld
+                    || error.code.advice() == Advice::DoNotRetry && error.code != Code::NotJoined
+                {
                     view.outbox.retain(|message| message.nonce != nonce);
                     return;
                 }
@@ -395,7 +460,7 @@ impl Client {
                     view.stalled = !self.hasty;
                 }
             }
-            Ask::Fetch(..) => {}
+            Ask::Fetch(..) | Ask::Part => {}
             Ask::Leave(_) | Ask::Beat => panic!("{ask:?} is not refused"),
         }
     }
@@ -449,7 +514,11 @@ impl View {
                         assert_eq!(from, position + 1);
                         house.count("gap: trimmed at a join");
                     }
-                    (JoinFrom::Seq(seq), GapReason::TRIMMED) => assert_eq!(from, seq.max(1)),
+                    (JoinFrom::Position(_, position), GapReason::EXPIRED) => {
+                        assert_eq!(from, position + 1);
+                        house.count("gap: expired at a join");
+                    }
+                    (JoinFrom::Seq(seq), GapReason::TRIMMED | GapReason::EXPIRED) => assert_eq!(from, seq.max(1)),
                     (JoinFrom::Seq(seq), GapReason::ABOVE_TAIL) => assert!(seq > to + 1 && from == to + 1),
                     _ => panic!("{gap:?} behind a join from {asked:?}"),
                 }
@@ -464,7 +533,21 @@ impl View {
                 assert!(to >= from);
                 house.count("gap: trimmed while joined");
             }
+            (None, GapReason::EXPIRED) => {
+                assert_eq!((epoch, from), (self.epoch, self.position + 1), "{gap:?}");
+                assert!(to >= from);
+                house.count("gap: expired while joined");
+            }
             (None, _) => panic!("{gap:?} out of nothing"),
+        }
+        if why == GapReason::EXPIRED && durability_of(&self.name) != Durability::Memory {
+            for seq in from..=to {
+                let expires =
+                    house.store.frame(gap.room, seq).map(|frame| with_deliver(&frame, |record| record.expires));
+                // What somebody trimmed behind the channel's back counts as expired when a sweep passes it.
+                let lives = expires.is_some_and(|expires| expires == 0) && seq >= house.store.trimmed(&self.name);
+                assert!(!lives, "{gap:?}, but {seq} lives for ever");
+            }
         }
         if why == GapReason::TRIMMED && durability_of(&self.name) != Durability::Memory {
             assert!(to < first, "{gap:?} tells of records that are there, from {first} on");
@@ -475,6 +558,8 @@ impl View {
     /// What is held from here on is no longer the room's.
     fn disown(&mut self, from: Seq) {
         self.held.split_off(&from);
+        // Nor are changes from here on, also those of records before: they would be fetched anew.
+        self.held.retain(|_, frame| with_deliver(frame, |deliver| deliver.changed().revision < from));
     }
 
     fn on_deliver(&mut self, house: &mut House, memory: &mut Memory, me: &DeviceKey, frame: &Bytes) {
@@ -557,14 +642,29 @@ fn check_stored(
 ) {
     if durability_of(name) == Durability::Memory {
         let known = memory.entry((room, epoch, seq)).or_insert_with(|| frame.clone());
-        assert_eq!(known, frame, "{name}: two records under seq {seq}");
+        let same = |a: &Deliver<'_>, b: &Deliver<'_>| {
+            let revised = a.changed().revision != b.changed().revision;
+            (a.seq, a.sender, a.nonce, a.kind, a.count) == (b.seq, b.sender, b.nonce, b.kind, b.count)
+                && (revised || a == b)
+        };
+        let same = with_deliver(known, |known| with_deliver(frame, |deliver| same(known, deliver)));
+        assert!(same, "{name}: two records under seq {seq}");
     } else {
-        assert_eq!(house.store.frame(room, seq).as_ref(), Some(frame), "{name}: seq {seq} is not stored");
+        assert!(house.store.holds(room, seq, frame), "{name}: seq {seq} is not stored");
     }
 }
 
 pub fn payload(user: &str, room: &str, nonce: Nonce) -> String {
     format!("{user} in {room}: {nonce:>width$}", width = 10 + usize::try_from(nonce * 7 % 90).unwrap())
+}
+
+/// What a record of this kind says.
+pub fn said(kind: RecordKind, user: &str, room: &str, nonce: Nonce) -> String {
+    match kind {
+        RecordKind::RECALL => String::new(),
+        RecordKind::REACTION => ["+", "-"][usize::from(nonce.is_multiple_of(2))].into(),
+        _ => payload(user, room, nonce),
+    }
 }
 
 fn decode<'a, B: parlor_protocol::Body<'a>>(body: &'a [u8]) -> B {

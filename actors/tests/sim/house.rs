@@ -19,8 +19,9 @@ use parlor_actors::{
     outbound::{Outbound, Wire},
     port::{
         Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Marks, Now, Outcome, RoomOptions, Store,
-        StoreError,
+        StoreError, Swept,
     },
+    rates::Rates,
     relay,
     session::{
         self,
@@ -29,11 +30,12 @@ use parlor_actors::{
     },
     supervisor::{self, state::Refusal},
     testkit::{Chance, MemStore, TestClock},
+    tiers::{SendRate, Tiers},
 };
 use parlor_protocol::{
-    Code, Extensions, Header, Name, RoomNumber, Seq,
+    Code, Extensions, Header, List, Name, RoomNumber, Seq,
     frame::HEADER_BYTES,
-    message::{Durability, Error, HeartbeatAck, Network},
+    message::{Durability, Error, HeartbeatAck, Network, PartTaken},
 };
 
 use crate::Plant;
@@ -55,6 +57,8 @@ pub enum ToSupervisor {
     Died { room: RoomNumber, generation: Generation },
     Opened { device: DeviceKey, conn: Conn },
     Closed { device: DeviceKey, conn: Conn },
+    Sweep,
+    Swept(Result<Swept, StoreError>),
 }
 
 pub enum ToRelay {
@@ -129,6 +133,8 @@ pub struct Line {
 }
 
 pub struct House {
+    tiers: Arc<Tiers>,
+    rates: Arc<Rates>,
     pub limits: Arc<Limits>,
     pub store: Arc<MemStore>,
     pub clock: Arc<TestClock>,
@@ -182,6 +188,9 @@ impl Wire for Narrow<'_> {
         })
     }
 }
+
+/// What every fourth seed lets a user send: slow enough to be met, fast enough to get somewhere.
+const SLOW: SendRate = SendRate { interval_ms: 150, burst: 3 };
 
 pub fn limits() -> Limits {
     Limits {
@@ -238,6 +247,8 @@ impl House {
             saves_due: Vec::new(),
             lines: Vec::new(),
             last_cursors: BTreeMap::new(),
+            tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
+            rates: Arc::default(),
             limits,
         }
     }
@@ -269,6 +280,7 @@ impl House {
             parlor_actors::tiers::TierNumber(0),
             heartbeat,
             &self.limits,
+            self.limits.uploads(),
             now,
         );
         self.arbiters[usize::from(arbiter)].timers.arm(session.deadline(), conn.slot);
@@ -321,6 +333,11 @@ impl House {
         }
         self.arbiters[usize::from(conn.arbiter)].state.on_disconnect(conn);
         self.run_relay(conn.arbiter);
+    }
+
+    /// The supervisor's timer says that it is time to sweep.
+    pub fn sweep(&mut self) {
+        self.office.push_back(ToSupervisor::Sweep);
     }
 
     // One step of somebody.
@@ -530,6 +547,8 @@ impl House {
             ToSupervisor::Died { room, generation } => Input::Died { room, generation },
             ToSupervisor::Opened { device, conn } => Input::Opened { device, conn, session: conn },
             ToSupervisor::Closed { device, conn } => Input::Closed { device, conn },
+            ToSupervisor::Sweep => Input::Sweep,
+            ToSupervisor::Swept(swept) => Input::Swept(swept),
         });
         true
     }
@@ -553,7 +572,8 @@ impl House {
                     let handle = self.next_channel;
                     self.log(|| format!("channel {handle} is built from {loaded:?}"));
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
-                    let setting = channel::state::Setting { limits, budget, tiers: Arc::default() };
+                    let (tiers, rates) = (self.tiers.clone(), self.rates.clone());
+                    let setting = channel::state::Setting { limits, budget, tiers, rates };
                     let state = channel::state::State::new(loaded, usize::from(ARBITERS), setting);
                     self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
                     self.arbiters[home(room)].home.insert(room, (generation, handle));
@@ -567,6 +587,18 @@ impl House {
                 Effect::Replace(conn) => {
                     self.count("session replaced");
                     self.mail(conn, ToSession::Replaced);
+                }
+                Effect::Sweep(sweep) => {
+                    let ears = self.ears.clone();
+                    let reply = move |swept| ears.lock().push(Said::ToSupervisor(ToSupervisor::Swept(swept)));
+                    self.store.sweep(sweep, Box::new(reply));
+                }
+                // Chance says when.
+                Effect::SweepIn(_) => {}
+                Effect::Swept(channel, first, gone_count) => {
+                    self.count("swept");
+                    self.log(|| format!("channel {channel} is told that what is below {first} expired"));
+                    self.tell(channel, channel::state::Input::Swept { first, gone_count });
                 }
             }
         }
@@ -605,7 +637,7 @@ impl House {
             let ears = self.ears.clone();
             match effect {
                 Effect::Relay { arbiter, news } => self.news(id, number, arbiter, news),
-                Effect::Append(Turn { first, frames, records, place }) => {
+                Effect::Append(Turn { first, frames, records, rewrites, place }) => {
                     let state = &room.state;
                     let append = Append {
                         room: number,
@@ -615,6 +647,7 @@ impl House {
                         first,
                         frames,
                         records,
+                        rewrites,
                         place,
                         commits: Arc::new(Hears { ears, arbiter: home(number) }),
                     };
@@ -658,12 +691,22 @@ impl House {
                     }
                 }
                 Effect::TellHost(reply, standing) => reply.give(standing),
+                Effect::ReadTarget { id: read, seq } => {
+                    let reply = move |target| {
+                        ears.lock().push(Said::ToChannel(id, Input::Target { id: read, target }));
+                    };
+                    self.store.target(number, seq, Box::new(reply));
+                }
                 Effect::LoadAnswers(device) => {
                     let key = device.clone();
                     let reply = move |answers| {
                         ears.lock().push(Said::ToChannel(id, Input::Answers { device, answers }));
                     };
                     self.store.answers(number, key, Box::new(reply));
+                }
+                Effect::Trim(trim) => {
+                    let reply = move |trimmed| ears.lock().push(Said::ToChannel(id, Input::Trimmed(trimmed)));
+                    self.store.trim(trim, Box::new(reply));
                 }
             }
         }
@@ -890,7 +933,7 @@ impl House {
         loop {
             let Some(line) = self.line_of(conn) else { return };
             let Some(effect) = line.session.poll() else { break };
-            let resolved = line.resolved;
+            let (resolved, deadline) = (line.resolved, line.session.deadline());
             let state = &mut self.arbiters[at].state;
             match effect {
                 Effect::Error { request, code, message } => {
@@ -899,7 +942,9 @@ impl House {
                 }
                 Effect::Begin(pending) => state.begin(conn, pending),
                 Effect::Resolve { request, name } => {
-                    let create = Some(RoomOptions { durability: durability_of(&name), ..RoomOptions::default() });
+                    let durability = durability_of(&name);
+                    let records_max = if durability == Durability::Memory { 4 } else { 0 };
+                    let create = Some(RoomOptions { durability, records_max, ..RoomOptions::default() });
                     let waiter = Waiter { conn, request };
                     self.office.push_back(ToSupervisor::Resolve { name, create, waiter });
                 }
@@ -927,6 +972,13 @@ impl House {
                     }
                 }
                 Effect::SignalUser { .. } | Effect::SignalDropped => unreachable!("nobody signals here"),
+                Effect::PartTaken { request, room, nonce, missing } => {
+                    let (missing, extensions) = (List(missing), Extensions::default());
+                    state.on_send(conn, request, &PartTaken { room, nonce, missing, extensions });
+                }
+                Effect::Arm => {
+                    self.arbiters[at].timers.arm(deadline, conn.slot);
+                }
                 Effect::Leave { request, room } => state.on_left(conn, request, room),
                 Effect::BeatAck { request, grant_ms, positions } => {
                     let extensions = Extensions::default();

@@ -18,7 +18,7 @@ use parking_lot::Mutex;
 use parlor_actors::testkit::{Crash, with_deliver};
 use parlor_protocol::message::Durability;
 
-use client::{Client, Memory, Standing, payload};
+use client::{Client, Memory, Standing, said};
 use house::{House, durability_of};
 
 /// Bugs that the simulation has to find.
@@ -111,10 +111,11 @@ impl World {
                 client.hang_up(house);
             }
             954..955 => client.say_goodbye(house),
-            955..990 => {
+            955..984 => {
                 let ms = house.chance.pick(&[1, 20, 100, 300]);
                 house.tick(ms);
             }
+            984..990 => house.sweep(),
             990..991 => {
                 house.count("long silence");
                 let times = house.chance.below(20);
@@ -173,7 +174,7 @@ impl World {
                 {
                     house.count("trim");
                     let first = first + house.chance.any() % (tail + 2 - first);
-                    house.store.trim(&name, first);
+                    house.store.forget_below(&name, first);
                     // Channels hear of it when they are rebuilt, which a sweep waits for.
                     let swept = |room: &house::Room| house.store.frame(room.state.room(), 1).is_some();
                     let swept: Vec<_> = house.rooms.iter().filter(|(_, room)| swept(room)).map(|(id, _)| *id).collect();
@@ -275,20 +276,27 @@ impl World {
     }
 
     /// What the store holds, and what the clients hold of it.
-    fn check_logs(&self) {
+    fn check_logs(&mut self) {
         for (at, name) in ROOMS.iter().enumerate().filter(|(_, name)| durability_of(name) != Durability::Memory) {
-            let frames = self.house.store.frames(&name.parse().unwrap());
-            let (mut newest, mut time, mut count) = (BTreeMap::new(), 0, 0);
+            let number = self.clients[0].views[at].number;
+            let tail = self.house.store.extent(&name.parse().unwrap()).map_or(0, |(_, tail)| tail);
+            let frames: Vec<_> = (1..=tail).map(|seq| self.house.store.first_frame(number, seq).unwrap()).collect();
+            let (mut newest, mut time, mut count, mut changed) = (BTreeMap::new(), 0, 0, false);
             for (frame, seq) in frames.iter().zip(1..) {
                 with_deliver(frame, |deliver| {
                     assert_eq!(deliver.seq, seq);
-                    assert_eq!(deliver.payload, payload(deliver.sender, name, deliver.nonce).as_bytes());
+                    let said = said(deliver.kind, deliver.sender, name, deliver.nonce);
+                    assert_eq!(deliver.payload, said.as_bytes());
+                    changed |= deliver.kind.is_change();
                     assert!(deliver.time >= time, "{name}: time goes back at {seq}");
                     let before = newest.insert(deliver.sender.to_owned(), deliver.nonce);
                     assert!(before < Some(deliver.nonce), "{name}: {} out of order or twice at {seq}", deliver.sender);
                     assert!(deliver.count == count || deliver.count == count + 1, "{name}: the count jumps at {seq}");
                     (time, count) = (deliver.time, deliver.count);
                 });
+            }
+            if changed {
+                self.house.count("a change");
             }
             for client in &self.clients {
                 let view = &client.views[at];
@@ -299,8 +307,8 @@ impl World {
                     assert_eq!(stored, Some(true), "{name}: {}'s {nonce} was acknowledged at {seq}", client.key.user);
                 }
                 for (seq, frame) in &view.held {
-                    let stored = frames.get(usize::try_from(*seq).unwrap() - 1);
-                    assert_eq!(stored, Some(frame), "{name}: {} holds another {seq}", client.key.user);
+                    let stored = self.house.store.holds(number, *seq, frame);
+                    assert!(stored, "{name}: {} holds another {seq}", client.key.user);
                 }
             }
         }
@@ -409,6 +417,8 @@ const MUST_HAPPEN: &[&str] = &[
     "closed: slow reader",
     "engine crash",
     "failing sync",
+    "gap: expired at a join",
+    "gap: expired while joined",
     "gap: new epoch at a join",
     "gap: new epoch while joined",
     "gap: trimmed at a join",
@@ -418,12 +428,17 @@ const MUST_HAPPEN: &[&str] = &[
     "many fetches",
     "loss of power",
     "records lost",
+    "a change",
+    "refused: a change",
+    "sent in parts",
     "refused: busy",
     "refused: held back",
+    "refused: rate limited",
     "refused: outcome unknown",
     "refused: room unavailable",
     "refused: store unavailable",
     "socket full",
+    "swept",
     "trim",
     "wall clock set",
 ];

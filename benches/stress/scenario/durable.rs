@@ -13,7 +13,7 @@ use super::{
     publishing::{Publishing, setup},
 };
 use crate::{
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure, quantiles_ms},
@@ -23,10 +23,10 @@ use crate::{
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Durable {
     /// How many publish.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = at_least_one::<u32>)]
     publishers: u32,
     /// Messages that each has in flight.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one::<usize>)]
     window: usize,
 }
 

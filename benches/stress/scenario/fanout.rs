@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, disk::fdatasync_ms, sessions, traffic::Run};
 use crate::{
     client::Client,
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, Meter, Spent, figure, quantiles_ms},
@@ -42,16 +42,16 @@ pub(crate) struct Fanout {
     #[arg(value_enum, default_value = "w1a")]
     shape: Shape,
     /// How many rooms.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<usize>)]
     rooms: Option<usize>,
     /// Members of each room.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<usize>)]
     members: Option<usize>,
     /// How many of a room's members publish.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<usize>)]
     pubs: Option<usize>,
     /// Messages that each publisher has in flight at most.
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one::<usize>)]
     window: Option<usize>,
     /// Publishes per second over all publishers; 0: as fast as it goes.
     #[arg(long)]

@@ -10,7 +10,7 @@ use super::{
     publishing::{Publishing, Stored, setup},
 };
 use crate::{
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure, quantiles_ms},
@@ -23,13 +23,13 @@ const FILL_WINDOW: usize = 64;
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Growth {
     /// How many messages are stored between the two measurements, by the same publishers.
-    #[arg(long, default_value_t = 10_000_000)]
+    #[arg(long, default_value_t = 10_000_000, value_parser = at_least_one::<u64>)]
     stored: u64,
     /// How many publish.
-    #[arg(long, default_value_t = 256)]
+    #[arg(long, default_value_t = 256, value_parser = at_least_one::<u32>)]
     publishers: u32,
     /// Messages that each has in flight.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one::<usize>)]
     window: usize,
 }
 

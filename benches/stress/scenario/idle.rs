@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{CONNECT_LIMIT, Scenario, sessions};
 use crate::{
     client::Client,
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Event, Peer, Role, Session, Storage},
     server::Server,
     stats::{Figure, Meter, figure},
@@ -33,7 +33,7 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Idle {
     /// How many connections.
-    #[arg(long, default_value_t = 10_000)]
+    #[arg(long, default_value_t = 10_000, value_parser = at_least_one::<u32>)]
     conns: u32,
     /// Seconds between the beats of a connection, evenly spread over all; without it nobody beats. Peers without a beat
     /// that the server answers are skipped.

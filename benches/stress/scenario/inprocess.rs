@@ -20,13 +20,14 @@ use parlor::{
         },
         peek, split, to_bytes,
     },
+    tiers::{SendRate, Tiers},
 };
 use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 use serde::Serialize;
 
 use super::Scenario;
 use crate::{
-    options::Common,
+    options::{Common, at_least_one},
     peers::{PAYLOAD, Peer, Storage},
     server::{machine_cpu_seconds, own_cpu_seconds},
     stats::{Figure, OTHERS, figure},
@@ -40,10 +41,10 @@ const JOIN: u32 = 2;
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct InProcess {
     /// How many subscribers the room has; the first of them publishes.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = at_least_one::<u32>)]
     members: u32,
     /// Publishes that wait for their acks, at most.
-    #[arg(long, default_value_t = 1_024)]
+    #[arg(long, default_value_t = 1_024, value_parser = at_least_one::<u32>)]
     window: u32,
 }
 
@@ -75,6 +76,7 @@ impl Scenario for InProcess {
         let data = tempfile::tempdir()?;
         let mut config = EngineConfig::new(data.path());
         config.arbiters = 1;
+        config.tiers = Tiers::sending(SendRate::OFF);
         config.room_defaults.durability = Durability::Memory;
         config.limits.unanswered_requests_max = self.window;
         let engine = Engine::start(config).map_err(io::Error::other)?;

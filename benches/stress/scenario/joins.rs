@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, fanout::Load, follow::Follow, sessions, storm::Storm, traffic::Run};
 use crate::{
     client::Client,
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Role, Session, Storage},
     server::Server,
     stats::{Figure, Meter, figure, quantiles_ms},
@@ -26,10 +26,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Joins {
     /// How many clients come.
-    #[arg(long, default_value_t = 5_000)]
+    #[arg(long, default_value_t = 5_000, value_parser = at_least_one::<u32>)]
     clients: u32,
     /// Over how many rooms they are spread. Somebody who talks is in each.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one::<u32>)]
     rooms: u32,
     /// Messages that each room holds before they come.
     #[arg(long, default_value_t = 100)]

@@ -10,7 +10,7 @@ use super::{
     fanout::{Fanned, Load, fan_out},
 };
 use crate::{
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure},
@@ -20,16 +20,16 @@ use crate::{
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Large {
     /// Members of the large room. Each takes a descriptor of the server's and one of the harness's.
-    #[arg(long, default_value_t = 15_000)]
+    #[arg(long, default_value_t = 15_000, value_parser = at_least_one::<usize>)]
     members: usize,
     /// Members of the room that it is compared with.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one::<usize>)]
     base: usize,
     /// How many of them publish.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one::<usize>)]
     pubs: usize,
     /// Messages that each publisher has in flight at most.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
     window: usize,
 }
 

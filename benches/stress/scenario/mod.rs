@@ -19,6 +19,7 @@ pub(crate) mod replay;
 pub(crate) mod rooms;
 mod scan;
 mod storm;
+pub(crate) mod sweep;
 mod traffic;
 
 use std::{io, ops::Range, time::Duration};

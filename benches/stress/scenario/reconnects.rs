@@ -17,7 +17,7 @@ use super::{
     storm::Storm,
 };
 use crate::{
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Position, Role, Storage},
     server::Server,
     stats::{Figure, Meter, figure, quantiles_ms},
@@ -33,13 +33,13 @@ const AWAY: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Reconnects {
     /// How many clients come back.
-    #[arg(long, default_value_t = 2_000)]
+    #[arg(long, default_value_t = 2_000, value_parser = at_least_one::<u32>)]
     clients: u32,
     /// Over how many rooms they are spread.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one::<u32>)]
     rooms: u32,
     /// Messages of its room that each missed.
-    #[arg(long, default_value_t = 50)]
+    #[arg(long, default_value_t = 50, value_parser = at_least_one::<usize>)]
     missed: usize,
 }
 

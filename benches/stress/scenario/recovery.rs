@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::{Scenario, not_offered, publishing::Publishing, rooms::loaders};
 use crate::{
     client::Client,
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Event, PAYLOAD, Peer, Position, Role, Session, Storage},
     server::Server,
     stats::{Figure, figure},
@@ -37,16 +37,16 @@ const ASKER: u32 = 0;
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Recovery {
     /// How many messages are stored at first.
-    #[arg(long, default_value_t = 10_000_000)]
+    #[arg(long, default_value_t = 10_000_000, value_parser = at_least_one::<u64>)]
     messages: u64,
     /// In how many rooms.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = at_least_one::<u32>)]
     rooms: u32,
     /// Messages that are stored before each kill, so that there is something that only the log has.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, default_value_t = 200_000, value_parser = at_least_one::<u64>)]
     again: u64,
     /// How often the server is killed, and as often stopped.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = at_least_one::<usize>)]
     opens: usize,
 }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Event, Peer, Role, Storage},
     server::Server,
     stats::{Figure, Meter, figure},
@@ -30,13 +30,13 @@ const LIMIT: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Replay {
     /// How many are stored and read back.
-    #[arg(long, default_value_t = 1_000_000)]
+    #[arg(long, default_value_t = 1_000_000, value_parser = at_least_one::<u64>)]
     messages: u64,
     /// How many are asked for at a time, where the peer wants to be asked.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one::<u64>)]
     batch: u64,
     /// Messages in flight while they are stored, on one connection.
-    #[arg(long, default_value_t = 1_000)]
+    #[arg(long, default_value_t = 1_000, value_parser = at_least_one::<usize>)]
     window: usize,
 }
 

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure},
@@ -32,19 +32,19 @@ const FIRST_ID: u32 = 50_000;
 #[derive(Clone, Debug, Args, Serialize)]
 pub(crate) struct Rooms {
     /// How many rooms are loaded; somebody is in each.
-    #[arg(long, default_value_t = 100_000)]
+    #[arg(long, default_value_t = 100_000, value_parser = at_least_one::<u32>)]
     rooms: u32,
     /// How many rooms there are in the server that this is compared with.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = at_least_one::<u32>)]
     base: u32,
     /// How many of the rooms carry traffic.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = at_least_one::<u32>)]
     active: u32,
     /// Members of each of those.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = at_least_one::<usize>)]
     members: usize,
     /// Messages that each room's publisher has in flight at most.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
     window: usize,
     /// Publishes per second over all rooms; 0: as fast as it goes.
     #[arg(long, default_value_t = 0.0)]
@@ -61,6 +61,14 @@ impl Scenario for Rooms {
         format!(
             "{base} rooms, then {rooms}, {active} of them active × {members} members, 1 publisher × window {window}{pace}"
         )
+    }
+
+    fn lacks(&self) -> Option<String> {
+        let Self { rooms, base, active, .. } = *self;
+        let short = active > base || active >= rooms;
+        short.then(|| {
+            format!("{active} active rooms among {base} and {rooms} leave none that is idle: more rooms are needed")
+        })
     }
 
     fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {

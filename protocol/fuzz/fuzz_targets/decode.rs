@@ -27,5 +27,5 @@ fuzz_target!(|input: &[u8]| {
     let Some((kind, input)) = input.split_first() else { return };
     let kind = Kind::ALL[usize::from(*kind) % Kind::ALL.len()];
     every_message!(kind, input, Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch
-        Page Heartbeat HeartbeatAck);
+        Page Heartbeat HeartbeatAck Part PartTaken);
 });

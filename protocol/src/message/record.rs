@@ -19,13 +19,20 @@ pub enum Direction {
     Backward,
 }
 
-/// What a record is. Others than messages come with later versions; a client keeps their seq and shows what it knows.
+/// What a record is. A client keeps the seq of those that it does not know, and shows what it knows. 4 is kept for events of
+/// membership.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Encode, BorrowDecode)]
 pub struct RecordKind(pub u16);
 
 impl RecordKind {
     /// Something that somebody said.
     pub const MESSAGE: Self = Self(0);
+    /// Another body for the message that it refers to.
+    pub const EDIT: Self = Self(1);
+    /// Takes the message that it refers to back.
+    pub const RECALL: Self = Self(2);
+    /// A user's reaction to the message that it refers to, or its end.
+    pub const REACTION: Self = Self(3);
 }
 
 impl std::fmt::Debug for RecordKind {
@@ -78,6 +85,9 @@ impl std::fmt::Debug for GapReason {
 /// A publish that does not raise the room's count of messages (and later, no unread mark).
 pub const PUBLISH_SILENT: u32 = 1;
 
+/// A publish of a reaction that takes it back.
+pub const PUBLISH_REMOVE: u32 = 2;
+
 /// Sends a message to a room.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct Publish<'a> {
@@ -85,13 +95,13 @@ pub struct Publish<'a> {
     pub room: RoomNumber,
     /// Larger than every nonce that this device has used in this room.
     pub nonce: Nonce,
-    /// What it is; version 1 takes messages only.
+    /// What it is: a message or a change.
     pub kind: RecordKind,
     /// The record that it changes; 0 for none, which a message must have.
     pub refers_to: Seq,
     /// How long it may be read, in milliseconds, if shorter than the room's lifetime.
     pub lifetime_ms: Option<u64>,
-    /// [`PUBLISH_SILENT`] or 0.
+    /// [`PUBLISH_SILENT`], [`PUBLISH_REMOVE`] or 0.
     pub flags: u32,
     /// How to read the payload.
     pub content_type: ContentType,

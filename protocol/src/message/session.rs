@@ -90,6 +90,8 @@ pub struct Limits {
     pub page_records_max: u32,
     /// The most bytes of records of a page; one record always fits.
     pub page_bytes_max: u32,
+    /// The longest payload that goes up in parts, in bytes.
+    pub text_bytes_max: u32,
 }
 
 /// A module's name and its range of kinds.

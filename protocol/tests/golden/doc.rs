@@ -182,6 +182,8 @@ fn every_limit_of_the_protocol_stands() {
         ("gaps of a page", message::GAPS_PER_PAGE_MAX),
         ("readers of one answer", message::READERS_MAX),
         ("a signal's payload", message::SIGNAL_BYTES_MAX),
+        ("parts of a long message", message::PARTS_MAX as usize),
+        ("missing parts that an answer names", message::MISSING_MAX),
     ] {
         let row = limits.iter().find(|row| row[0] == what).unwrap_or_else(|| panic!("no limit {what:?}"));
         assert!(row[1].split(' ').any(|word| word == thousands(number)), "{row:?} should say {}", thousands(number));

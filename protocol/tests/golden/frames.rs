@@ -1,7 +1,8 @@
 //! The messages of `frames.json`. Ann's phone talks in the room "tea"; Bo listens.
 
 use parlor_protocol::{
-    Body, Code, DeviceTag, Epoch, Extensions, Kind, List, RoomNumber, Token, message::*, to_bytes, version::MAGIC,
+    Body, Changed, Code, DeviceTag, Epoch, Extensions, Kind, List, RoomNumber, Token, message::*, to_bytes,
+    version::MAGIC,
 };
 
 use crate::json::{Fields, Json};
@@ -27,6 +28,7 @@ const LIMITS: Limits = Limits {
     unanswered_requests_max: 64,
     page_records_max: 200,
     page_bytes_max: 262_144,
+    text_bytes_max: 65_536,
 };
 
 fn none<'a>() -> Extensions<'a> {
@@ -100,6 +102,23 @@ fn ack() -> Ack<'static> {
     Ack { room: TEA, nonce: NONCE, seq, time, durability: Durability::Synced, duplicate: false, extensions: none() }
 }
 
+fn part(number: u32, payload: &[u8]) -> Part<'_> {
+    Part {
+        room: TEA,
+        nonce: NONCE,
+        number,
+        parts: 3,
+        total_bytes: 2_900,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        lifetime_ms: None,
+        flags: 0,
+        content_type: ContentType::TEXT,
+        payload,
+        extensions: none(),
+    }
+}
+
 fn deliver() -> Deliver<'static> {
     Deliver {
         room: TEA,
@@ -152,6 +171,8 @@ pub(crate) fn vectors() -> Vec<Vector> {
     connection(&mut out);
     rooms(&mut out);
     messages(&mut out);
+    changes(&mut out);
+    uploads(&mut out);
     history(&mut out);
     heartbeats(&mut out);
     receipts(&mut out);
@@ -221,6 +242,7 @@ fn connection(out: &mut Vectors) {
                 unanswered_requests_max: 0,
                 page_records_max: 250,
                 page_bytes_max: 65_535,
+                text_bytes_max: 250,
             },
             modules: List(vec![
                 Module { name: "polls", kind_first: 0x8000, kind_last: 0x800f },
@@ -369,6 +391,68 @@ fn messages(out: &mut Vectors) {
         0,
         Gap { extensions: Extensions(vec![(2, b"x")]), ..unknown },
     );
+}
+
+/// Bo edits, recalls and reacts; what the record 42 then looks like.
+fn changes(out: &mut Vectors) {
+    let change = |kind, flags, payload| Publish { kind, refers_to: 42, flags, payload, ..publish() };
+    out.add("publish, an edit", 3, change(RecordKind::EDIT, 0, b"hello"));
+    out.add(
+        "publish, a recall",
+        3,
+        Publish { content_type: ContentType::OPAQUE, ..change(RecordKind::RECALL, 0, b"") },
+    );
+    out.add("publish, a reaction", 3, change(RecordKind::REACTION, 0, "👍".as_bytes()));
+    out.add("publish, a reaction taken back", 3, change(RecordKind::REACTION, PUBLISH_REMOVE, "👍".as_bytes()));
+
+    let record = |kind, payload| Deliver { seq: 44, time: TIME + 7_000, kind, refers_to: 42, payload, ..deliver() };
+    out.add("deliver, an edit", 0, record(RecordKind::EDIT, b"hello"));
+    out.add("deliver, a recall", 0, Deliver { content_type: ContentType::OPAQUE, ..record(RecordKind::RECALL, b"") });
+    out.add("deliver, a reaction", 0, record(RecordKind::REACTION, "👍".as_bytes()));
+    let mut marked = |name, changed: Changed<'_>, deliver: Deliver<'_>| {
+        changed.with_extensions(|extensions| {
+            let frame = Deliver { extensions, ..deliver.clone() };
+            out.add(name, 0, frame);
+        });
+    };
+    let reaction = record(RecordKind::REACTION, "👍".as_bytes());
+    marked("deliver, a reaction taken back", Changed { removes: true, ..Changed::default() }, reaction);
+    let edited = Deliver { payload: b"hello", ..deliver() };
+    marked("deliver, edited by 44", Changed { revision: 44, edited: 44, ..Changed::default() }, edited);
+    let reactions = vec![("👍", 300), ("茶", 1)];
+    marked("deliver, with reactions", Changed { revision: 301, reactions, ..Changed::default() }, deliver());
+    let gone = |why| Changed { revision: 44, tombstone: Some(why), ..Changed::default() };
+    let empty = Deliver { content_type: ContentType::OPAQUE, payload: b"", ..deliver() };
+    marked("deliver, recalled by 44", gone(TombstoneReason::RECALLED), empty);
+    let replaced = Deliver { seq: 43, ..record(RecordKind::EDIT, b"") };
+    marked("deliver, an edit that 44 has replaced", gone(TombstoneReason::REPLACED), replaced);
+}
+
+fn uploads(out: &mut Vectors) {
+    out.add("part, the last of three", 9, part(2, b"and so to bed."));
+    out.add("part of 251 bytes", 9, part(0, &[b'x'; 251]));
+    out.add(
+        "part, everything set (version 1 answers Unsupported)",
+        9,
+        Part {
+            room: RoomNumber(u64::MAX),
+            nonce: 251,
+            number: 1_023,
+            parts: 65_536,
+            total_bytes: u32::MAX,
+            kind: RecordKind(1),
+            refers_to: 65_535,
+            lifetime_ms: Some(86_400_000),
+            flags: u32::MAX,
+            content_type: ContentType(0x8000),
+            extensions: Extensions(vec![(2, b"x")]),
+            ..part(0, b"\x00\xff")
+        },
+    );
+    let taken = |missing| PartTaken { room: TEA, nonce: NONCE, missing: List(missing), extensions: none() };
+    out.add("part taken, two are missing", 9, taken(vec![0, 1]));
+    let numbers = vec![0, 250, 251, 1_023];
+    out.add("part taken with an extension", 9, PartTaken { extensions: Extensions(vec![(2, b"x")]), ..taken(numbers) });
 }
 
 fn history(out: &mut Vectors) {

@@ -110,7 +110,9 @@ plain! {
     [u8; 4]: value => text(hex(value));
     Token: value => text(hex(&value.0));
     Code: value => numbered(value.name(), value.0);
-    RecordKind: value => numbered((*value == RecordKind::MESSAGE).then_some("MESSAGE"), value.0);
+    RecordKind: value => {
+        numbered(["MESSAGE", "EDIT", "RECALL", "REACTION"].get(usize::from(value.0)).copied(), value.0)
+    };
     ContentType: value => numbered(["OPAQUE", "TEXT"].get(usize::from(value.0)).copied(), value.0);
     GapReason: value => numbered(
         ["EXPIRED", "TRIMMED", "LOST", "NEW_EPOCH", "ABOVE_TAIL"].get(usize::from(value.0)).copied(),
@@ -186,7 +188,7 @@ macro_rules! fields {
 }
 
 fields! {
-    Limits { payload_bytes_max, rooms_max, unanswered_requests_max, page_records_max, page_bytes_max }
+    Limits { payload_bytes_max, rooms_max, unanswered_requests_max, page_records_max, page_bytes_max, text_bytes_max }
     Module<'a> { name, kind_first, kind_last }
     Position { room, epoch, seq }
     PageGap { from, to, why }
@@ -223,6 +225,10 @@ fields! {
     Readers<'a> { room, readers, extensions }
     Signal<'a> { to, key, payload, extensions }
     Signaled<'a> { room, sender, device_tag, key, payload, extensions }
+    Part<'a> {
+        room, nonce, number, parts, total_bytes, kind, refers_to, lifetime_ms, flags, content_type, payload, extensions,
+    }
+    PartTaken<'a> { room, nonce, missing, extensions }
 }
 
 /// A body as its fields, and encoded again as a frame.
@@ -239,5 +245,5 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
         };
     }
     dispatch!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
-        HeartbeatAck Mark Marked FetchReaders Readers Signal Signaled)
+        HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled)
 }

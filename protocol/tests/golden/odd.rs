@@ -179,6 +179,12 @@ pub(crate) fn malformed() -> Vec<(&'static str, Reader, Vec<u8>, &'static str)> 
         ("a page that claims 524,289 bytes", Client, header(524_289, Kind::Page as u16, 0, 1), "TooLarge"),
         ("a left with a byte too many", Client, framed(Kind::Left, 0, &[7, 0, 0, 0]), "TrailingBytes"),
         ("a left with an odd extension", Client, framed(Kind::Left, 0, &[7, 0, 1, 1, 0]), "UnknownExtension"),
+        (
+            "a part taken that names 65 missing ones",
+            Client,
+            framed(Kind::PartTaken, 0, &[&[7, 9, 65][..], &[1; 65], &[0]].concat()),
+            "Malformed",
+        ),
         ("an ack whose bool is 2", Client, framed(Kind::Ack, 0, &[7, 9, 1, 0, 2, 2, 0]), "Malformed"),
     ]
 }

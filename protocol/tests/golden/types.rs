@@ -108,7 +108,7 @@ pub(crate) fn carrier(name: &str) -> (Kind, &'static str, Vec<u8>, Vec<u8>) {
         "u32" => (Kind::Fetch, "limit", vec![0; 3], 1),
         "u64" => (Kind::Leave, "room", vec![], 1),
         "4 bytes" => (Kind::Hello, "magic", vec![], 11),
-        "16 bytes" => (Kind::Welcome, "token", vec![0; 4], 9),
+        "16 bytes" => (Kind::Welcome, "token", vec![0; 4], 10),
         "string" => (Kind::Join, "room", vec![], 2),
         "bytes" => (Kind::Publish, "payload", vec![0; 7], 1),
         "option of u64" => (Kind::Fetch, "start", vec![0; 1], 3),

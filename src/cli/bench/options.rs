@@ -23,7 +23,8 @@ const WINDOW_MAX: u64 = 32;
 /// queueing, and says the rate in other words.
 ///
 /// Refusals that say "later", such as RateLimited, are obeyed: the client waits as long as the server asks and sends again.
-/// They are counted, and the summary says so when it was the server's rate limit that was measured. Ctrl-C ends the run
+/// They are counted, and the summary says so when it was the server's rate limit that was measured: a server limits
+/// each user to one message a second unless it is told otherwise (`parlor serve --send-rate off`). Ctrl-C ends the run
 /// early, with the summary.
 ///
 /// Rooms are created by joining, with the server's own settings, and stay on the server. Names begin with --prefix.

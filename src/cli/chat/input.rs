@@ -8,7 +8,7 @@ use ratatui::{style::Style, text::Span};
 const PAST_MAX: usize = 200;
 
 /// The longest line, in bytes; servers take less.
-const LINE_BYTES_MAX: usize = 16 << 10;
+const LINE_BYTES_MAX: usize = 64 << 10;
 
 /// A line editor. Its cursor stands between graphemes, since that is what a person sees as one character.
 #[derive(Debug, Default)]

@@ -16,11 +16,12 @@ mod view;
 use std::{
     io::{self, IsTerminal as _},
     process::ExitCode,
+    sync::{Arc, Mutex},
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
-use parlor::client::{self, Client, Config};
+use parlor::client::{self, Client, Config, FileOutbox, SyncPolicy};
 use parlor_protocol::{
     Name, NameError,
     message::{DeviceClass, JoinFrom, RecordKind},
@@ -41,6 +42,11 @@ pub(crate) async fn run(args: Chat) -> anyhow::Result<ExitCode> {
     let mut config = Config::new(args.server.clone(), args.name.clone());
     config.device = args.device.map_or_else(new_device, Ok)?;
     config.device_class = DeviceClass::Desktop;
+    if let Some(folder) = &args.outbox {
+        let outbox = FileOutbox::open(folder, &config.user, &config.device, SyncPolicy::Each)
+            .with_context(|| format!("cannot use the outbox in {}", folder.display()))?;
+        config.outbox = Some(Arc::new(Mutex::new(outbox)));
+    }
     let client = Client::connect(config).await?;
     let (room, events) = client
         .join(&args.room, JoinFrom::Newest(NEWEST))

@@ -21,7 +21,7 @@ use crate::cli::sanitize;
 /// How many lines may wait for their acks; the input is not read on meanwhile.
 const UNACKED_MAX: usize = 64;
 
-/// The longest line that is read, in bytes; servers take less.
+/// The longest line that is read, in bytes without its end: no server takes more.
 const LINE_BYTES_MAX: u64 = 64 << 10;
 
 /// How long to wait at the input's end while nothing happens at all.
@@ -172,12 +172,12 @@ fn read_lines(mut input: impl io::BufRead, lines: &mpsc::Sender<Typed>) {
     let mut line = Vec::new();
     loop {
         line.clear();
-        match input.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line) {
+        match input.by_ref().take(LINE_BYTES_MAX + 1).read_until(b'\n', &mut line) {
             Ok(0) => return,
             Ok(_) => {}
             Err(error) => return eprintln!("cannot read the input: {error}"),
         }
-        let whole = line.ends_with(b"\n") || (line.len() as u64) < LINE_BYTES_MAX;
+        let whole = line.ends_with(b"\n") || line.len() as u64 <= LINE_BYTES_MAX;
         let text = String::from_utf8_lossy(&line);
         let text = text.strip_suffix('\n').unwrap_or(&text);
         let typed = whole.then(|| text.strip_suffix('\r').unwrap_or(text).to_owned());

@@ -146,6 +146,8 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
     fn on_settled(&mut self, (id, settled): Settled) {
         match settled {
             Ok(acked) => self.model.on_stored(id, acked.nonce),
+            // It is still on its way, and its line with it.
+            Err(error @ PublishError::Busy) => self.model.on_note(&error.to_string()),
             Err(error) => self.model.on_refused(id, &error.to_string()),
         }
     }

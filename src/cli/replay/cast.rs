@@ -36,6 +36,7 @@ pub(crate) struct Stage {
     bar: ProgressBar,
     begin: Instant,
     speed: Option<f64>,
+    ack_timeout: Duration,
 }
 
 /// What a room came to.
@@ -51,15 +52,22 @@ pub(crate) struct RoomOutcome {
 
 impl Stage {
     /// A stage on `server`. With a `speed`, steps happen at their times divided by it.
-    pub(crate) fn new(server: String, run: String, bar: ProgressBar, speed: Option<f64>) -> Self {
+    pub(crate) fn new(
+        server: String,
+        run: String,
+        bar: ProgressBar,
+        speed: Option<f64>,
+        ack_timeout: Duration,
+    ) -> Self {
         let (unacked, joining) = (Arc::new(Semaphore::new(UNACKED_MAX)), Arc::new(Semaphore::new(JOINING_MAX)));
-        Self { server, run, unacked, joining, bar, begin: Instant::now(), speed }
+        Self { server, run, unacked, joining, bar, begin: Instant::now(), speed, ack_timeout }
     }
 
     /// The part of `user` in `room`, which is the room of this number.
     pub(crate) fn part(&self, user: &Name, number: usize, room: &Name) -> Result<Part, NameError> {
         let device = device(&self.run, number)?;
-        Ok(Part { server: self.server.clone(), user: user.clone(), device, room: room.clone() })
+        let (server, ack_timeout) = (self.server.clone(), self.ack_timeout);
+        Ok(Part { server, user: user.clone(), device, room: room.clone(), ack_timeout })
     }
 
     /// Plays the plan of the room of this number, with so many readers.

@@ -29,6 +29,10 @@ use crate::cli::faults::Faults;
 /// How long a client waits for what it is still owed while nothing comes at all.
 const STALL: Duration = Duration::from_secs(60);
 
+/// How long a message is sent again and again on one connection: thousands of clients share a machine with their server
+/// here, and a late ack is no lost one.
+const ACK_PATIENCE: Duration = Duration::from_secs(120);
+
 /// How long a connection is tried for before its client gives up: servers may be down for a while.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -110,6 +114,8 @@ pub(crate) struct Part {
     pub(crate) device: Name,
     /// The room.
     pub(crate) room: Name,
+    /// How long a message waits for its ack before it is sent again.
+    pub(crate) ack_timeout: Duration,
 }
 
 impl Part {
@@ -119,9 +125,8 @@ impl Part {
         config.device = self.device.clone();
         config.device_class = DeviceClass::Bot;
         config.connect_patience = CONNECT_PATIENCE;
-        // Thousands of clients share a machine with their server here: a late ack is no lost one.
-        config.ack_timeout = Duration::from_secs(15);
-        config.ack_retries = 8;
+        config.ack_timeout = self.ack_timeout;
+        config.ack_retries = (ACK_PATIENCE.as_millis() / self.ack_timeout.as_millis().max(1)).clamp(1, 1_000) as u32;
         // And share its memory: thousands of full queues would be gigabytes.
         config.events_max = 256;
         config.connect_timeout = Duration::from_secs(15);
@@ -328,7 +333,8 @@ impl Member {
     /// and fetches what was left out.
     async fn hang_up(&mut self) {
         let Some(client) = self.client.take() else { return };
-        let Stats { duplicates, holes, .. } = client.stats();
+        let Stats { duplicates, holes, resends, .. } = client.stats();
+        self.outcome.totals.resends += resends;
         self.outcome.totals.duplicates += duplicates;
         self.outcome.totals.out_of_order += holes;
         if duplicates + holes > 0 {

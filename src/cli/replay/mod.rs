@@ -1,13 +1,15 @@
 //! `parlor replay`: IRC logs as real traffic, and a check of everything that comes of it.
 //!
 //! [`irc`] reads lines, [`plan`] makes steps of them, [`cast`] plays them with a [`member`] per client, [`stream`] checks
-//! what each receives, [`compare`] what the rooms hold in the end, [`report`] says it.
+//! what each receives, [`dropper`] loses acks on the way if it is to, [`compare`] what the rooms hold in the end, [`report`] says it.
 
 mod cast;
 mod compare;
+mod dropper;
 mod irc;
 mod member;
 mod plan;
+mod proxy;
 mod report;
 mod rooms;
 mod stream;
@@ -31,6 +33,7 @@ use self::{
     compare::Sent,
     member::Part,
     plan::{Planner, RoomPlan},
+    proxy::Proxy,
     report::Report,
 };
 use super::{args::Replay, descriptors, faults::Faults, own_engine::OwnEngine};
@@ -103,6 +106,7 @@ fn room_of(file: &Path) -> anyhow::Result<Name> {
 fn check_descriptors(plans: &[Arc<RoomPlan>], args: &Replay) -> anyhow::Result<()> {
     let clients: usize = plans.iter().map(|plan| plan.clients_at_once + args.readers).sum();
     let needed = if args.server.is_some() { clients } else { 2 * clients + FILES_OF_ENGINE } + FILES_BESIDES;
+    let needed = needed + if args.drop_acks.is_some() { 2 * clients } else { 0 };
     descriptors::ensure(
         needed as u64,
         &format!("a replay with {clients} clients at once"),
@@ -132,14 +136,26 @@ async fn replay(
     let run = run_id();
     let scout = |device: &str, room: &Name| -> anyhow::Result<Part> {
         let (user, device) = ("parlor-replay".parse()?, cast::device(&format!("{run}-{device}"), 0)?);
-        Ok(Part { server: server.clone(), user, device, room: room.clone() })
+        let ack_timeout = args.ack_timeout();
+        Ok(Part { server: server.clone(), user, device, room: room.clone(), ack_timeout })
     };
     let Some(first) = plans.first() else { bail!("there is nothing to replay") };
     let tails = rooms::tails(&scout("scout", &first.room)?, plans.iter().map(|plan| &plan.room)).await?;
 
     let bar = progress_bar(report.messages);
     let begin = Instant::now();
-    let stage = Arc::new(Stage::new(server.clone(), run.clone(), bar.clone(), args.speed.map(|speed| speed.0)));
+    let proxy = match args.drop_acks {
+        Some(share) => Some(Proxy::start(server.clone(), share.0, args.seed).await?),
+        None => None,
+    };
+    let stage = Stage::new(
+        proxy.as_ref().map_or_else(|| server.clone(), |proxy| proxy.address().to_string()),
+        run.clone(),
+        bar.clone(),
+        args.speed.map(|speed| speed.0),
+        args.ack_timeout(),
+    );
+    let stage = Arc::new(stage);
     // A task for each room, so that they use all cores.
     let playing = plans
         .iter()
@@ -148,6 +164,7 @@ async fn replay(
     let outcomes = future::try_join_all(playing).await?.into_iter().collect::<anyhow::Result<Vec<_>>>()?;
     report.seconds = (begin.elapsed().as_secs_f64() * 1_000.0).round() / 1_000.0;
     bar.finish_and_clear();
+    report.acks_dropped = proxy.as_ref().map(Proxy::dropped);
 
     let mut faults = Faults::default();
     for (number, ((plan, outcome), base)) in plans.iter().zip(outcomes).zip(tails).enumerate() {
@@ -209,6 +226,9 @@ fn announce(report: &Report, args: &Replay, plans: &[Arc<RoomPlan>], server: &st
         args.readers,
         cast::UNACKED_MAX
     );
+    if let Some(share) = args.drop_acks {
+        eprintln!("{:.1} % of the acks do not arrive; which ones, seed {} says.", 100.0 * share.0, args.seed);
+    }
     if let Some(speed) = args.speed {
         eprintln!("That takes {} s at this speed.", cast::duration(plans, speed.0).as_secs());
     }

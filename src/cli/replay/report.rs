@@ -21,6 +21,10 @@ pub(crate) struct Report {
     pub(crate) skipped: u64,
     /// Messages that the server acknowledged.
     pub(crate) acked: u64,
+    /// Acks that did not arrive; none without `--drop-acks`.
+    pub(crate) acks_dropped: Option<u64>,
+    /// Messages that were sent again since no ack came.
+    pub(crate) resends: u64,
     /// Records read back; none without `--verify`.
     pub(crate) stored: Option<u64>,
     /// Records that came to members and readers.
@@ -45,6 +49,7 @@ impl Report {
     /// Adds what streams came to.
     pub(crate) fn add_streams(&mut self, totals: Totals) {
         self.delivered += totals.delivered;
+        self.resends += totals.resends;
         self.owed += totals.owed;
         self.duplicates += totals.duplicates;
         self.gaps += totals.gaps;
@@ -83,6 +88,8 @@ impl fmt::Display for Report {
         row("messages", Some(self.messages), "")?;
         row("skipped", Some(self.skipped), "lines that are no message, join, leave or rename")?;
         row("acked", Some(self.acked), "messages that the server said are stored")?;
+        row("acks_dropped", self.acks_dropped, "by --drop-acks")?;
+        row("resends", Some(self.resends), "since no ack came")?;
         row("stored", self.stored, "records read back")?;
         row("delivered", Some(self.delivered), "records that came to members and readers")?;
         row("owed", Some(self.owed), "records that should have come")?;
@@ -147,7 +154,8 @@ mod tests {
         let json = serde_json::to_string(&sound()).unwrap();
         assert_eq!(
             json,
-            "{\"files\":2,\"rooms\":2,\"clients\":5,\"messages\":9,\"skipped\":0,\"acked\":9,\"stored\":9,\
+            "{\"files\":2,\"rooms\":2,\"clients\":5,\"messages\":9,\"skipped\":0,\"acked\":9,\
+             \"acks_dropped\":null,\"resends\":0,\"stored\":9,\
              \"delivered\":20,\"owed\":20,\"duplicates\":0,\"gaps\":0,\"out_of_order\":0,\"lost\":0,\"mismatched\":0,\
              \"seconds\":0.0}"
         );

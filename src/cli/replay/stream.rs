@@ -17,6 +17,8 @@ pub(crate) struct Totals {
     pub(crate) gaps: u64,
     /// Records that came after a later one.
     pub(crate) out_of_order: u64,
+    /// Messages that were sent again since no ack came.
+    pub(crate) resends: u64,
 }
 
 impl Totals {
@@ -27,6 +29,7 @@ impl Totals {
         self.duplicates += other.duplicates;
         self.gaps += other.gaps;
         self.out_of_order += other.out_of_order;
+        self.resends += other.resends;
     }
 }
 

@@ -5,6 +5,8 @@ mod connection;
 mod receiving;
 mod sending;
 mod simulation;
+mod storing;
+mod uploading;
 
 use std::time::Duration;
 
@@ -101,6 +103,7 @@ impl Lab {
         let effects = self.effects().into_iter();
         effects
             .filter_map(|effect| match effect {
+                Effect::Stalled(ticket) => Some((ticket, Err(PublishError::Busy))),
                 Effect::Sent(ticket, outcome) => Some((ticket, outcome.map(|acked: Acked| acked.seq))),
                 _ => None,
             })
@@ -183,6 +186,7 @@ impl Lab {
                 unanswered_requests_max: 64,
                 page_records_max: 200,
                 page_bytes_max: 1 << 18,
+                text_bytes_max: 1_000,
             },
             modules: List::default(),
             extensions: ext(),

@@ -124,7 +124,7 @@ fn a_refusal_for_good_is_that_sends_only() {
     lab.ack(&sent[2], 2);
     let refused = PublishError::Refused { code: Code::NonceConflict, message: "no".into() };
     assert_eq!(lab.outcomes(), [(1, Ok(1)), (2, Err(refused)), (3, Ok(2))]);
-    lab.send(4, &"x".repeat(101));
+    lab.send(4, &"x".repeat(1_001));
     assert!(lab.sent().is_empty(), "the server would close the connection");
     assert!(matches!(lab.outcomes()[..], [(4, Err(PublishError::Refused { code: Code::TooLarge, .. }))]));
 }
@@ -146,7 +146,45 @@ fn an_ack_that_is_late_is_asked_for_then_given_up() {
     lab.at(15_000);
     assert_eq!(lab.outcomes(), [(1, Err(PublishError::Busy))]);
     assert_eq!(lab.state.stats().resends, 3);
-    assert_eq!(texts(&lab.send_all(3..=3)), ["3"], "later ones go on");
+    lab.at(20_000);
+    assert_eq!(lab.sent(), [], "the server had its chances");
+    // Whoever sends tries again: first what is kept, and the newer ones behind it.
+    let again = lab.send_all(3..=3);
+    assert_eq!((texts(&again), nonces(&again)), (vec!["1"], vec![sent[0].1]));
+    lab.ack(&again[0], 2);
+    let last = lab.sent();
+    assert_eq!(texts(&last), ["3"]);
+    lab.ack(&last[0], 3);
+    assert_eq!(lab.outcomes(), [(1, Ok(2)), (3, Ok(3))], "it has its outcome in the end");
+}
+
+#[test]
+fn what_the_server_did_not_answer_is_kept_and_goes_out_after_a_reconnect() {
+    let mut lab = Lab::joined();
+    let sent = lab.send_all(1..=3);
+    lab.at(15_000);
+    lab.sent();
+    let busy = |ticket| (ticket, Err(PublishError::Busy));
+    assert_eq!(lab.outcomes(), [busy(1), busy(2), busy(3)], "those behind it wait, and are told so");
+    lab.deliver(1);
+    lab.lose();
+    lab.connect(false);
+    let mut lab = rejoined(lab);
+    let again = lab.sent();
+    assert_eq!((texts(&again), nonces(&again)), (vec!["1"], vec![sent[0].1]), "one at first, to see");
+    lab.ack(&again[0], 2);
+    let again = lab.sent();
+    assert_eq!(nonces(&again), nonces(&sent)[1..]);
+}
+
+#[test]
+fn a_room_whose_server_does_not_answer_can_be_left() {
+    let mut lab = Lab::joined();
+    lab.send_all(1..=1);
+    lab.at(15_000);
+    lab.sent();
+    lab.state.handle_leave(lab.now(), 0, Some(9));
+    assert_eq!(lab.kinds(), [Kind::Leave]);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Seeded talks with a server that refuses, jumps, forgets sessions and loses connections. Whatever happens: every send
 //! is stored once and in order, and every record arrives once and in order.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
 use super::*;
 use crate::client::{backoff::Rng, event::Stats};
@@ -16,9 +16,13 @@ struct Server {
     /// The send that was refused for now; later ones are held back until it comes again.
     refused: Option<Nonce>,
     cursor: Option<Seq>,
+    /// The parts of the long text that is under way.
+    parts: Option<(Nonce, BTreeSet<u32>)>,
     /// What the client reported with its last heartbeat.
     reported: Seq,
     said: VecDeque<(u32, bytes::Bytes)>,
+    /// Long texts that came whole.
+    uploads: u64,
 }
 
 impl Server {
@@ -66,7 +70,8 @@ impl Server {
                 self.say(request, &joined);
                 (self.cursor, self.reported) = (Some(position), position);
             }
-            Some(Kind::Publish) => self.publish(request, &decode(frame.body).unwrap()),
+            Some(Kind::Publish) => self.publish(request, decode::<message::Publish<'_>>(frame.body).unwrap().nonce),
+            Some(Kind::Part) => self.part(request, &decode(frame.body).unwrap()),
             Some(Kind::Fetch) => {
                 let fetch: message::Fetch<'_> = decode(frame.body).unwrap();
                 let start = fetch.start.unwrap();
@@ -96,8 +101,32 @@ impl Server {
         self.push();
     }
 
-    fn publish(&mut self, request: u32, publish: &message::Publish<'_>) {
-        let nonce = publish.nonce;
+    fn part(&mut self, request: u32, part: &message::Part<'_>) {
+        let message::Part { nonce, number, parts, .. } = *part;
+        if self.chance(3) {
+            self.parts = None; // It was too slow, say.
+        }
+        if self.chance(3) {
+            let busy = message::Error { code: Code::Busy, retry_after_ms: 30, message: "", extensions: ext() };
+            return self.say(request, &busy);
+        }
+        if self.parts.as_ref().is_none_or(|(of, _)| *of != nonce) {
+            self.parts = Some((nonce, BTreeSet::new()));
+        }
+        let Some((_, have)) = &mut self.parts else { return };
+        have.insert(number);
+        let missing: Vec<_> = (0..parts).filter(|number| !have.contains(number)).collect();
+        if missing.is_empty() {
+            self.parts = None;
+            self.uploads += 1;
+            self.publish(request, nonce);
+        } else {
+            let taken = message::PartTaken { room: ROOM, nonce, missing: List(missing), extensions: ext() };
+            self.say(request, &taken);
+        }
+    }
+
+    fn publish(&mut self, request: u32, nonce: Nonce) {
         let refuse = |code| message::Error { code, retry_after_ms: 30, message: "", extensions: ext() };
         let known = self.log.iter().position(|known| *known == nonce);
         if known.is_none() && self.refused.is_some_and(|refused| refused < nonce) {
@@ -129,13 +158,15 @@ impl Server {
     }
 }
 
-fn run(seed: u64) -> Stats {
+fn run(seed: u64) -> (Stats, u64) {
     let mut server = Server {
         rng: Rng::new(seed),
         log: Vec::new(),
         refused: None,
         cursor: None,
         reported: 0,
+        parts: None,
+        uploads: 0,
         said: VecDeque::new(),
     };
     let mut lab = Lab::new();
@@ -160,14 +191,15 @@ fn run(seed: u64) -> Stats {
             break;
         }
         while next < SENDS && server.chance(30) {
-            lab.send(next, "x");
+            let bytes = if server.chance(25) { 350 } else { 1 };
+            lab.send(next, &"x".repeat(bytes));
             next += 1;
         }
         // Not for ever: a client that is stuck must not be helped out by the next connection.
         if step < 300 && server.chance(2) {
             // What either had said and the other not heard is lost.
             server.said.clear();
-            server.cursor = None;
+            (server.cursor, server.parts) = (None, None);
             lab.lose();
             let resumed = server.chance(50);
             lab.state.handle_connected(lab.now());
@@ -203,14 +235,17 @@ fn run(seed: u64) -> Stats {
     acked.sort_unstable();
     assert!(acked.iter().copied().eq((0..SENDS).zip(1..)), "seed {seed}: sends are stored once and in order");
     assert!(server.log.is_sorted());
-    lab.state.stats()
+    (lab.state.stats(), server.uploads)
 }
 
 #[test]
 fn every_send_and_every_record_once_and_in_order() {
     let all: Vec<_> = (0..300).map(run).collect();
     // A simulation in which nothing goes wrong proves nothing.
-    let check = |what: &str, count: fn(&Stats) -> u64| assert!(all.iter().map(count).sum::<u64>() > 300, "few {what}");
+    let check = |what: &str, count: fn(&Stats) -> u64| {
+        assert!(all.iter().map(|(stats, _)| count(stats)).sum::<u64>() > 300, "few {what}");
+    };
+    assert!(all.iter().map(|(_, uploads)| uploads).sum::<u64>() > 3_000, "few long texts");
     check("duplicates", |stats| stats.duplicates);
     check("holes", |stats| stats.holes);
     check("refusals", |stats| stats.refusals);

@@ -45,6 +45,11 @@ fn read(seq: Seq) -> Marks {
     Marks { read: mark(seq, seq), ..Marks::default() }
 }
 
+/// Who sent nothing from the devices that are attached.
+fn nothing(_: &Name, _: &[DeviceTag]) -> Mark {
+    Mark::default()
+}
+
 /// Ann with her phone, whose marks are loaded.
 fn users() -> Users<u32> {
     let mut users = Users::new(None);
@@ -64,14 +69,14 @@ fn marks_only_rise_and_only_what_rose_is_saved() {
     assert!(!users.raise(&ann, &read(3)));
     assert_eq!(users.dirty(), 0);
     assert!(users.raise(&ann, &read(5)));
-    assert_eq!(users.take_dirty(9, 9), [(ann.clone(), read(5))]);
-    assert_eq!((users.dirty(), users.take_dirty(9, 9)), (0, vec![]));
+    assert_eq!(users.take_dirty(9, 9, nothing), [(ann.clone(), read(5))]);
+    assert_eq!((users.dirty(), users.take_dirty(9, 9, nothing)), (0, vec![]));
     assert!(users.raise(&ann, &read(6)), "while the other is saved");
-    assert_eq!(users.take_dirty(9, 9), [], "one after the other");
+    assert_eq!(users.take_dirty(9, 9, nothing), [], "one after the other");
     users.saved(std::slice::from_ref(&ann), true);
-    assert_eq!(users.take_dirty(9, 9), [(ann.clone(), read(6))]);
+    assert_eq!(users.take_dirty(9, 9, nothing), [(ann.clone(), read(6))]);
     users.saved(std::slice::from_ref(&ann), false);
-    assert_eq!(users.take_dirty(9, 9), [(ann, read(6))], "what was not saved comes again");
+    assert_eq!(users.take_dirty(9, 9, nothing), [(ann, read(6))], "what was not saved comes again");
 }
 
 #[test]
@@ -82,7 +87,7 @@ fn what_was_read_before_the_load_came_is_not_lost() {
         users.attach(&ann, PHONE);
         assert!(users.wants_load(&ann));
         assert!(users.raise(&ann, &read(5)));
-        assert_eq!(users.take_dirty(9, 9), [], "the store may know more");
+        assert_eq!(users.take_dirty(9, 9, nothing), [], "the store may know more");
         users.loaded(&ann, &read(stored));
         assert_eq!(users.marks(&ann).unwrap().read.seq, want);
     }
@@ -99,7 +104,7 @@ fn a_user_is_forgotten_when_the_last_device_is_gone_and_the_store_has_all() {
     assert_eq!(users.attached(&ann), [LAPTOP], "a device that is not there does not leave");
     users.detach(&ann, LAPTOP);
     assert_eq!(users.len(), 1, "the store has not been told");
-    assert_eq!(users.take_dirty(9, 9).len(), 1);
+    assert_eq!(users.take_dirty(9, 9, nothing).len(), 1);
     assert_eq!(users.len(), 1, "nor has it answered");
     users.saved(&[ann], true);
     assert_eq!(users.len(), 0);
@@ -109,11 +114,22 @@ fn a_user_is_forgotten_when_the_last_device_is_gone_and_the_store_has_all() {
 fn what_was_sent_is_saved_with_the_rest_and_not_before_it_is_stored() {
     let (mut users, ann) = (users(), name("ann"));
     users.sent(&ann, mark(10, 8));
-    assert_eq!(users.take_dirty(9, 9), [], "seq 10 is not stored yet");
+    assert_eq!(users.take_dirty(9, 9, nothing), [], "seq 10 is not stored yet");
     let want = Marks { sent: mark(10, 8), ..read(3) };
-    assert_eq!(users.take_dirty(10, 9), [(ann.clone(), want)]);
+    assert_eq!(users.take_dirty(10, 9, nothing), [(ann.clone(), want)]);
     users.sent(&ann, mark(4, 4));
     assert_eq!((users.dirty(), users.marks(&ann).unwrap().sent.seq), (0, 10));
+}
+
+#[test]
+fn who_stays_has_what_he_sent_saved_with_his_other_marks() {
+    let (mut users, ann) = (users(), name("ann"));
+    assert!(users.raise(&ann, &read(4)));
+    let sent = |user: &Name, tags: &[DeviceTag]| {
+        assert_eq!((user, tags), (&name("ann"), &[PHONE][..]));
+        mark(6, 5)
+    };
+    assert_eq!(users.take_dirty(9, 9, sent), [(ann, Marks { sent: mark(6, 5), ..read(4) })]);
 }
 
 #[test]

@@ -2,20 +2,26 @@
 
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
-    Code, Extensions, Seq,
-    message::{ContentType, Deliver, Durability},
+    Code, Extensions, Seq, UnixMillis,
+    message::{ContentType, Deliver, Durability, TAG_REMOVES},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-use super::{BUSY_RETRY_MS, Chunk, Effect, RECORD_OVERHEAD_BYTES, RECORDS_PER_TURN_MAX, State, Turn, Waiting};
+use super::{
+    BUSY_RETRY_MS, Chunk, Effect, RECORD_OVERHEAD_BYTES, RECORDS_PER_TURN_MAX, State, Turn, Waiting, changing::Prepared,
+};
 use crate::{
-    channel::window::Known,
+    channel::{change::Change, window::Known},
     message::{Batch, FromChannel, Publish, Stored},
     port::{Answer, AppendRecord, Now, Place, StoreError},
+    rates::Pace,
 };
 
 impl State {
     pub(super) fn on_publish(&mut self, now: Now, publish: Publish) {
+        if self.parked.has(&publish.device) {
+            return self.park_behind(now, publish);
+        }
         let (conn, request, nonce) = (publish.conn, publish.request, publish.nonce);
         let hold_until = now.mono_ms + self.limits.hold_back_ms;
         let hash = content_hash(&publish);
@@ -71,34 +77,85 @@ impl State {
         if self.failed.is_some() {
             return self.refuse(conn, request, Code::StoreUnavailable, 1_000, "the store takes no more writes");
         }
-        let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES;
+        let change = match self.prepare(&publish, now) {
+            Prepared::Message => None,
+            Prepared::Change(change) => Some(change),
+            Prepared::Read(seq) => return self.park(now, publish, seq),
+            Prepared::Refused((code, message)) => return self.refuse(conn, request, code, 0, message),
+        };
+        let rewrites = change.as_ref().map_or(0, |change| change.bytes(&publish));
+        let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES + rewrites;
         let place = match self.options.durability {
             Durability::Memory => self.budget.none(),
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,
-                None => {
-                    device.hold(nonce, now.mono_ms, hold_until);
-                    return self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the store's queue is full");
-                }
+                None => return self.refuse_for_now(now, &publish, "the store's queue is full"),
             },
         };
-        self.accept(now, publish, hash, place);
+        if let Err((retry_after_ms, message)) = self.take_token(now, &publish) {
+            // As long as told, and then as after any refusal for now.
+            let until = hold_until + u64::from(retry_after_ms);
+            if let Some(device) = self.devices.device(&publish.device) {
+                device.hold(nonce, now.mono_ms, until);
+            }
+            return self.refuse(conn, request, Code::RateLimited, retry_after_ms, message);
+        }
+        self.accept(now, publish, hash, place, change);
+    }
+
+    /// Takes what a new message costs: a token of its room and one of its user, or neither and says when to come again.
+    fn take_token(&mut self, now: Now, publish: &Publish) -> Result<(), (u32, &'static str)> {
+        let pace = Pace::of_room(self.options.messages_per_second_max);
+        let room_is_full = |ms| (ms, "the room takes no more messages a second");
+        self.bucket.look(pace, now.mono_ms).map_err(room_is_full)?;
+        let rate = self.tiers.get(publish.tier).send;
+        let taken = self.rates.take(&publish.device.user, rate, now.mono_ms);
+        taken.map_err(|ms| (ms, "the user sends faster than allowed"))?;
+        self.bucket.take(pace, now.mono_ms).map_err(room_is_full)
     }
 
     /// Gives the message its seq. From here on only the store's failure can undo it.
-    pub(super) fn accept(&mut self, now: Now, publish: Publish, content_hash: u64, place: Place) {
+    pub(super) fn accept(
+        &mut self,
+        now: Now,
+        publish: Publish,
+        content_hash: u64,
+        place: Place,
+        change: Option<Change>,
+    ) {
         let lifetime_ms = self.lifetime_ms(&publish);
-        let Publish { conn, request, device, nonce, kind, refers_to, .. } = publish;
-        let (seq, time) = (self.given + 1, self.time.max(now.unix_ms));
-        let expires = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
-        let count = self.given_count + u64::from(!publish.silent);
+        let (seq, time, nonce) = (self.given + 1, self.time.max(now.unix_ms), publish.nonce);
+        let own = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
+        // A change never outlives what it changes.
+        let target = change.as_ref().map_or(0, |change| change.expires);
+        let expires = [own, target].into_iter().filter(|expires| *expires > 0).min().unwrap_or_default();
+        let count = self.given_count + u64::from(publish.is_countable());
         let answer = Answer { nonce, seq, time, content_hash, count };
-        let Some(slot) = self.devices.accept(&device, answer, self.limits.answers_per_device_max) else {
+        let Some(slot) = self.devices.accept(&publish.device, answer, self.limits.answers_per_device_max) else {
             debug_assert!(false, "on_publish found the device with its window");
             return;
         };
+        self.record(&publish, answer, slot, expires, place, change.as_ref());
+        let Publish { conn, request, device, .. } = publish;
+        self.waiting
+            .push_back(Waiting { stored: Stored { conn, request, nonce, seq, time, duplicate: false }, device });
+        self.turn_goes_on();
+    }
+
+    /// Puts a record into the turn, under the seq and the time of its answer.
+    pub(super) fn record(
+        &mut self,
+        publish: &Publish,
+        answer: Answer,
+        slot: u8,
+        expires: UnixMillis,
+        place: Place,
+        change: Option<&Change>,
+    ) {
+        let Publish { ref device, nonce, kind, refers_to, .. } = *publish;
+        let Answer { seq, time, .. } = answer;
         (self.given, self.time) = (seq, time);
-        self.given_count = count;
+        self.given_count = answer.count;
         let deliver = Deliver {
             room: self.room,
             seq,
@@ -112,10 +169,15 @@ impl State {
             count: self.given_count,
             content_type: ContentType(publish.content_type),
             payload: &publish.payload,
-            extensions: Extensions::default(),
+            extensions: Extensions(if publish.remove { vec![(TAG_REMOVES, &[][..])] } else { Vec::new() }),
         };
         self.turn.reserve(publish.payload.len() + RECORD_OVERHEAD_BYTES);
+        let start = self.turn.len();
         parlor_protocol::encode(0, &deliver, &mut self.turn);
+        if let Some(change) = change {
+            let frame = Bytes::copy_from_slice(&self.turn[start..]);
+            self.rewrite(change, publish, seq, frame);
+        }
         #[expect(
             clippy::cast_possible_truncation,
             reason = "a turn is bounded by the writer's budget, far below 4 GiB"
@@ -123,8 +185,10 @@ impl State {
         let end = self.turn.len() as u32;
         self.turn_records.push(AppendRecord { end, expires, device: device.clone(), slot, answer });
         self.turn_place.merge(place);
-        self.waiting
-            .push_back(Waiting { stored: Stored { conn, request, nonce, seq, time, duplicate: false }, device });
+    }
+
+    /// A record is in the turn, which ends when the mailbox is empty or the turn is full.
+    pub(super) fn turn_goes_on(&mut self) {
         if !self.turn_ending {
             self.turn_ending = true;
             self.effects.push_back(Effect::EndTurn);
@@ -166,16 +230,18 @@ impl State {
         let frames = self.turn.split().freeze();
         self.turn = BytesMut::new();
         let records = std::mem::take(&mut self.turn_records);
+        let rewrites = std::mem::take(&mut self.turn_rewrites);
         let place = std::mem::replace(&mut self.turn_place, self.budget.none());
         let ends = records.iter().map(|record| (record.end, record.expires)).collect();
-        self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count: self.given_count, records: ends });
+        let (count, kept) = (self.given_count, rewrites.clone());
+        self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count, records: ends, rewrites: kept });
         if self.options.durability == Durability::Memory {
             self.on_committed(self.given);
         } else if let Some(error) = self.failed.clone() {
             // The store failed between the publish and the end of its turn.
             self.on_failed(error);
         } else {
-            self.effects.push_back(Effect::Append(Turn { first, frames, records, place }));
+            self.effects.push_back(Effect::Append(Turn { first, frames, records, rewrites, place }));
         }
     }
 
@@ -194,17 +260,16 @@ impl State {
                 self.ring.push(*expires, &chunk.frames[start..*end as usize]);
                 start = *end as usize;
             }
+            self.commit_rewrites(chunk.rewrites);
             self.committed_count = chunk.count;
             parts.push(chunk.frames);
         }
         debug_assert_eq!(self.ring.last(), upto, "a turn is committed as a whole");
         self.extent.tail = upto;
-        if self.options.durability == Durability::Memory {
-            // What falls off the ring is nowhere else.
-            self.extent.first = self.ring.first();
-        }
+        self.keep(parts.iter().map(|part| part.len() as u64).sum());
         let frames = if let [one] = &parts[..] { one.clone() } else { Bytes::from(parts.concat()) };
         self.tell_committed(&Batch { first, last: upto, frames });
+        self.erased(upto);
     }
 
     pub(super) fn tell_committed(&mut self, batch: &Batch) {
@@ -238,6 +303,7 @@ impl State {
         for stored in waiting.chain(std::mem::take(&mut self.repeats)) {
             self.outcome_unknown(stored);
         }
+        self.not_erased();
         if stops {
             self.effects.push_back(Effect::Stop);
         }
@@ -256,7 +322,7 @@ pub(super) fn content_hash(publish: &Publish) -> u64 {
     said.extend(publish.kind.0.to_le_bytes());
     said.extend(publish.refers_to.to_le_bytes());
     said.extend(publish.lifetime_ms.unwrap_or_default().to_le_bytes());
-    said.push(u8::from(publish.silent));
+    said.push(u8::from(publish.silent) | u8::from(publish.remove) << 1);
     said.extend(publish.content_type.to_le_bytes());
     said.extend_from_slice(&publish.payload);
     xxh3_64(&said)

@@ -5,49 +5,137 @@ use parlor_protocol::{Code, Seq};
 
 use super::{BUSY_RETRY_MS, Effect, State};
 use crate::{
-    channel::history::{Purpose, Source, source_of_fetch, source_of_pull, to_page, to_stream},
+    channel::{
+        history::{self, Fetched, Purpose, Source, named, source_of_fetch, source_of_pull, to_page, to_stream},
+        refill::{self, Refill},
+    },
     message::{Conn, Fetch, FromChannel},
-    port::{Now, Records, StoreError},
+    port::{Now, Read, Records, StoreError},
 };
 
 impl State {
     pub(super) fn on_pull(&mut self, now: Now, conn: Conn, after: Seq) {
+        self.serve_pulls(now, vec![conn], after);
+    }
+
+    /// Serves subscribers with the same cursor.
+    fn serve_pulls(&mut self, now: Now, conns: Vec<Conn>, after: Seq) {
         match source_of_pull(self.room, &self.extent, &self.ring, after, &self.limits, now.unix_ms) {
-            Source::Hot(records) => self.answer_pull(vec![conn], after, &records),
-            Source::Cold(read) => match self.reads.pull(conn, after, read, self.limits.reads_per_room_max) {
-                Ok(read) => self.effects.extend(read.map(Effect::Read)),
-                Err(_) => self.relay(conn.arbiter, FromChannel::Pulled { conns: vec![conn], after, page: None }),
-            },
+            Source::Hot(records) => self.answer_pull(conns, after, &records),
+            Source::Cold(read, lowest) => {
+                for conn in conns {
+                    if let Some(waiters) = self.refilling(now, lowest) {
+                        waiters.pull(conn, after);
+                        continue;
+                    }
+                    match self.reads.pull(conn, read, self.limits.reads_per_room_max) {
+                        Ok(read) => self.effects.extend(read.map(Effect::Read)),
+                        Err(_) => {
+                            self.relay(conn.arbiter, FromChannel::Pulled { conns: vec![conn], after, page: None })
+                        }
+                    }
+                }
+            }
         }
     }
 
     pub(super) fn on_fetch(&mut self, now: Now, fetch: Fetch) {
         let Fetch { conn, request, start, direction, limit } = fetch;
-        let wanted = (start, direction, limit);
+        let (wanted, tail) = ((start, direction, limit), self.extent.tail);
         match source_of_fetch(self.room, &self.extent, &self.ring, wanted, &self.limits, now.unix_ms) {
-            Source::Hot(records) => self.answer_fetch(conn, request, self.extent.tail, &records),
-            Source::Cold(read) => {
-                match self.reads.fetch(conn, request, self.extent.tail, read, self.limits.reads_per_room_max) {
-                    Ok(read) => self.effects.push_back(Effect::Read(read)),
+            Source::Hot(records) => self.answer_fetch(Fetched { conn, request, tail }, &records, records.next),
+            Source::Cold(read, lowest) => {
+                if let Some(waiters) = self.refilling(now, lowest) {
+                    return waiters.fetch(fetch);
+                }
+                match self.reads.fetch(Fetched { conn, request, tail }, read, self.limits.reads_per_room_max) {
+                    Ok(read) => self.effects.extend(read.map(Effect::Read)),
                     Err(_) => self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "too many reads of this room"),
                 }
             }
         }
     }
 
-    pub(super) fn on_read(&mut self, id: u64, records: Result<Records, StoreError>) {
+    /// Those who wait for the ring to be refilled, if that will bring what is wanted, down to `lowest`. The first one to
+    /// want it has it read.
+    fn refilling(&mut self, now: Now, lowest: Seq) -> Option<&mut refill::Waiters> {
+        if matches!(self.refill, Refill::Done) {
+            return None;
+        }
+        let read: Read = refill::read_of(self.room, &self.extent, &self.ring, now.unix_ms)?;
+        if lowest < read.end {
+            return None;
+        }
+        if matches!(self.refill, Refill::Idle) {
+            let new = self.reads.refill(read, self.limits.reads_per_room_max).ok()?;
+            self.effects.push_back(Effect::Read(new));
+            self.refill = Refill::UnderWay(refill::Waiters::default());
+        }
+        match &mut self.refill {
+            Refill::UnderWay(waiters) if waiters.len < self.limits.refill_waiters_per_room_max => Some(waiters),
+            _ => None,
+        }
+    }
+
+    pub(super) fn on_read(&mut self, now: Now, id: u64, records: Result<Records, StoreError>) {
         let Some(purpose) = self.reads.done(id) else { return };
+        let records = records.map(|mut records| {
+            self.versions.put_into(&mut records);
+            named(&self.extent, records)
+        });
+        self.versions.forget(self.reads.oldest());
         match (purpose, records) {
             (Purpose::Count, records) => self.on_count_read(id, records),
-            (Purpose::Pull { after, conns }, Ok(records)) => self.answer_pull(conns, after, &records),
-            (Purpose::Fetch { conn, request, tail }, Ok(records)) => self.answer_fetch(conn, request, tail, &records),
-            (Purpose::Pull { after, conns }, Err(error)) => {
-                tracing::warn!(room = %self.name, %error, "a page for lagging subscribers could not be read");
-                self.relay_each(conns, |conns| FromChannel::Pulled { conns, after, page: None });
-            }
-            (Purpose::Fetch { conn, request, .. }, Err(error)) => {
+            (Purpose::Page(waiters), Ok(records)) => self.answer_page(waiters, &records),
+            (Purpose::Page(waiters), Err(error)) => {
                 tracing::warn!(room = %self.name, %error, "a page could not be read");
-                self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the page could not be read now");
+                self.fail_page(waiters);
+            }
+            (Purpose::Refill, records) => self.on_refilled(now, records),
+            (Purpose::Target(_), _) => debug_assert!(false, "a record to be changed comes as a target"),
+        }
+    }
+
+    fn answer_page(&mut self, waiters: history::Waiters, records: &Records) {
+        for fetched in &waiters.fetches {
+            self.answer_fetch(*fetched, records, waiters.next(records, fetched.tail));
+        }
+        if !waiters.pulls.is_empty() {
+            self.answer_pull(waiters.pulls, waiters.start - 1, records);
+        }
+    }
+
+    fn fail_page(&mut self, waiters: history::Waiters) {
+        for Fetched { conn, request, .. } in waiters.fetches {
+            self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the page could not be read now");
+        }
+        let after = waiters.start.saturating_sub(1);
+        self.relay_each(waiters.pulls, |conns| FromChannel::Pulled { conns, after, page: None });
+    }
+
+    /// The ring's part of the past came back.
+    fn on_refilled(&mut self, now: Now, records: Result<Records, StoreError>) {
+        let Refill::UnderWay(waiters) = std::mem::replace(&mut self.refill, Refill::Done) else { return };
+        match records {
+            Ok(records) => {
+                refill::put_in_front(&mut self.ring, &self.extent, &records);
+                // A sweep may have passed meanwhile.
+                self.ring.drop_below(self.extent.first);
+                for (after, conns) in waiters.pulls {
+                    self.serve_pulls(now, conns, after);
+                }
+                waiters.fetches.into_iter().for_each(|fetch| self.on_fetch(now, fetch));
+            }
+            Err(error) => {
+                tracing::warn!(room = %self.name, %error, "the newest records could not be read");
+                // Whoever comes next tries again.
+                self.refill = Refill::Idle;
+                for (after, conns) in waiters.pulls {
+                    self.relay_each(conns, |conns| FromChannel::Pulled { conns, after, page: None });
+                }
+                for Fetch { conn, request, .. } in waiters.fetches {
+                    self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the page could not be read now");
+                }
             }
         }
     }
@@ -58,8 +146,9 @@ impl State {
         self.relay_each(conns, |conns| FromChannel::Pulled { conns, after, page: page.clone() });
     }
 
-    pub(super) fn answer_fetch(&mut self, conn: Conn, request: u32, tail: Seq, records: &Records) {
-        let frame = to_page(self.room, self.extent.epoch(), tail, records, request);
+    pub(super) fn answer_fetch(&mut self, fetched: Fetched, records: &Records, next: Option<Seq>) {
+        let Fetched { conn, request, tail } = fetched;
+        let frame = to_page(self.room, self.extent.epoch(), tail, records, next, request);
         self.relay(conn.arbiter, FromChannel::Answer { conn, request, frame });
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use parlor_protocol::{
-    Code, Extensions, List, Name, Seq,
+    Code, DeviceTag, Extensions, List, Name, Seq,
     message::{self, Direction, Durability},
 };
 
@@ -102,6 +102,8 @@ pub(super) struct Saves {
     due: bool,
     /// Whose marks are being saved.
     under_way: Option<Vec<Name>>,
+    /// What was not saved when somebody asked who has read, until he is answered.
+    asked: Vec<(FetchReaders, Vec<(Name, Marks)>)>,
 }
 
 impl State {
@@ -211,12 +213,12 @@ impl State {
     /// The newest record that is gone on purpose.
     fn gone(&self) -> Mark {
         let first = self.extent.first;
-        let count = match self.options.durability {
-            Durability::Memory if first > self.extent.tail => self.committed_count,
-            // Whether the oldest one kept counts is not known; that it does is the safe side.
-            Durability::Memory if first > 1 => self.ring.count(first).unwrap_or_default().saturating_sub(1),
-            Durability::Memory | Durability::Buffered | Durability::Synced => self.gone_count,
-        };
+        // What follows from those that are not gone, while nobody has said it: each of them counts at most once.
+        let records = (self.extent.tail + 1).saturating_sub(first);
+        let oldest = self.ring.count(first).unwrap_or_default().saturating_sub(1);
+        let least = self.committed_count.saturating_sub(records).max(oldest);
+        // A sweep may have met records whose commit is still on its way here.
+        let count = self.gone_count.max(least).min(self.committed_count);
         Mark { seq: first.saturating_sub(1), count }
     }
 
@@ -386,6 +388,8 @@ impl State {
         if self.options.durability == Durability::Memory {
             self.on_room_marks(fetch, Ok(Vec::new()));
         } else {
+            // They may be saved and forgotten here before the read comes back, which may not have them.
+            self.saves.asked.push((fetch, self.users.unsaved()));
             // One more than may be told, so that it shows.
             self.effects.push_back(Effect::LoadRoomMarks(fetch, self.limits.readers_per_room_max + 1));
         }
@@ -393,6 +397,8 @@ impl State {
 
     pub(super) fn on_room_marks(&mut self, fetch: FetchReaders, found: Result<Vec<(Name, Marks)>, StoreError>) {
         let FetchReaders { conn, request, seq } = fetch;
+        let asked = self.saves.asked.iter().position(|(asked, _)| *asked == fetch);
+        let unsaved = asked.map(|at| self.saves.asked.swap_remove(at).1).unwrap_or_default();
         let found = match found {
             Ok(found) => found,
             Err(error) => {
@@ -402,7 +408,7 @@ impl State {
         };
         let mut all: BTreeMap<Name, Marks> =
             found.into_iter().map(|(user, marks)| (user, self.within(marks))).collect();
-        for (user, marks) in self.users.iter() {
+        for (user, marks) in unsaved.iter().map(|(user, marks)| (user, marks)).chain(self.users.iter()) {
             all.entry(user.clone()).or_default().merge(marks);
         }
         all.retain(|_, marks| marks.delivered.seq > 0 || marks.read.seq > 0);
@@ -481,7 +487,14 @@ impl State {
     }
 
     fn take_marks(&mut self, users_max: usize) -> Option<SaveMarks> {
-        let marks = self.users.take_dirty(self.extent.tail, users_max);
+        let (devices, tail) = (&self.devices, self.extent.tail);
+        // With his answers it may be forgotten, and then it must stand here.
+        let sent = |user: &Name, tags: &[DeviceTag]| {
+            let newest = tags.iter().filter_map(|tag| devices.newest(&DeviceKey { user: user.clone(), tag: *tag }));
+            let newest = newest.filter(|newest| newest.seq <= tail).max_by_key(|newest| newest.seq);
+            newest.map_or(Mark::default(), |newest| Mark { seq: newest.seq, count: newest.count })
+        };
+        let marks = self.users.take_dirty(tail, users_max, sent);
         (!marks.is_empty()).then_some(SaveMarks { room: self.room, generation: self.generation, marks })
     }
 }

@@ -2,18 +2,23 @@
 
 use bytes::Buf;
 use parlor_protocol::{
-    Body, DeviceTag, Epoch, Header, Kind, Nonce,
+    Body, Changed, DeviceTag, Epoch, Header, Kind, Nonce,
     frame::HEADER_BYTES,
     message::{ContentType, Deliver, Direction, JoinFrom, Marked, Page, Reader, Readers, RecordKind},
 };
 
 use super::{publishing::content_hash, *};
+
+mod changing;
 use crate::{
     message::Batch,
     port::{EpochStart, Run},
     testkit::with_deliver,
-    tiers::TierNumber,
+    tiers::{SendRate, TierNumber},
 };
+
+mod forgetting;
+mod rates;
 
 const UNIX: u64 = 5_000;
 
@@ -40,10 +45,15 @@ fn limits() -> Limits {
 
 /// A room with so many records in the store, and a queue for two more.
 fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
+    room_with(RoomOptions { durability, ..RoomOptions::default() }, Tiers::sending(SendRate::OFF), first, tail)
+}
+
+/// A room like that with such options, in an engine with such tiers.
+fn room_with(options: RoomOptions, tiers: Tiers, first: Seq, tail: Seq) -> Room {
     let loaded = Loaded {
         room: RoomNumber(1),
         name: "room".parse().unwrap(),
-        options: RoomOptions { durability, ..RoomOptions::default() },
+        options,
         generation: Generation(1),
         epochs: vec![EpochStart { epoch: Epoch(3), first: 1 }],
         first,
@@ -51,11 +61,19 @@ fn room(durability: Durability, first: Seq, tail: Seq) -> Room {
         count: tail,
         time: UNIX,
         gone_count: 0,
+        trimmed: first,
+        bytes_before: 0,
+        bytes_upto: 0,
     };
     let state = State::new(
         loaded,
         2,
-        Setting { limits: Arc::new(limits()), budget: Budget::new(2, 1 << 20), tiers: Arc::default() },
+        Setting {
+            limits: Arc::new(limits()),
+            budget: Budget::new(2, 1 << 20),
+            tiers: Arc::new(tiers),
+            rates: Arc::default(),
+        },
     );
     Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
 }
@@ -94,6 +112,7 @@ fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payload: &'stat
         refers_to: 0,
         lifetime_ms: None,
         silent: false,
+        remove: false,
         content_type: 1,
         payload,
     }
@@ -125,6 +144,7 @@ impl Room {
                 Effect::Read(NewRead { id, read }) => {
                     format!("read {id}: {}-{}, {} of them", read.start, read.end, read.records_max)
                 }
+                Effect::ReadTarget { id, seq } => format!("read {id}: target {seq}"),
                 Effect::LoadAnswers(device) => format!("load {}", device.user),
                 Effect::LoadMarks(user) => {
                     // Who has no marks is answered at once, and does not show.
@@ -144,6 +164,7 @@ impl Room {
                     format!("tell {user} except {:?}", except.map(|conn| conn.arbiter))
                 }
                 Effect::TellHost(..) => "tell the host".into(),
+                Effect::Trim(trim) => format!("trim below {} to {} bytes", trim.first, trim.bytes_max),
                 Effect::EndTurn => "end turn".into(),
                 Effect::Stop => "stop".into(),
             });
@@ -156,7 +177,8 @@ impl Room {
     }
 
     fn answers(&mut self, user: &str, answers: Vec<Answer>) -> Vec<String> {
-        self.handle(Input::Answers { device: key(user), answers: Ok(answers) })
+        let answers = Ok((0..).zip(answers).collect());
+        self.handle(Input::Answers { device: key(user), answers })
     }
 
     #[track_caller]
@@ -213,6 +235,9 @@ fn text(news: FromChannel) -> String {
                 parts.push(format!("#{} stored at {}{again}", stored.request, stored.seq));
             }
             parts.join(", ")
+        }
+        FromChannel::Refused { request, code: Code::RateLimited, retry_after_ms, .. } => {
+            format!("#{request} RateLimited for {retry_after_ms}")
         }
         FromChannel::Refused { request, code, .. } => format!("#{request} {}", code.name().unwrap()),
         FromChannel::Answer { request, frame, .. } => {

@@ -12,7 +12,7 @@ use super::{Asks, Closing, Effect, PULLS_PER_CONNECTION_MAX, Room, Standing, Sta
 use crate::{
     channel::position::Extent,
     message::{Attach, Batch, Conn},
-    port::{DeviceKey, EpochStart},
+    port::DeviceKey,
 };
 
 impl State {
@@ -163,10 +163,9 @@ impl State {
         subscribers.iter().filter_map(device).collect()
     }
 
-    pub(super) fn on_adopted(&mut self, room: RoomNumber, epochs: Vec<EpochStart>, first: Seq, tail: Seq) {
+    pub(super) fn on_adopted(&mut self, room: RoomNumber, extent: &Extent) {
         let Some(entry) = self.rooms.get_mut(&room) else { return };
-        let extent = Extent { epochs, first, tail };
-        let (before, epoch) = (entry.epoch, extent.epoch());
+        let (before, epoch, tail) = (entry.epoch, extent.epoch(), extent.tail);
         (entry.epoch, entry.tail, entry.orphaned) = (epoch, tail, false);
         let mut behind = Vec::new();
         for subscriber in &mut entry.subscribers {

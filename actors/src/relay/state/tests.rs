@@ -74,7 +74,7 @@ fn pulled(conns: &[Conn], after: Seq, last: Seq) -> FromChannel {
 
 fn adopted(epochs: &[(u64, Seq)], first: Seq, tail: Seq) -> FromChannel {
     let epochs = epochs.iter().map(|(epoch, first)| EpochStart { epoch: Epoch(*epoch), first: *first }).collect();
-    FromChannel::Adopted { epochs, first, tail }
+    FromChannel::Adopted { epochs, first, trimmed: first, tail }
 }
 
 fn stored(conn: Conn, request: u32) -> FromChannel {

@@ -6,6 +6,8 @@ use parlor_protocol::{
     message::{ContentType, Direction, Goodbye, Leave, Network},
 };
 
+mod uploads;
+
 use super::*;
 use crate::session::heartbeat::BeatIntervals;
 
@@ -19,8 +21,17 @@ fn session() -> Session {
     let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
     let beats = BeatIntervals { wifi_ms: 1_000, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
     let heartbeat = Heartbeat::new(beats, Network::Wifi, 0);
-    let limits = Limits { payload_bytes_max: 5, rooms_per_session_max: 2, ..Limits::default() };
-    Session { state: State::new(conn, device, TierNumber(0), heartbeat, &limits, Now::default()), now: Now::default() }
+    let limits = Limits {
+        payload_bytes_max: 5,
+        text_bytes_max: 12,
+        upload_ms: 1_000,
+        rooms_per_session_max: 2,
+        ..Limits::default()
+    };
+    Session {
+        state: State::new(conn, device, TierNumber(0), heartbeat, &limits, limits.uploads(), Now::default()),
+        now: Now::default(),
+    }
 }
 
 impl Session {
@@ -52,6 +63,8 @@ impl Session {
                 },
                 Effect::SignalUser { user, signal } => format!("to {user}: signal {}", signal.key),
                 Effect::SignalDropped => "signal dropped".into(),
+                Effect::PartTaken { request, missing, .. } => format!("#{request} misses {missing:?}"),
+                Effect::Arm => format!("timer at {}", self.state.deadline()),
                 Effect::Leave { request, room } => format!("#{request} leave {room}"),
                 Effect::BeatAck { request, grant_ms, .. } => format!("#{request} grant {grant_ms}"),
                 Effect::Close { code, goodbye, .. } => {
@@ -149,6 +162,15 @@ fn a_publish_offers_what_version_1_takes() {
     session.frame(4, &message::Publish { kind: RecordKind(1), ..publish(3, b"") }, &["#4 Unsupported"]);
     session.frame(5, &message::Publish { refers_to: 1, ..publish(3, b"") }, &["#5 Unsupported"]);
     session.frame(7, &message::Publish { flags: 2, ..publish(3, b"") }, &["#7 Unsupported"]);
+    let change = |kind, flags, payload| message::Publish { kind, refers_to: 1, flags, ..publish(3, payload) };
+    let took = ["#8 begins to Publish(3)", "#8 to 7: 3 b\"x\""];
+    session.frame(8, &change(RecordKind::EDIT, 0, b"x"), &took);
+    session.frame(8, &change(RecordKind::REACTION, 2, b"x"), &took);
+    session.frame(9, &change(RecordKind(4), 0, b"x"), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::EDIT, 2, b"x"), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::RECALL, 0, b"x"), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::REACTION, 0, b""), &["#9 Unsupported"]);
+    session.frame(9, &change(RecordKind::REACTION, 0, b"\xff"), &["#9 Unsupported"]);
 }
 
 #[test]

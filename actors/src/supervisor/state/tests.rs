@@ -17,6 +17,8 @@ fn office() -> Office {
         restarts_max: 2,
         restart_window_ms: 1_000,
         room_rest_ms: 500,
+        sweep_interval_ms: 1_000,
+        sweep_pause_ms: 10,
         ..Limits::default()
     };
     Office { state: State::new(Arc::new(limits)), now: Now::default() }
@@ -34,6 +36,9 @@ fn loaded(name: &str, generation: u64) -> Loaded {
         count: 0,
         gone_count: 0,
         time: 0,
+        trimmed: 1,
+        bytes_before: 0,
+        bytes_upto: 0,
     }
 }
 
@@ -54,6 +59,9 @@ impl Office {
                 Effect::Down(room) => format!("{room} down"),
                 Effect::Up(room, handle) => format!("{room} up by {handle}"),
                 Effect::Replace(session) => format!("replace {session}"),
+                Effect::Sweep(sweep) => format!("sweep at {}", sweep.now.unix_ms),
+                Effect::SweepIn(ms) => format!("sweep in {ms}"),
+                Effect::Swept(handle, first, gone) => format!("{handle} begins with {first}, {gone} gone"),
             });
         }
         assert_eq!(lines, want, "{what:.100}");
@@ -181,4 +189,28 @@ fn the_newer_session_of_a_device_replaces_the_older() {
     office.check(Input::Opened { device: device(), conn: conn(3), session: "third" }, &["replace second"]);
     office.check(Input::Closed { device: device(), conn: conn(3) }, &[]);
     office.check(Input::Opened { device: device(), conn: conn(4), session: "fourth" }, &[]);
+}
+
+#[test]
+fn one_sweep_at_a_time_and_none_when_the_engine_ends() {
+    let mut office = office().running();
+    office.now.unix_ms = 7;
+    office.check(Input::Sweep, &["sweep at 7"]);
+    office.check(Input::Sweep, &[]);
+    let rooms = vec![(RoomNumber(1), 5, 4), (RoomNumber(2), 9, 8)];
+    office.check(
+        Input::Swept(Ok(Swept { rooms, more: true, paused: false })),
+        &["first begins with 5, 4 gone", "sweep in 10"],
+    );
+    office.check(Input::Sweep, &["sweep at 7"]);
+    office.check(Input::Swept(Ok(Swept::default())), &["sweep in 1000"]);
+    office.check(Input::Sweep, &["sweep at 7"]);
+    office.check(Input::Swept(Err(StoreError::Busy)), &["sweep in 1000"]);
+    office.check(Input::Sweep, &["sweep at 7"]);
+    office.check(Input::Drain, &[]);
+    office.check(
+        Input::Swept(Ok(Swept { rooms: vec![(RoomNumber(1), 6, 5)], ..Swept::default() })),
+        &["first begins with 6, 5 gone"],
+    );
+    office.check(Input::Sweep, &[]);
 }

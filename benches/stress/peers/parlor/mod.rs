@@ -53,7 +53,7 @@ impl Peer for Parlor {
         let config = format!("{arbiters}[rooms]\ndurability = \"{durability}\"\n[heartbeat]\nwired_ms = {beats}\n");
         let mut command = Command::new(self.program.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_parlor"))));
         command
-            .args(["serve", "--listen", &format!("127.0.0.1:{}", place.port), "--data"])
+            .args(["serve", "--send-rate", "off", "--listen", &format!("127.0.0.1:{}", place.port), "--data"])
             .arg(place.dir.join("rooms"))
             .arg("--config")
             .arg(write_config(place.dir, "parlor.toml", &config)?);

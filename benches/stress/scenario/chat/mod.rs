@@ -15,7 +15,7 @@ use self::{
 use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, fanout::Load, sessions};
 use crate::{
     client::Client,
-    options::Common,
+    options::{Common, at_least_one},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, Meter, figure, quantiles_ms},
@@ -29,16 +29,16 @@ pub(crate) struct Chat {
     #[serde(skip)]
     logs: Vec<PathBuf>,
     /// Connections of each room that speak; the nicks of its log share them.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
     speakers: usize,
     /// Connections of each room that only listen.
     #[arg(long, default_value_t = 84)]
     readers: usize,
     /// Messages that each speaker has in flight at most.
-    #[arg(long, default_value_t = 4)]
+    #[arg(long, default_value_t = 4, value_parser = at_least_one::<usize>)]
     window: usize,
     /// How often the logs are said over.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = at_least_one::<u64>)]
     times: u64,
 }
 

@@ -60,7 +60,16 @@ fn load(store: &Arc<MemStore>) -> State {
     store.run();
     let loaded = found.lock().take().unwrap().unwrap();
     let limits = Arc::new(Limits { ring_records_max: 3, ..Limits::default() });
-    State::new(loaded, 1, Setting { limits, budget: store.budget().clone(), tiers: Arc::default() })
+    State::new(
+        loaded,
+        1,
+        Setting {
+            limits,
+            budget: store.budget().clone(),
+            tiers: Arc::new(Tiers::sending(SendRate::OFF)),
+            rates: Arc::default(),
+        },
+    )
 }
 
 impl World {
@@ -89,10 +98,21 @@ impl World {
         while let Some(effect) = self.state.poll() {
             let inbox = self.inbox.clone();
             match effect {
-                Effect::Append(Turn { first, frames, records, place }) => {
+                Effect::Append(Turn { first, frames, records, rewrites, place }) => {
                     let (room, generation, epoch) = (self.state.room(), self.state.generation(), self.state.epoch());
                     let (durability, commits) = (Durability::Buffered, Arc::new(Ears(inbox)));
-                    let append = Append { room, generation, epoch, durability, first, frames, records, place, commits };
+                    let append = Append {
+                        room,
+                        generation,
+                        epoch,
+                        durability,
+                        first,
+                        frames,
+                        records,
+                        rewrites,
+                        place,
+                        commits,
+                    };
                     self.store.append(vec![append]);
                 }
                 Effect::Read(NewRead { id, read }) => {
@@ -173,7 +193,7 @@ impl World {
 
     fn step(&mut self) {
         let at = self.chance.below(USERS.len());
-        let (user, tag) = (USERS[at], self.chance.below(2) as u64);
+        let (user, tag) = (USERS[at], 1 + self.chance.below(2) as u64);
         let is_in = self.attached.contains(&(user, tag));
         match self.chance.below(100) {
             0..30 if is_in => {
@@ -222,9 +242,14 @@ impl World {
             63..64 => {
                 self.settle();
                 let first = self.chance.below(self.records.len() + 1) as u64 + 1;
-                self.store.trim(&"room".parse().unwrap(), first);
-                self.store.crash(Crash::Process);
-                self.reload();
+                let (room, generation, inbox) = (self.state.room(), self.state.generation(), self.inbox.clone());
+                let told = move |trimmed| inbox.lock().push_back(Input::Trimmed(trimmed));
+                self.store.trim(Trim { room, generation, first, bytes_max: 0 }, Box::new(told));
+                self.settle();
+                if self.chance.one_in(2) {
+                    self.store.crash(Crash::Process);
+                    self.reload();
+                }
             }
             64..66 => {
                 self.store.crash(Crash::Process);

@@ -69,7 +69,7 @@ fn signals_can_be_switched_off() {
         let heartbeat = Heartbeat::new(BeatIntervals::default(), Network::Wifi, 0);
         let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
         let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
-        let state = State::new(conn, device, TierNumber(0), heartbeat, &limits, Now::default());
+        let state = State::new(conn, device, TierNumber(0), heartbeat, &limits, limits.uploads(), Now::default());
         Session { state, now: Now::default() }.joined()
     };
     let mut rooms_only = with(|limits| limits.signals_to_users = false);

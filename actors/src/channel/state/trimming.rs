@@ -1,0 +1,103 @@
+//! How a room forgets: what it is to keep, and what the store's sweep took away.
+//!
+//! What a room with `records_max` may no longer show is unreadable at once, here. The store deletes it later and more of it
+//! at a time, and is asked when an eighth too much has come together. Bytes are counted here and measured there: the store
+//! knows where its frames begin.
+
+use parlor_protocol::{Seq, message::Durability};
+
+use super::{Effect, State};
+use crate::port::{StoreError, Trim, Trimmed};
+
+/// The store is not asked to delete fewer records than this…
+const RECORDS_LEAST: u64 = 64;
+/// …or bytes.
+const BYTES_LEAST: u64 = 16 << 10;
+
+/// What the store has of a room, as far as the channel knows.
+#[derive(Debug)]
+pub(super) struct Held {
+    /// The oldest seq that it may have.
+    pub(super) first: Seq,
+    /// The bytes of all frames before that one, and up to and with the newest committed.
+    pub(super) bytes_before: u64,
+    pub(super) bytes_upto: u64,
+    /// Whether it is being asked to delete.
+    pub(super) asked: bool,
+}
+
+impl Held {
+    pub(super) fn new(first: Seq, bytes_before: u64, bytes_upto: u64) -> Self {
+        Self { first, bytes_before, bytes_upto, asked: false }
+    }
+}
+
+/// Why records are gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Gone {
+    /// Their lifetime is over.
+    Expired,
+    /// The room keeps only so many.
+    Trimmed,
+}
+
+impl State {
+    /// So many bytes of frames are committed: what is too much now is forgotten.
+    pub(super) fn keep(&mut self, bytes: u64) {
+        let (records_max, bytes_max) = (self.options.records_max, self.options.bytes_max);
+        if self.options.durability == Durability::Memory {
+            self.ring.keep(records_max, bytes_max);
+            // What falls off the ring is nowhere else.
+            return self.forget_below(self.ring.first(), Gone::Trimmed);
+        }
+        self.held.bytes_upto += bytes;
+        if records_max > 0 {
+            self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Gone::Trimmed);
+        }
+        let records = self.extent.first.saturating_sub(self.held.first);
+        let too_many = records_max > 0 && records >= (records_max / 8).max(RECORDS_LEAST);
+        let held = self.held.bytes_upto.saturating_sub(self.held.bytes_before);
+        let too_large = bytes_max > 0 && held.saturating_sub(bytes_max) > (bytes_max / 8).max(BYTES_LEAST);
+        if (too_many || too_large) && !self.held.asked {
+            self.held.asked = true;
+            let (room, generation, first) = (self.room, self.generation, self.extent.first);
+            self.effects.push_back(Effect::Trim(Trim { room, generation, first, bytes_max }));
+        }
+    }
+
+    /// The store's answer to [`Effect::Trim`].
+    pub(super) fn on_trimmed(&mut self, trimmed: Result<Trimmed, StoreError>) {
+        self.held.asked = false;
+        match trimmed {
+            Ok(Trimmed { first, gone_count, bytes_before }) => {
+                self.gone_count = self.gone_count.max(gone_count);
+                (self.held.first, self.held.bytes_before) = (first, bytes_before);
+                self.forget_below(first, Gone::Trimmed);
+            }
+            // The next commit asks again. A room that was succeeded has no next.
+            Err(error) => tracing::debug!(room = %self.name, %error, "old records could not be deleted now"),
+        }
+    }
+
+    /// A sweep took everything below `first`; the newest of that has this count.
+    pub(super) fn on_swept(&mut self, first: Seq, gone_count: u64) {
+        self.gone_count = self.gone_count.max(gone_count);
+        self.held.first = self.held.first.max(first);
+        self.forget_below(first, Gone::Expired);
+    }
+
+    fn forget_below(&mut self, first: Seq, why: Gone) {
+        // The store may have swept what it has not yet told of.
+        let first = first.min(self.extent.tail + 1);
+        if first <= self.extent.first {
+            return;
+        }
+        // The store, asked later, says it as well; where the ring does not, it is not known until then.
+        self.gone_count = self.gone_count.max(self.ring.count(first - 1).unwrap_or_default());
+        self.extent.first = first;
+        if why == Gone::Trimmed {
+            self.extent.trimmed = first;
+        }
+        self.ring.drop_below(first);
+    }
+}
