@@ -88,6 +88,11 @@ impl EngineConfig {
         rule("limits.page_records_max", limits.page_records_max.into(), 1, 10_000)?;
         rule("limits.page_bytes_max", limits.page_bytes_max.into(), 1, PAGE_BYTES_MAX.into())?;
         rule("limits.answers_per_device_max", limits.answers_per_device_max as u64, 1, 128)?;
+        let readers_max = parlor_protocol::message::READERS_MAX;
+        rule("limits.readers_per_room_max", limits.readers_per_room_max as u64, 1, readers_max as u64)?;
+        rule("limits.signals_per_second_max", limits.signals_per_second_max.into(), 0, 1_000_000)?;
+        rule("limits.signals_burst_max", limits.signals_burst_max.into(), 1, 1_000_000)?;
+        rule("limits.signals_waiting_max", limits.signals_waiting_max as u64, 1, 4_096)?;
         rule("limits.reactions_per_record_max", limits.reactions_per_record_max as u64, 1, 65_535)?;
         rule("limits.reaction_notes_bytes_max", limits.reaction_notes_bytes_max as u64, 1, 1 << 20)?;
         rule("limits.ring_records_max", limits.ring_records_max as u64, 1, 1 << 20)?;
@@ -268,6 +273,12 @@ section!(LimitsSection for Limits {
     page_bytes_max: u32,
     answers_per_device_max: usize,
     absent_devices_per_room_max: usize,
+    readers_per_room_max: usize,
+    signals_per_second_max: u32,
+    signals_burst_max: u32,
+    signals_to_users: bool,
+    signals_outbound_bytes_max: usize,
+    signals_waiting_max: usize,
     reads_per_room_max: usize,
     refill_waiters_per_room_max: usize,
     parked_per_room_max: usize,

@@ -16,14 +16,19 @@ use parking_lot::Mutex;
 use parlor_actors::{
     context::Shared,
     fleet::Fleet,
-    port::{Clock, Now},
+    message::Signal,
+    port::{Clock, DeviceKey, Now},
     rates::Rates,
     router::Router,
 };
-use parlor_protocol::{Code, Name, NameError, RoomNumber, Seq};
+use parlor_protocol::{
+    Code, DeviceTag, Extensions, Name, NameError, RoomNumber, Seq,
+    message::{self, SIGNAL_BYTES_MAX},
+    to_bytes,
+};
 use tokio::sync::{oneshot, watch};
 
-pub use parlor_actors::{port::RoomOptions, router::Presence};
+pub use parlor_actors::{channel::state::Standing, port::RoomOptions, router::Presence};
 
 pub use crate::net::pipe::{Closed, Pipe, Receiver, Sender, TryRecvError, TrySendError};
 use crate::{
@@ -65,6 +70,29 @@ pub enum RoomError {
         /// The same for a person.
         message: &'static str,
     },
+}
+
+/// Whom a signal of the host is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SignalTo<'a> {
+    /// All sessions that have joined the room of this name.
+    Room(&'a str),
+    /// All sessions of this user.
+    User(&'a str),
+}
+
+/// Why a signal is not sent.
+#[derive(Debug, thiserror::Error)]
+pub enum SignalError {
+    /// Its payload is too long.
+    #[error("the signal has {bytes} bytes, at most {SIGNAL_BYTES_MAX} are allowed")]
+    TooLarge {
+        /// How long it is.
+        bytes: usize,
+    },
+    /// A name is none, or the room cannot be had.
+    #[error(transparent)]
+    Room(#[from] RoomError),
 }
 
 /// A chat engine in this process.
@@ -153,6 +181,54 @@ impl Engine {
     pub async fn create_room(&self, name: &str, options: RoomOptions) -> Result<RoomNumber, RoomError> {
         let room = self.fleet.room(rooms::room_name(name)?, Some(options)).await;
         room.map_err(|(code, message)| RoomError::Refused { code, message })
+    }
+
+    /// How many countable records of a room a user has not read. Wakes the room.
+    ///
+    /// # Errors
+    /// If the room cannot have that name, or there is none, or the engine refuses for now.
+    pub async fn unread(&self, user: &str, room: &str) -> Result<Standing, RoomError> {
+        let standing = self.fleet.standing(Name::parse(room)?, Name::parse(user)?, None).await;
+        standing.map_err(|(code, message)| RoomError::Refused { code, message })
+    }
+
+    /// A user has read a room up to a seq: moves his read cursor, never back, and tells his sessions in the room.
+    ///
+    /// # Errors
+    /// As for [`unread`](Self::unread).
+    pub async fn mark_read(&self, user: &str, room: &str, read: Seq) -> Result<Standing, RoomError> {
+        let standing = self.fleet.standing(Name::parse(room)?, Name::parse(user)?, Some(read)).await;
+        standing.map_err(|(code, message)| RoomError::Refused { code, message })
+    }
+
+    /// Brings a signal to all sessions in a room, or of a user, in the name of `sender`. It is not stored, and may be
+    /// lost; of those that wait for a client, only the newest of each sender and key is kept.
+    ///
+    /// # Errors
+    /// If the payload is longer than 512 bytes, a name is none, or there is no such room.
+    pub async fn signal(&self, to: SignalTo<'_>, sender: &str, key: u32, payload: &[u8]) -> Result<(), SignalError> {
+        if payload.len() > SIGNAL_BYTES_MAX {
+            return Err(SignalError::TooLarge { bytes: payload.len() });
+        }
+        let user = Name::parse(sender).map_err(RoomError::Name)?;
+        let device = DeviceKey { user, tag: DeviceTag::default() };
+        let make = |room| {
+            let (sender, device_tag, extensions) = (sender, device.tag, Extensions::default());
+            let frame = to_bytes(0, &message::Signaled { room, sender, device_tag, key, payload, extensions });
+            Signal { conn: None, request: 0, device: device.clone(), key, frame }
+        };
+        match to {
+            SignalTo::User(user) => {
+                self.fleet.signal_user(&Name::parse(user).map_err(RoomError::Name)?, &make(None));
+                Ok(())
+            }
+            SignalTo::Room(room) => {
+                let name = Name::parse(room).map_err(RoomError::Name)?;
+                let refused = |(code, message)| RoomError::Refused { code, message };
+                let number = self.fleet.room(name.clone(), None).await.map_err(refused)?;
+                Ok(self.fleet.signal_room(name, make(Some(number))).await.map_err(refused)?)
+            }
+        }
     }
 
     /// Erases what was said in a message, and in the edits of it, as the law may demand.

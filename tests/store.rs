@@ -104,7 +104,7 @@ fn frames(room: RoomNumber, seqs: std::ops::RangeInclusive<Seq>) -> Bytes {
 }
 
 fn answer(seq: Seq) -> Answer {
-    Answer { nonce: seq, seq, time: 1_000 + seq, content_hash: seq * 3 }
+    Answer { nonce: seq, seq, time: 1_000 + seq, content_hash: seq * 3, count: seq }
 }
 
 /// A channel's end of a room.

@@ -80,7 +80,7 @@ fn fill(store: &RocksStore, room: &Loaded, first: Seq, expires: impl Iterator<It
             encode(0, &deliver, &mut frames);
             place.merge(store.budget().take(1).unwrap());
             let end = u32::try_from(frames.len()).unwrap();
-            let answer = Answer { nonce: seq, seq, time: NOW, content_hash: seq };
+            let answer = Answer { nonce: seq, seq, time: NOW, content_hash: seq, count: seq };
             records.push(AppendRecord { end, expires, device: device.clone(), slot: (seq % 128) as u8, answer });
         }
         let last = first + records.len() as u64 - 1;
@@ -238,7 +238,7 @@ fn a_jump_of_the_wall_clock_deletes_nothing_until_somebody_says_that_it_is_right
     // Right, says somebody.
     assert_eq!(step(&store, NOW + 9 * HOUR, 3_000), paused);
     store.resume_sweep();
-    assert_eq!(step(&store, NOW + 9 * HOUR, 4_000).rooms, [(room.room, 101)]);
+    assert_eq!(step(&store, NOW + 9 * HOUR, 4_000).rooms, [(room.room, 101, 100)]);
     assert_eq!(store.sweep_paused(), None);
     drop(store);
     // A later run that begins before this one is not believed either.
@@ -375,6 +375,6 @@ fn what_comes_behind_the_sweep_of_its_own_stretch_of_time_is_due_again() {
             store.sweep(sweep, reply);
         })
         .unwrap();
-        assert_eq!(swept.rooms, [(room.room, seq + 1)]);
+        assert_eq!(swept.rooms, [(room.room, seq + 1, seq)]);
     }
 }

@@ -8,9 +8,13 @@ use parlor_protocol::{Code, Name, RoomNumber, Seq};
 use tokio::sync::oneshot;
 
 use crate::{
-    channel::state::{Erase, Erased, Told},
+    channel::{
+        Channel,
+        state::{Ask, Erase, Erased, HostReply, Input, Standing, Told},
+    },
     context::Shared,
     members::{Changed, Look, Refusal, RoomChange, Seen, asking},
+    message::Signal,
     port::RoomOptions,
     relay::{Local, Relay, ToRelay},
     supervisor::{Supervisor, ToSupervisor, Waiter},
@@ -44,6 +48,7 @@ impl Fleet {
         };
         let relays: Arc<[Addr<Relay>]> = (0..).zip(&arbiters).map(relay).collect();
         supervisor.do_send(ToSupervisor::Relays(relays.clone()));
+        relays.iter().for_each(|relay| relay.do_send(ToRelay::Relays(relays.clone())));
         Self { shared, supervisor, relays }
     }
 
@@ -128,6 +133,52 @@ impl Fleet {
             let _ = answer.send(seen);
         });
         answered.await.unwrap_or(Err(SHUT_DOWN))
+    }
+
+    /// How a user stands in a room, after he has read everything up to `read`, if that is said.
+    ///
+    /// # Errors
+    /// Why that cannot be told now.
+    pub async fn standing(&self, room: Name, user: Name, read: Option<Seq>) -> Result<Standing, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let ask = move |channel: Result<Addr<Channel>, Refusal>| match channel {
+            Ok(channel) => {
+                let reply = HostReply::new(move |standing| {
+                    // The host may have stopped waiting; then nobody is to be told.
+                    let _ = answer.send(standing.map_err(|_| (Code::Busy, "the store is busy")));
+                });
+                channel.do_send(Input::Ask(Ask { user, read, reply }));
+            }
+            Err(refusal) => drop(answer.send(Err(refusal))),
+        };
+        self.ask_channel(room, ask);
+        answered.await.unwrap_or(Err((Code::RoomUnavailable, "the room is being rebuilt, or the engine is shut down")))
+    }
+
+    /// Brings a signal of the host's to the subscribers of a room that runs or can be loaded.
+    ///
+    /// # Errors
+    /// If there is no such room now.
+    pub async fn signal_room(&self, room: Name, signal: Signal) -> Result<(), Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let tell = move |channel: Result<Addr<Channel>, Refusal>| {
+            let told = channel.map(|channel| channel.do_send(Input::Signal(signal)));
+            let _ = answer.send(told);
+        };
+        self.ask_channel(room, tell);
+        answered.await.unwrap_or(Err(SHUT_DOWN))
+    }
+
+    /// Brings a signal of the host's to all sessions of a user.
+    pub fn signal_user(&self, user: &Name, signal: &Signal) {
+        let user = user.clone();
+        let signal = signal.clone();
+        self.run_on(0, move |local| local.signal_user(&user, &signal));
+    }
+
+    fn ask_channel(&self, name: Name, reply: impl FnOnce(Result<Addr<Channel>, Refusal>) + Send + 'static) {
+        let waiter = Waiter::Channel(Box::new(reply));
+        self.supervisor.do_send(ToSupervisor::Resolve { name, create: None, waiter });
     }
 
     /// Reads nothing more, answers everything accepted, closes all connections. Waits `patience` for each of the last two.

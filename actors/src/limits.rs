@@ -37,6 +37,18 @@ pub struct Limits {
     pub answers_per_device_max: usize,
     /// Devices of a `memory` room whose answers are remembered after they left.
     pub absent_devices_per_room_max: usize,
+    /// Users with cursors in a room that tells who has read.
+    pub readers_per_room_max: usize,
+    /// Signals that one session may send in a second; 0 for none at all.
+    pub signals_per_second_max: u32,
+    /// Signals that one session may send at once after a rest, at least 1.
+    pub signals_burst_max: u32,
+    /// Whether a session may send signals to a user, and not only to rooms.
+    pub signals_to_users: bool,
+    /// A connection for which more than this waits gets no signals until it drains.
+    pub signals_outbound_bytes_max: usize,
+    /// Signals that wait for a connection until then; the oldest make room.
+    pub signals_waiting_max: usize,
     /// Cold reads that one room may have under way.
     pub reads_per_room_max: usize,
     /// Requests of one room that may wait for its newest records to be read once.
@@ -107,6 +119,12 @@ impl Default for Limits {
             page_bytes_max: 256 << 10,
             answers_per_device_max: 128,
             absent_devices_per_room_max: 1_024,
+            readers_per_room_max: 1_000,
+            signals_per_second_max: 20,
+            signals_burst_max: 40,
+            signals_to_users: true,
+            signals_outbound_bytes_max: 16 << 10,
+            signals_waiting_max: 64,
             reads_per_room_max: 64,
             refill_waiters_per_room_max: 65_536,
             parked_per_room_max: 1_024,

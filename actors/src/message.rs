@@ -66,6 +66,14 @@ pub struct Publish {
     pub payload: Bytes,
 }
 
+impl Publish {
+    /// Whether it raises the room's count: messages do, except silent ones; changes do not.
+    #[must_use]
+    pub fn is_countable(&self) -> bool {
+        self.kind == RecordKind::MESSAGE && !self.silent
+    }
+}
+
 /// A request for a page of history.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fetch {
@@ -81,6 +89,45 @@ pub struct Fetch {
     pub direction: Direction,
     /// The most records; 0 for the usual page.
     pub limit: u32,
+}
+
+/// A user has read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MarkRead {
+    /// Whose session says so.
+    pub conn: Conn,
+    /// Which request.
+    pub request: u32,
+    /// The session's device.
+    pub device: DeviceKey,
+    /// He has read everything up to here.
+    pub read: Seq,
+}
+
+/// A request for who has read a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FetchReaders {
+    /// Whose.
+    pub conn: Conn,
+    /// Which request.
+    pub request: u32,
+    /// Who has read up to here, or further.
+    pub seq: Seq,
+}
+
+/// Something on its way that is not kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// The connection that sent it, which does not get it; `None` if the host did.
+    pub conn: Option<Conn>,
+    /// Which request, to be told if it is refused; 0 for never.
+    pub request: u32,
+    /// The sender's device.
+    pub device: DeviceKey,
+    /// What it is about.
+    pub key: u32,
+    /// The frame, one for all receivers.
+    pub frame: Bytes,
 }
 
 /// Records that were committed together: one for all subscribers of an arbiter.
@@ -165,6 +212,26 @@ pub enum FromChannel {
         conn: Conn,
         /// Which.
         request: u32,
+        /// The frame.
+        frame: Bytes,
+    },
+    /// A signal for the room's subscribers.
+    Signal(Signal),
+    /// A signal was refused: no request of it is pending.
+    SignalRefused {
+        /// Whose.
+        conn: Conn,
+        /// Which request.
+        request: u32,
+        /// Why.
+        code: Code,
+        /// For a person.
+        message: &'static str,
+    },
+    /// A frame for some of the room's subscribers, which nobody asked for.
+    Notice {
+        /// Which connections, if they are still attached.
+        conns: Vec<Conn>,
         /// The frame.
         frame: Bytes,
     },

@@ -43,6 +43,17 @@ pub trait Store: Send + Sync + 'static {
     /// Reads records of a room, which the caller knows to be committed.
     fn read(&self, read: Read, reply: Reply<Records>);
 
+    /// Stores how far users are in a room, behind everything appended before it; without a sync of its own. Refused as
+    /// [`Superseded`](StoreError::Superseded) if another generation of the room has been loaded since.
+    fn save_marks(&self, save: SaveMarks, reply: Reply<()>);
+
+    /// Reads how far a user is in each of these rooms, in their order. What he sent counts as of his newest answer, so that
+    /// it is right also where marks were not saved any more.
+    fn marks(&self, user: Name, rooms: Vec<RoomNumber>, reply: Reply<Vec<Marks>>);
+
+    /// Reads how far users are in a room, in any order, at most so many of them.
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>);
+
     /// Reads one record to change it. `None` if it is not there. Rewrites not yet committed may be missing.
     fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>);
 
@@ -114,6 +125,8 @@ pub struct Loaded {
     pub time: UnixMillis,
     /// How many people it knows, the banned among them.
     pub known: u64,
+    /// The count of the newest record that is gone on purpose; 0 if none is.
+    pub gone_count: u64,
     /// What is gone below this seq is gone because the room keeps only so much; what is gone from here up to `first` has
     /// expired.
     pub trimmed: Seq,
@@ -137,8 +150,9 @@ pub struct Sweep {
 /// What a sweep did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Rooms whose oldest records are gone, and the oldest seq that each may still have.
-    pub rooms: Vec<(RoomNumber, Seq)>,
+    /// Rooms whose oldest records are gone, the oldest seq that each may still have, and the count of the newest record
+    /// that is gone.
+    pub rooms: Vec<(RoomNumber, Seq, u64)>,
     /// Whether there is more to do now.
     pub more: bool,
     /// Whether nothing is deleted because the wall clock cannot be trusted.
@@ -163,6 +177,8 @@ pub struct Trim {
 pub struct Trimmed {
     /// Everything below this seq is gone.
     pub first: Seq,
+    /// The count of the newest record that is gone; 0 if none is.
+    pub gone_count: u64,
     /// The bytes of all frames before it, counted like [`Loaded::bytes_before`].
     pub bytes_before: u64,
 }
@@ -203,6 +219,50 @@ pub struct Answer {
     pub time: UnixMillis,
     /// A hash of the content, to tell a repeat from a conflict.
     pub content_hash: u64,
+    /// The record's count; 0 if it was stored before counts were.
+    pub count: u64,
+}
+
+/// A place in a room's log: a seq, and how many countable records there are up to and with it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Mark {
+    /// The seq; 0 for before the first.
+    pub seq: Seq,
+    /// The count there.
+    pub count: u64,
+}
+
+/// How far a user is in a room, on all his devices together. Each only rises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Marks {
+    /// He has read everything up to here.
+    pub read: Mark,
+    /// One of his devices has received everything up to here.
+    pub delivered: Mark,
+    /// The newest record that he sent.
+    pub sent: Mark,
+}
+
+impl Marks {
+    /// Takes what is higher in another's; true if anything is.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        let before = *self;
+        self.read = self.read.max(other.read);
+        self.delivered = self.delivered.max(other.delivered);
+        self.sent = self.sent.max(other.sent);
+        *self != before
+    }
+}
+
+/// How far users of a room are, as one entry of the writer's queue.
+#[derive(Debug)]
+pub struct SaveMarks {
+    /// Which room.
+    pub room: RoomNumber,
+    /// The saving channel's generation.
+    pub generation: Generation,
+    /// The users, each with all his marks.
+    pub marks: Vec<(Name, Marks)>,
 }
 
 /// Consecutive records of one room, as one entry of the writer's queue.

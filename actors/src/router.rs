@@ -46,6 +46,13 @@ impl Router {
         self.shard(user).read().get(user).cloned().unwrap_or_default()
     }
 
+    /// The connections of a user's sessions.
+    #[must_use]
+    pub fn conns(&self, user: &str) -> Vec<Conn> {
+        let shard = self.shard(user).read();
+        shard.get(user).map_or(Vec::new(), |sessions| sessions.iter().map(|presence| presence.conn).collect())
+    }
+
     /// How many users are online.
     #[must_use]
     pub fn users_online(&self) -> usize {

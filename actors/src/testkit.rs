@@ -26,8 +26,8 @@ use parlor_protocol::{
 use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen};
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Clock, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation,
-    Load, Loaded, Now, Outcome, Read, Records, Reply, Rewrite, RoomOptions, Run, Store, StoreError, Sweep, Swept,
-    Target, Trim, Trimmed,
+    Load, Loaded, Marks, Now, Outcome, Read, Records, Reply, Rewrite, RoomOptions, Run, SaveMarks, Store, StoreError,
+    Sweep, Swept, Target, Trim, Trimmed,
 };
 
 /// Chance that a seed repeats: splitmix64.
@@ -161,12 +161,15 @@ struct Room {
     /// Who may append; nobody after a refused append.
     writer: Option<Generation>,
     members: BTreeMap<Name, Member>,
+    marks: BTreeMap<Name, Marks>,
 }
 
 struct Kept {
     frame: Bytes,
     /// What it was rewritten to, oldest first.
     rewrites: Vec<Rewrite>,
+    /// What changes would have left of it, had it not been swept.
+    too_late: Vec<Bytes>,
     expires: u64,
     device: DeviceKey,
     slot: u8,
@@ -182,6 +185,7 @@ impl Kept {
 enum Entry {
     Append(Append),
     Load(Load, Reply<Loaded>),
+    Marks(SaveMarks, Reply<()>),
     Sweep(Sweep, Reply<Swept>),
     Trim(Trim, Reply<Trimmed>),
     Change(RoomChange, Reply<Result<Changed, Refusal>>),
@@ -191,6 +195,8 @@ enum Entry {
 /// A read: asked, then done, then told.
 enum Job {
     Read(Read, Reply<Records>),
+    Marks(Name, Vec<RoomNumber>, Reply<Vec<Marks>>),
+    RoomMarks(RoomNumber, usize, Reply<Vec<(Name, Marks)>>),
     Target(RoomNumber, Seq, Reply<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Reply<Vec<(u8, Answer)>>),
     Member(RoomNumber, Name, Reply<Option<Member>>),
@@ -320,23 +326,6 @@ impl MemStore {
         Some(room.records.get(index(seq))?.frame().clone())
     }
 
-    /// A record as it was first stored, before any change.
-    #[must_use]
-    pub fn first_frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {
-        let inside = self.lock();
-        let room = inside.rooms.get(inside.names.get(&room)?)?;
-        Some(room.records.get(index(seq))?.frame.clone())
-    }
-
-    /// Whether a record is stored so, or was before a change.
-    #[must_use]
-    pub fn holds(&self, room: RoomNumber, seq: Seq, frame: &Bytes) -> bool {
-        let inside = self.lock();
-        let room = inside.names.get(&room).and_then(|name| inside.rooms.get(name));
-        let kept = room.and_then(|room| room.records.get(index(seq)));
-        kept.is_some_and(|kept| kept.frame == *frame || kept.rewrites.iter().any(|rewrite| rewrite.frame == *frame))
-    }
-
     /// All frames of a room, from seq 1 on, trimmed or not.
     #[must_use]
     pub fn frames(&self, name: &Name) -> Vec<Bytes> {
@@ -406,6 +395,21 @@ impl Store for MemStore {
 
     fn read(&self, read: Read, reply: Reply<Records>) {
         self.lock().reads.push_back(Job::Read(read, reply));
+        self.work.notify_one();
+    }
+
+    fn save_marks(&self, save: SaveMarks, reply: Reply<()>) {
+        self.lock().queue.push_back(Entry::Marks(save, reply));
+        self.work.notify_one();
+    }
+
+    fn marks(&self, user: Name, rooms: Vec<RoomNumber>, reply: Reply<Vec<Marks>>) {
+        self.lock().reads.push_back(Job::Marks(user, rooms, reply));
+        self.work.notify_one();
+    }
+
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>) {
+        self.lock().reads.push_back(Job::RoomMarks(room, users_max, reply));
         self.work.notify_one();
     }
 
@@ -501,6 +505,10 @@ impl Inside {
                     };
                     if durability == Durability::Buffered { buffered.push(tell) } else { synced.push(tell) }
                 }
+                Entry::Marks(save, reply) => {
+                    let saved = poison.clone().map_or_else(|| self.save_marks(save), Err);
+                    loads.push(Box::new(move || reply(saved)) as Tell);
+                }
                 Entry::Load(load, reply) => {
                     let loaded = match poison.clone() {
                         Some(poison) => Err(poison),
@@ -560,7 +568,15 @@ impl Inside {
             let frame = frames.slice(start..end as usize);
             start = end as usize;
             with_deliver(&frame, |deliver| assert_eq!(deliver.seq, seq, "a frame is that of its record"));
-            room.records.push(Kept { frame, rewrites: Vec::new(), expires, device, slot, answer });
+            room.records.push(Kept {
+                frame,
+                rewrites: Vec::new(),
+                too_late: Vec::new(),
+                expires,
+                device,
+                slot,
+                answer,
+            });
         }
         assert_eq!(start, frames.len(), "the records make up the frames");
         for rewrite in rewrites {
@@ -572,9 +588,8 @@ impl Inside {
                 "a rewrite is of the append's changes"
             );
             // What was trimmed meanwhile is not there to be rewritten.
-            if seq >= room.first {
-                room.records[index(seq)].rewrites.push(rewrite);
-            }
+            let (first, kept) = (room.first, &mut room.records[index(seq)]);
+            if seq >= first { kept.rewrites.push(rewrite) } else { kept.too_late.push(rewrite.frame) }
         }
         Ok(())
     }
@@ -615,6 +630,7 @@ impl Inside {
             tail: room.tail(),
             count,
             time,
+            gone_count: room.gone_count(),
             trimmed: room.trimmed,
             bytes_before: room.bytes_before(room.first),
             bytes_upto: room.bytes_before(room.tail() + 1),
@@ -625,8 +641,9 @@ impl Inside {
     fn new_room(&mut self, options: RoomOptions) -> Room {
         self.next_room += 1;
         let (epochs, records, losses) = (Vec::new(), Vec::new(), self.losses);
-        let (number, members) = (RoomNumber(self.next_room), BTreeMap::new());
-        Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None, members }
+        let number = RoomNumber(self.next_room);
+        let (marks, members) = (BTreeMap::new(), BTreeMap::new());
+        Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None, members, marks }
     }
 
     /// Does a read; what comes back tells it.
@@ -637,6 +654,17 @@ impl Inside {
             Job::Read(read, reply) => {
                 let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.read(read)) };
                 Box::new(move || reply(found))
+            }
+            Job::Marks(user, rooms, reply) => {
+                let found = rooms.iter().map(|room| self.marks(*room, &user)).collect();
+                let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(found) };
+                Box::new(move || reply(found))
+            }
+            Job::RoomMarks(room, users_max, reply) => {
+                let room = self.names.get(&room).and_then(|name| self.rooms.get(name));
+                let all = room.into_iter().flat_map(|room| &room.marks).map(|(user, marks)| (user.clone(), *marks));
+                let found = all.take(users_max).collect();
+                Box::new(move || reply(Ok(found)))
             }
             Job::Target(room, seq, reply) => {
                 let found = if self.chance.one_in(busy) { Err(StoreError::Busy) } else { Ok(self.target(room, seq)) };
@@ -810,6 +838,8 @@ pub fn with_deliver<T>(frame: &[u8], look: impl FnOnce(&Deliver<'_>) -> T) -> T 
     look(&parlor_protocol::decode(&frame[HEADER_BYTES..]).expect("a frame of a room is a Deliver"))
 }
 
+mod looking;
+mod marks;
 mod members;
 mod sweeping;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use parlor_actors::{
     channel::state::{Effect, Erase, Input, Setting, State, Told},
     limits::Limits,
     message::{Batch, Conn, Fetch, FromChannel, Join, Publish},
-    port::{Append, Commits, DeviceKey, Generation, Load, Now, Outcome, RoomOptions, Store},
+    port::{Append, Commits, DeviceKey, Generation, Load, Marks, Now, Outcome, RoomOptions, Store, StoreError},
     testkit::{Chance, Crash, MemStore, with_deliver},
     tiers::{SendRate, TierNumber, Tiers},
 };
@@ -298,6 +298,23 @@ impl World {
                     let tell = move |answers| ears.0.lock().push(Said::Input(to, Input::Answers { device, answers }));
                     self.store.answers(self.state.room(), asked, Box::new(tell));
                 }
+                Effect::LoadMarks(user) => {
+                    let (ears, name) = (self.ears.clone(), user.clone());
+                    let tell = move |marks: Result<Vec<Marks>, StoreError>| {
+                        let marks = marks.map(|marks| marks[0]);
+                        ears.0.lock().push(Said::Input(to, Input::Marks { user, marks }));
+                    };
+                    self.store.marks(name, vec![self.state.room()], Box::new(tell));
+                }
+                Effect::SaveMarks(save) => {
+                    let ears = self.ears.clone();
+                    let tell = move |stored| ears.0.lock().push(Said::Input(to, Input::MarksSaved(stored)));
+                    self.store.save_marks(save, Box::new(tell));
+                }
+                Effect::SaveMarksIn(_) => {} // What was sent is saved with the next one.
+                Effect::LoadRoomMarks(..) | Effect::TellUser { .. } | Effect::TellHost(..) => {
+                    unreachable!("nobody asks for marks here")
+                }
                 Effect::Trim(trim) => {
                     let ears = self.ears.clone();
                     let tell = move |trimmed| ears.0.lock().push(Said::Input(to, Input::Trimmed(trimmed)));
@@ -360,6 +377,9 @@ impl World {
             }
             FromChannel::Answer { request, frame, .. } => self.on_page(request, &frame),
             FromChannel::Attach(_) | FromChannel::Pulled { .. } | FromChannel::Adopted { .. } => {}
+            FromChannel::Signal(_) | FromChannel::SignalRefused { .. } | FromChannel::Notice { .. } => {
+                unreachable!("nobody signals or marks here")
+            }
         }
     }
 

@@ -40,6 +40,7 @@ impl Room {
             first: 1,
             tail: 0,
             count: 0,
+            gone_count: 0,
             time: 0,
             trimmed: 1,
             bytes_before: 0,

@@ -68,7 +68,7 @@ impl Rooms {
             let seq = room.next;
             room.next += 1;
             let frames = codec::batch(room.loaded.room, seq, 1);
-            let answer = Answer { nonce: seq, seq, time: seq, content_hash: seq };
+            let answer = Answer { nonce: seq, seq, time: seq, content_hash: seq, count: seq };
             let record = AppendRecord {
                 end: u32::try_from(frames.len()).expect("a short frame"),
                 expires: 0,

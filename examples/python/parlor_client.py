@@ -197,6 +197,8 @@ DURABILITY = Enum("Memory Buffered Synced")
 DIRECTION = Enum("Forward Backward")
 JOIN_FROM = Choice(["Tail"], ["Newest", "records", U32], ["Seq", "seq", U64],
                    ["Position", "epoch", U64, "seq", U64])
+SIGNAL_TO = Choice(["Room", "room", U64], ["User", "user", STRING])
+READER = Struct(user=STRING, read=U64, delivered=U64)
 LIMITS = Struct(payload_bytes_max=U32, rooms_max=U32, unanswered_requests_max=U32, page_records_max=U32,
                 page_bytes_max=U32, text_bytes_max=U32)
 MODULE = Struct(name=STRING, kind_first=U16, kind_last=U16)
@@ -235,7 +237,7 @@ KINDS = {
     "Error": Message(0x0015, 4096, code=U16, retry_after_ms=U32, message=STRING),
     "Join": Message(0x0020, 1024, **{"room": STRING, "from": JOIN_FROM}),
     "Joined": Message(0x0021, 4096, room=U64, epoch=U64, tail=U64, first=U64, cursor=U64, count=U64,
-                      durability=DURABILITY, newest_nonce=Option(U64)),
+                      read=U64, unread=U64, durability=DURABILITY, newest_nonce=Option(U64)),
     "Leave": Message(0x0022, 1024, room=U64),
     "Left": Message(0x0023, 1024, room=U64, cursor=U64),
     "Publish": Message(0x0030, PAYLOAD_MOST + 1024, room=U64, nonce=U64, kind=U16, refers_to=U64,
@@ -267,6 +269,12 @@ KINDS = {
     "ListMembers": Message(0x006c, 1024, room=STRING, after=Option(STRING), limit=U32),
     "ListRooms": Message(0x006e, 1024, before=Option(ACTIVITY), limit=U32),
     "OpenDirect": Message(0x0070, 1024, user=STRING),
+    "Mark": Message(0x0026, 1024, room=U64, read=U64),
+    "Marked": Message(0x0027, 1024, room=U64, read=U64, unread=U64),
+    "FetchReaders": Message(0x0028, 1024, room=U64, seq=U64),
+    "Readers": Message(0x0029, 131072, room=U64, readers=List(READER, 1000)),
+    "Signal": Message(0x0090, 1024, to=SIGNAL_TO, key=U32, payload=BYTES),
+    "Signaled": Message(0x0091, 1024, room=Option(U64), sender=STRING, device_tag=U64, key=U32, payload=BYTES),
 }
 FROM_SERVER = {message.number: name for name, message in KINDS.items() if message.number % 2}
 
@@ -550,6 +558,12 @@ class Client:
             self.ask("Goodbye")
         else:
             self.ask("Leave", room=self.number)
+
+    def on_marked(self, _request, **_):                            # A cursor that this program does not use
+        pass
+
+    def on_signaled(self, _request, **_):                          # Nothing is promised of signals
+        pass
 
     def on_left(self, request, **_):
         self.waiting.pop(request, None)

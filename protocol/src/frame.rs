@@ -101,6 +101,14 @@ kinds! {
     Leave = 0x0022,
     /// Answers `Leave`.
     Left = 0x0023,
+    /// Moves the user's read cursor of a room.
+    Mark = 0x0026,
+    /// Answers `Mark`, and tells the user's other sessions.
+    Marked = 0x0027,
+    /// Asks who has read a record.
+    FetchReaders = 0x0028,
+    /// Answers `FetchReaders`.
+    Readers = 0x0029,
     /// Sends a message to a room.
     Publish = 0x0030,
     /// Answers `Publish`: the message is stored.
@@ -149,6 +157,10 @@ kinds! {
     ListRooms = 0x006e,
     /// Finds or creates the room of two users.
     OpenDirect = 0x0070,
+    /// Says something that is not kept.
+    Signal = 0x0090,
+    /// A signal of somebody.
+    Signaled = 0x0091,
 }
 
 impl Kind {
@@ -166,6 +178,7 @@ impl Kind {
         match self {
             Self::Hello => 8 << 10,
             Self::Heartbeat => 64 << 10,
+            Self::Readers => 128 << 10,
             Self::Publish | Self::Part | Self::Deliver => payload_bytes_max.min(PAYLOAD_BYTES_MAX) + ENVELOPE_BYTES_MAX,
             Self::CreateRoom | Self::SetMembers | Self::RemoveMembers => 72 << 10,
             Self::Members => 128 << 10,

@@ -6,9 +6,10 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{change::*, record::*, room::*, rooms::*, session::*, upload::*};
+pub use self::{change::*, receipt::*, record::*, room::*, rooms::*, session::*, upload::*};
 
 mod change;
+mod receipt;
 mod record;
 mod room;
 mod rooms;
@@ -36,6 +37,7 @@ macro_rules! bodies {
 bodies! {
     Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Publish<'a>,
     Ack<'a>, Deliver<'a>, Gap<'a>, Fetch<'a>, Page<'a>, Heartbeat<'a>, HeartbeatAck<'a>,
+    Mark<'a>, Marked<'a>, FetchReaders<'a>, Readers<'a>, Signal<'a>, Signaled<'a>,
     Part<'a>, PartTaken<'a>,
     CreateRoom<'a>, Done<'a>, ConfigureRoom<'a>, Detached<'a>, DeleteRoom<'a>, RoomInfo<'a>, DescribeRoom<'a>,
     Members<'a>, SetMembers<'a>, Rooms<'a>, RemoveMembers<'a>, ListMembers<'a>, ListRooms<'a>, OpenDirect<'a>,

@@ -33,6 +33,14 @@ pub fn deliver(body: &[u8]) -> Result<Glance<'_>, DecodeError> {
     }
 }
 
+/// Reads the count from the body of a `Deliver`.
+///
+/// # Errors
+/// As [`decode`] for the same bytes.
+pub fn count(body: &[u8]) -> Result<u64, DecodeError> {
+    decode(body).map(|Deliver { count, .. }| count)
+}
+
 #[cold]
 fn whole(body: &[u8]) -> Result<Glance<'_>, DecodeError> {
     let Deliver { room, seq, payload, .. } = decode(body)?;

@@ -13,7 +13,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 macro_rules! every_message {
     ($macro:ident) => {
         $macro!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
-            HeartbeatAck Part PartTaken
+            HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
             CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
             RemoveMembers ListMembers ListRooms OpenDirect)
     };
@@ -351,8 +351,8 @@ proptest! {
         check_round_trip!(request, Close { code: Code(d), retry_after_ms: c, message: &one, extensions: extensions() });
         check_round_trip!(request, Error { code: Code(d), retry_after_ms: c, message: &one, extensions: extensions() });
         check_round_trip!(request, Joined {
-            room, epoch: Epoch(b), tail: f, first: a, cursor: b, count: f, durability, newest_nonce: some,
-            extensions: extensions(),
+            room, epoch: Epoch(b), tail: f, first: a, cursor: b, count: f, read: a, unread: b, durability,
+            newest_nonce: some, extensions: extensions(),
         });
         check_round_trip!(request, Left { room, cursor: b, extensions: extensions() });
         check_round_trip!(request, Ack {
@@ -386,5 +386,18 @@ proptest! {
         let (rooms, next) = (List(list.iter().map(entry).collect()), some.map(|time| Activity { time, room }));
         check_round_trip!(request, Rooms { rooms, next, extensions: extensions() });
         check_round_trip!(request, HeartbeatAck { server_time: a, grant_ms: c, extensions: extensions() });
+        check_round_trip!(request, Mark { room, read: b, extensions: extensions() });
+        check_round_trip!(request, Marked { room, read: b, unread: f, extensions: extensions() });
+        check_round_trip!(request, FetchReaders { room, seq: a, extensions: extensions() });
+        let reader = |&(read, delivered, _): &_| Reader { user: &one, read, delivered };
+        check_round_trip!(request, Readers {
+            room, readers: List(list.iter().map(reader).collect()), extensions: extensions(),
+        });
+        let to = if yes { SignalTo::Room(room) } else { SignalTo::User(&one) };
+        check_round_trip!(request, Signal { to, key: c, payload: &blob, extensions: extensions() });
+        check_round_trip!(request, Signaled {
+            room: yes.then_some(room), sender: &one, device_tag: DeviceTag(f), key: c, payload: &blob,
+            extensions: extensions(),
+        });
     }
 }

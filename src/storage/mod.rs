@@ -12,6 +12,7 @@
 mod db;
 mod filter;
 mod looking;
+mod marks;
 mod member_schema;
 mod members;
 mod pending;
@@ -38,8 +39,8 @@ use parlor_actors::{
     limits::Limits,
     members::{Changed, Look, Member, Refusal, RoomChange, Seen},
     port::{
-        Answer, Append, Budget, DeviceKey, Load, Loaded, Read, Records, Reply, Store, StoreError, Sweep, Swept, Target,
-        Trim, Trimmed,
+        Answer, Append, Budget, DeviceKey, Load, Loaded, Marks, Read, Records, Reply, SaveMarks, Store, StoreError,
+        Sweep, Swept, Target, Trim, Trimmed,
     },
 };
 use parlor_protocol::{Name, RoomNumber, Seq};
@@ -286,6 +287,18 @@ impl Store for RocksStore {
 
     fn read(&self, read: Read, reply: Reply<Records>) {
         self.ask(Question::Records(read, Once::new(reply)));
+    }
+
+    fn save_marks(&self, save: SaveMarks, reply: Reply<()>) {
+        self.control(reply, |slot, reply| Entry::Marks(slot, save, reply));
+    }
+
+    fn marks(&self, user: Name, rooms: Vec<RoomNumber>, reply: Reply<Vec<Marks>>) {
+        self.ask(Question::Marks(user, rooms, Once::new(reply)));
+    }
+
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>) {
+        self.ask(Question::RoomMarks(room, users_max, Once::new(reply)));
     }
 
     fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>) {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crossbeam::channel::Receiver;
 use parlor_actors::{
     members::{Look, Member, Refusal, Seen},
-    port::{Answer, DeviceKey, Read, Records, Run, StoreError, Target},
+    port::{Answer, DeviceKey, Marks, Read, Records, Run, StoreError, Target},
 };
 use parlor_protocol::{
     Name, RoomNumber, Seq,
@@ -20,7 +20,7 @@ use rocksdb::{BottommostLevelCompaction, CompactOptions, ReadOptions};
 
 use super::{
     db::{Db, failed},
-    looking, members,
+    looking, marks, members,
     pending::Once,
     purge,
     schema::{self, Family, Record, damaged},
@@ -34,6 +34,8 @@ const EXAMINED_MAX: usize = 4_096;
 /// What the readers are asked.
 pub(super) enum Question {
     Records(Read, Once<Records>),
+    Marks(Name, Vec<RoomNumber>, Once<Vec<Marks>>),
+    RoomMarks(RoomNumber, usize, Once<Vec<(Name, Marks)>>),
     Target(RoomNumber, Seq, Once<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Once<Vec<(u8, Answer)>>),
     Compact(Once<()>),
@@ -50,6 +52,8 @@ impl Question {
             Self::Records(_, reply) => reply.give(Err(error)),
             Self::Target(_, _, reply) => reply.give(Err(error)),
             Self::Answers(_, _, reply) => reply.give(Err(error)),
+            Self::Marks(_, _, reply) => reply.give(Err(error)),
+            Self::RoomMarks(_, _, reply) => reply.give(Err(error)),
             Self::Compact(reply) => reply.give(Err(error)),
             Self::Purge(_, _, _, reply) => reply.give(Err(error)),
             Self::Member(_, _, reply) => reply.give(Err(error)),
@@ -66,6 +70,8 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
             Question::Records(read, reply) => reply.give(records(db, &read)),
             Question::Target(room, seq, reply) => reply.give(targets::read(db, room, seq)),
             Question::Answers(room, device, reply) => reply.give(answers(db, room, &device)),
+            Question::Marks(user, rooms, reply) => reply.give(marks::of_user(db, &user, &rooms)),
+            Question::RoomMarks(room, users_max, reply) => reply.give(marks::of_room(db, room, users_max)),
             Question::Compact(reply) => reply.give(compact(db)),
             Question::Purge(room, first, last, reply) => reply.give(purge::purge(db, room, first, last)),
             Question::Member(room, user, reply) => reply.give(members::member(db, room, &user)),

@@ -139,7 +139,7 @@ impl Found {
 
     pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
         let Self { room, meta, end, known } = self;
-        let RoomMeta { name, options, epochs, trimmed, .. } = meta;
+        let RoomMeta { name, options, epochs, trimmed, gone_count, .. } = meta;
         let End { first, tail, count, time, bytes_before, bytes_upto } = end;
         Loaded {
             room,
@@ -155,6 +155,7 @@ impl Found {
             bytes_before,
             bytes_upto,
             known,
+            gone_count,
         }
     }
 }

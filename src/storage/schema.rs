@@ -36,6 +36,8 @@ pub(super) enum Family {
     Log,
     /// Room number, length of the user's name, user, device tag, slot -> [`Answer`].
     Answers,
+    /// Room number, length of the user's name, user -> how far he is: see [`marks`](super::marks).
+    Marks,
     /// A time, room number -> nothing: when a sweep has to look at which room.
     Due,
     /// Room number, user -> what he is there; room number alone -> how many there are. See `member_schema`.
@@ -46,8 +48,17 @@ pub(super) enum Family {
 
 impl Family {
     /// All of them. A store has these and RocksDB's own `default`, which stays empty.
-    pub(super) const ALL: [Self; 8] =
-        [Self::Meta, Self::Names, Self::Rooms, Self::Log, Self::Answers, Self::Due, Self::Members, Self::Memberships];
+    pub(super) const ALL: [Self; 9] = [
+        Self::Meta,
+        Self::Names,
+        Self::Rooms,
+        Self::Log,
+        Self::Answers,
+        Self::Marks,
+        Self::Due,
+        Self::Members,
+        Self::Memberships,
+    ];
 
     pub(super) fn name(self) -> &'static str {
         match self {
@@ -56,6 +67,7 @@ impl Family {
             Self::Rooms => "rooms",
             Self::Log => "log",
             Self::Answers => "answers",
+            Self::Marks => "marks",
             Self::Due => "due",
             Self::Members => "members",
             Self::Memberships => "memberships",
@@ -369,12 +381,18 @@ pub(super) fn deliver_of(frame: &[u8]) -> Result<Deliver<'_>, Wrong> {
 
 /// What the keys of a device's answers in a room begin with; the slot follows.
 pub(super) fn answers_prefix(room: RoomNumber, device: &DeviceKey) -> Vec<u8> {
-    let mut key = Vec::with_capacity(8 + 1 + device.user.len() + 8 + 1);
+    let mut key = user_prefix(room, &device.user);
+    key.extend(device.tag.0.to_be_bytes());
+    key
+}
+
+/// What the keys of a user in a room begin with.
+pub(super) fn user_prefix(room: RoomNumber, user: &Name) -> Vec<u8> {
+    let mut key = Vec::with_capacity(8 + 1 + user.len() + 8 + 1);
     key.extend(room.0.to_be_bytes());
     // Always one byte: a name has at most 64. With its length in front, no user's keys lie among another's.
-    key.extend(u8::try_from(device.user.len()));
-    key.extend(device.user.as_bytes());
-    key.extend(device.tag.0.to_be_bytes());
+    key.extend(u8::try_from(user.len()));
+    key.extend(user.as_bytes());
     key
 }
 
@@ -384,12 +402,12 @@ pub(super) fn answers_prefix_of(key: &[u8]) -> Option<&[u8]> {
     key.get(..8 + 1 + user + 8)
 }
 
-const ANSWER_VERSION: u8 = 1;
+const ANSWER_VERSION: u8 = 2;
 
-/// `version u8 = 1 | nonce u64 | seq u64 | time u64 | content_hash u64`
-pub(super) fn encode_answer(answer: &Answer) -> [u8; 33] {
-    let mut out = [ANSWER_VERSION; 33];
-    let numbers = [answer.nonce, answer.seq, answer.time, answer.content_hash];
+/// `version u8 = 2 | nonce u64 | seq u64 | time u64 | content_hash u64 | count u64`; version 1 ends with `content_hash`.
+pub(super) fn encode_answer(answer: &Answer) -> [u8; 41] {
+    let mut out = [ANSWER_VERSION; 41];
+    let numbers = [answer.nonce, answer.seq, answer.time, answer.content_hash, answer.count];
     for (field, number) in out[1..].chunks_exact_mut(8).zip(numbers) {
         field.copy_from_slice(&number.to_be_bytes());
     }
@@ -398,10 +416,14 @@ pub(super) fn encode_answer(answer: &Answer) -> [u8; 33] {
 
 pub(super) fn decode_answer(value: &[u8]) -> Result<Answer, Wrong> {
     let mut fields = Fields(value);
-    fields.version(ANSWER_VERSION)?;
+    let version = fields.u8()?;
+    if !(1..=ANSWER_VERSION).contains(&version) {
+        return Err(format!("version {version} of the value, where 1 to {ANSWER_VERSION} are known"));
+    }
     let (nonce, seq, time, content_hash) = (fields.u64()?, fields.u64()?, fields.u64()?, fields.u64()?);
+    let count = if version >= 2 { fields.u64()? } else { 0 };
     fields.end()?;
-    Ok(Answer { nonce, seq, time, content_hash })
+    Ok(Answer { nonce, seq, time, content_hash, count })
 }
 
 /// When an answer was given, for compactions.
@@ -644,8 +666,10 @@ mod tests {
 
     #[test]
     fn an_answer_reads_as_written() {
-        let answer = Answer { nonce: 1, seq: 2, time: 3, content_hash: u64::MAX };
+        let answer = Answer { nonce: 1, seq: 2, time: 3, content_hash: u64::MAX, count: 9 };
         let bytes = encode_answer(&answer);
+        let first_version = [&[1], &bytes[1..33]].concat();
+        assert_eq!(decode_answer(&first_version), Ok(Answer { count: 0, ..answer }));
         assert_eq!(decode_answer(&bytes), Ok(answer));
         assert_eq!(answer_time(&bytes), Some(3));
         for cut in 0..bytes.len() {

@@ -141,7 +141,7 @@ impl Rig {
             expires: 0,
             device: DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) },
             slot: 0,
-            answer: Answer { nonce: seq, seq, time: seq, content_hash: 0 },
+            answer: Answer { nonce: seq, seq, time: seq, content_hash: 0, count: seq },
         };
         self.store.append(vec![Append {
             room: room.room,

@@ -17,8 +17,8 @@ use crossbeam::channel::Receiver;
 use parlor_actors::{
     members::{Changed, Refusal, RoomChange},
     port::{
-        Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, StoreError,
-        Sweep, Swept, Trim, Trimmed,
+        Append, AppendRecord, Commit, CommitNumber, Commits, Generation, Load, Loaded, Outcome, Place, SaveMarks,
+        StoreError, Sweep, Swept, Trim, Trimmed,
     },
 };
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
@@ -26,6 +26,7 @@ use rocksdb::WriteBatch;
 
 use super::{
     db::Db,
+    marks,
     members::{self, Desk},
     pending::{Control, Once, PendingAppend},
     recover::{self, Counters},
@@ -50,6 +51,8 @@ pub(super) enum Entry {
     Appends(Vec<PendingAppend>),
     Load(Control, Load, Once<Loaded>),
     Change(Control, RoomChange, Once<Result<Changed, Refusal>>),
+    /// How far users are. Answered when it is written, without a sync.
+    Marks(Control, SaveMarks, Once<()>),
     /// Answered when everything before it is synced.
     Flush(Control, Once<()>),
     Sweep(Control, Sweep, Once<Swept>),
@@ -98,6 +101,8 @@ pub(super) struct Writer {
     /// Loads and changes, in their order: whoever is told goes by it.
     settled: Vec<Settled>,
     flushes: Vec<Once<()>>,
+    /// Marks that this turn has gathered.
+    saves: Vec<Once<()>>,
     sweeping: Sweeping,
     /// Room for one record's value.
     scratch: Vec<u8>,
@@ -137,6 +142,7 @@ impl Writer {
             notices: Vec::new(),
             settled: Vec::new(),
             flushes: Vec::new(),
+            saves: Vec::new(),
             scratch: Vec::new(),
         }
     }
@@ -171,6 +177,7 @@ impl Writer {
                 }
                 Entry::Load(_slot, load, reply) => self.take_load(load, reply),
                 Entry::Change(_slot, change, reply) => self.take_change(change, reply),
+                Entry::Marks(_slot, save, reply) => self.take_marks(&save, reply),
                 Entry::Flush(_slot, reply) => self.flushes.push(reply),
                 Entry::Sweep(_slot, sweep, reply) => self.take_sweep(&sweep, reply),
                 Entry::Trim(_slot, trim, reply) => self.take_trim(trim, reply),
@@ -295,6 +302,19 @@ impl Writer {
         }
     }
 
+    /// Gathers marks, unless the room is another channel's now.
+    fn take_marks(&mut self, save: &SaveMarks, reply: Once<()>) {
+        let known = self.rooms.find(save.room).is_some_and(|live| live.generation == save.generation);
+        match self.poisoned() {
+            Some(poisoned) => unharmed(|| reply.give(Err(poisoned))),
+            None if !known => unharmed(|| reply.give(Err(StoreError::Superseded(save.generation)))),
+            None => {
+                marks::gather(&self.db, save, &mut self.batch);
+                self.saves.push(reply);
+            }
+        }
+    }
+
     /// Loads a room, behind everything that came before it. The answer waits for the turn's sync.
     fn take_load(&mut self, load: Load, reply: Once<Loaded>) {
         // So that the room is read with what this turn has gathered for it.
@@ -356,6 +376,9 @@ impl Writer {
         let poisoned = self.poisoned();
         for settled in self.settled.drain(..) {
             unharmed(|| settled(poisoned.clone()));
+        }
+        for reply in self.saves.drain(..) {
+            unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));
         }
         for reply in self.flushes.drain(..) {
             unharmed(|| reply.give(poisoned.clone().map_or(Ok(()), Err)));

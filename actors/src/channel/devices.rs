@@ -185,6 +185,12 @@ impl<Waiting> Devices<Waiting> {
         }
     }
 
+    /// The newest answer of a device, if its window is here.
+    #[must_use]
+    pub fn newest(&self, key: &DeviceKey) -> Option<&Answer> {
+        self.devices.get(key)?.window.as_ref()?.newest()
+    }
+
     /// The device, if it is attached or has records on their way.
     pub fn device(&mut self, key: &DeviceKey) -> Option<&mut Device<Waiting>> {
         self.devices.get_mut(key).map(Box::as_mut)
@@ -278,7 +284,7 @@ mod tests {
         assert_eq!(devices.wait(&key("ann"), 1), None);
         assert_eq!(devices.loaded(&key("ann"), Vec::new()), [1]);
         assert_eq!(devices.wait(&key("ann"), 2), Some(2));
-        let answer = Answer { nonce: 1, seq: 1, time: 1, content_hash: 1 };
+        let answer = Answer { nonce: 1, seq: 1, time: 1, content_hash: 1, count: 1 };
         assert_eq!(devices.accept(&key("ann"), answer, 128), Some(0));
         devices.detach(&key("ann"));
         devices.detach(&key("ann"));
@@ -319,7 +325,7 @@ mod tests {
         };
         come_and_go(&mut devices, "ann");
         assert!(!devices.attach(&key("ann")));
-        let answer = Answer { nonce: 1, seq: 1, time: 1, content_hash: 1 };
+        let answer = Answer { nonce: 1, seq: 1, time: 1, content_hash: 1, count: 1 };
         assert_eq!(devices.accept(&key("ann"), answer, 128), Some(0));
         devices.detach(&key("ann"));
         // She stands in the queue of those who left, and is pushed out of it.

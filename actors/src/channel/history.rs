@@ -42,6 +42,8 @@ pub enum Purpose {
     Target(Seq),
     /// To refill the ring.
     Refill,
+    /// To find the count at a seq, for a mark.
+    Count,
 }
 
 /// Who waits for a page.
@@ -111,6 +113,12 @@ impl Reads {
         Ok(NewRead { id, read })
     }
 
+    /// Registers a search for a count. `Err` if too many reads are under way.
+    pub fn count(&mut self, read: Read, max: usize) -> Result<NewRead, StoreError> {
+        let id = self.start(Purpose::Count, max)?;
+        Ok(NewRead { id, read })
+    }
+
     /// How many reads are under way.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
@@ -136,7 +144,7 @@ impl Reads {
         match &purpose {
             Purpose::Page(_) => self.pages.retain(|_, read| *read != id),
             Purpose::Target(seq) => drop(self.targets.remove(seq)),
-            Purpose::Refill => {}
+            Purpose::Refill | Purpose::Count => {}
         }
         Some(purpose)
     }

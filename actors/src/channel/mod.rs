@@ -1,15 +1,16 @@
 //! The channel actor: one room. Decides nothing: [`state`] does.
 
-use std::{future::ready, sync::Arc};
+use std::{future::ready, sync::Arc, time::Duration};
 
 use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, fut::wrap_future};
+use bytes::Bytes;
 use parlor_protocol::RoomNumber;
 
 use crate::{
     context::Shared,
     handover::Handover,
-    message::FromChannel,
-    port::{Append, Generation, Loaded},
+    message::{Conn, FromChannel},
+    port::{Append, Generation, Loaded, Marks, StoreError},
     relay::{Relay, RoomNews},
     supervisor::{Supervisor, ToSupervisor},
     turns::Turns,
@@ -19,6 +20,7 @@ use state::{Effect, Input, Setting, State, Turn};
 pub mod change;
 pub mod devices;
 pub mod history;
+pub mod marks;
 pub mod notes;
 pub mod parked;
 pub mod position;
@@ -82,6 +84,29 @@ impl Channel {
                     let reply = move |records| channel.do_send(Input::Read { id: new.id, records });
                     self.shared.store.read(new.read, Box::new(reply));
                 }
+                Effect::LoadMarks(user) => {
+                    let (channel, name) = (ctx.address(), user.clone());
+                    let reply = move |marks: Result<Vec<Marks>, StoreError>| {
+                        let marks = marks.map(|marks| marks.first().copied().unwrap_or_default());
+                        channel.do_send(Input::Marks { user, marks });
+                    };
+                    self.shared.store.marks(name, vec![self.state.room()], Box::new(reply));
+                }
+                Effect::LoadRoomMarks(fetch, users_max) => {
+                    let channel = ctx.address();
+                    let reply = move |found| channel.do_send(Input::RoomMarks { fetch, found });
+                    self.shared.store.room_marks(self.state.room(), users_max, Box::new(reply));
+                }
+                Effect::SaveMarksIn(ms) => {
+                    ctx.notify_later(Input::SaveMarks, Duration::from_millis(ms));
+                }
+                Effect::SaveMarks(save) => {
+                    let channel = ctx.address();
+                    let reply = move |stored| channel.do_send(Input::MarksSaved(stored));
+                    self.shared.store.save_marks(save, Box::new(reply));
+                }
+                Effect::TellUser { user, except, frame } => self.tell_user(&user, except, &frame, ctx),
+                Effect::TellHost(reply, standing) => reply.give(standing),
                 Effect::Trim(trim) => {
                     let channel = ctx.address();
                     let reply = move |trimmed| channel.do_send(Input::Trimmed(trimmed));
@@ -115,6 +140,16 @@ impl Channel {
         }
     }
 
+    fn tell_user(&self, user: &str, except: Option<Conn>, frame: &Bytes, ctx: &mut Context<Self>) {
+        let mut conns = self.shared.router.conns(user);
+        conns.retain(|conn| Some(*conn) != except);
+        conns.sort_unstable_by_key(|conn| conn.arbiter);
+        for conns in conns.chunk_by(|a, b| a.arbiter == b.arbiter) {
+            let notice = FromChannel::Notice { conns: conns.to_vec(), frame: frame.clone() };
+            self.tell_relay(conns[0].arbiter, notice, ctx);
+        }
+    }
+
     fn append(&self, turn: Turn) {
         let append = Append {
             room: self.state.room(),
@@ -137,6 +172,17 @@ impl Actor for Channel {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.handover.enter(self.state.room(), self.state.generation(), ctx.address());
+    }
+}
+
+impl Drop for Channel {
+    /// What the store has not been told of users. Not while unwinding: the state may be of any shape then.
+    fn drop(&mut self) {
+        if !std::thread::panicking()
+            && let Some(save) = self.state.last_marks()
+        {
+            self.shared.store.save_marks(save, Box::new(|_| {}));
+        }
     }
 }
 

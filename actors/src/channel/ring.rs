@@ -249,6 +249,15 @@ impl Ring {
         Records { runs: self.runs(from, to, now), next }
     }
 
+    /// The count of a record, expired or not, if it is held here.
+    #[must_use]
+    pub fn count(&self, seq: Seq) -> Option<u64> {
+        if seq < self.first || seq > self.last() {
+            return None;
+        }
+        parlor_protocol::peek::count(self.join(seq, seq).get(HEADER_BYTES..)?).ok()
+    }
+
     fn entry(&self, seq: Seq) -> &Entry {
         #[expect(clippy::cast_possible_truncation, reason = "an index of a ring in memory")]
         &self.entries[(seq - self.first) as usize]

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
     Code, Extensions, Name, RoomNumber, Seq, UnixMillis,
-    message::{Durability, Gap, Joined},
+    message::{Durability, Gap, JoinFrom, Joined},
 };
 
 use self::erasing::Erasures;
@@ -18,6 +18,7 @@ pub use self::erasing::{Erase, Erased, Told};
 use super::{
     devices::Devices,
     history::{NewRead, Reads},
+    marks::Users,
     parked::{self, Parked},
     position::Extent,
     refill::Refill,
@@ -30,10 +31,10 @@ use crate::{
         Changed, Member,
         rights::{Act, may},
     },
-    message::{Attach, Conn, Fetch, FromChannel, Join, Publish, Stored},
+    message::{Attach, Conn, Fetch, FetchReaders, FromChannel, Join, MarkRead, Publish, Signal, Stored},
     port::{
-        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Now, Place, Records, Rewrite, RoomOptions,
-        StoreError, Target, Trim, Trimmed,
+        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, Rewrite, RoomOptions,
+        SaveMarks, StoreError, Target, Trim, Trimmed,
     },
     rates::{Bucket, Rates},
     tiers::Tiers,
@@ -50,6 +51,9 @@ const RECORDS_PER_TURN_MAX: usize = 256;
 /// Clients are asked to wait this long when a queue is full.
 const BUSY_RETRY_MS: u32 = 100;
 
+use self::receipts::{Arrival, Counting, Saves};
+pub use self::receipts::{Ask, HostReply, Standing};
+
 /// What a channel is told.
 #[derive(Debug)]
 pub enum Input {
@@ -59,6 +63,39 @@ pub enum Input {
     Publish(Publish),
     /// A session reads the past.
     Fetch(Fetch),
+    /// A session's user has read.
+    Mark(MarkRead),
+    /// A session asks who has read.
+    FetchReaders(FetchReaders),
+    /// The host asks how far a user is.
+    Ask(Ask),
+    /// A session says something that is not kept.
+    Signal(Signal),
+    /// A user's device has received everything up to here.
+    Delivered {
+        /// Whose.
+        user: Name,
+        /// Up to here.
+        seq: Seq,
+    },
+    /// The store's marks of a user.
+    Marks {
+        /// Whose.
+        user: Name,
+        /// How far he is.
+        marks: Result<Marks, StoreError>,
+    },
+    /// The store's marks of a room, for a request.
+    RoomMarks {
+        /// Which request.
+        fetch: FetchReaders,
+        /// How far users are.
+        found: Result<Vec<(Name, Marks)>, StoreError>,
+    },
+    /// The time that [`Effect::SaveMarksIn`] named has come.
+    SaveMarks,
+    /// What became of [`Effect::SaveMarks`].
+    MarksSaved(Result<(), StoreError>),
     /// A subscriber with this cursor can take more.
     Pull {
         /// Which.
@@ -119,7 +156,12 @@ pub enum Input {
         records: Result<Records, StoreError>,
     },
     /// A sweep of the store took everything below this seq.
-    Swept(Seq),
+    Swept {
+        /// The oldest seq that the room may still have.
+        first: Seq,
+        /// The count of the newest record that is gone.
+        gone_count: u64,
+    },
     /// The store's answer to [`Effect::Trim`].
     Trimmed(Result<Trimmed, StoreError>),
     /// A record that is to be changed came back.
@@ -154,6 +196,25 @@ pub enum Effect {
     },
     /// Load a device's answers.
     LoadAnswers(DeviceKey),
+    /// Load a user's marks.
+    LoadMarks(Name),
+    /// Load the marks of at most so many users, for a request.
+    LoadRoomMarks(FetchReaders, usize),
+    /// Give it [`Input::SaveMarks`] after so many milliseconds.
+    SaveMarksIn(u64),
+    /// Have the store save marks.
+    SaveMarks(SaveMarks),
+    /// Tell a user's sessions in the room, except one.
+    TellUser {
+        /// Whom.
+        user: Name,
+        /// Which session not.
+        except: Option<Conn>,
+        /// What: a frame.
+        frame: Bytes,
+    },
+    /// Tell the host.
+    TellHost(HostReply, Result<Standing, StoreError>),
     /// Delete the room's oldest records.
     Trim(Trim),
     /// Load what a device's user is in the room.
@@ -235,7 +296,12 @@ pub struct State {
     bucket: Bucket,
     ring: Ring,
     devices: Devices<Join>,
+    users: Users<Arrival>,
+    saves: Saves,
+    /// The count of the newest record that is gone on purpose.
+    gone_count: u64,
     reads: Reads,
+    counting: Vec<(u64, Counting)>,
     held: Held,
     refill: Refill,
     versions: Versions,
@@ -280,6 +346,10 @@ impl State {
             committed_count: loaded.count,
             ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
             devices: Devices::new(in_memory.then_some(limits.absent_devices_per_room_max)),
+            users: Users::new(in_memory.then_some(limits.absent_devices_per_room_max)),
+            saves: Saves::default(),
+            gone_count: loaded.gone_count,
+            counting: Vec::new(),
             reads: Reads::default(),
             held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
             refill: Refill::default(),
@@ -376,6 +446,15 @@ impl State {
         match input {
             Input::Join(join) => self.on_join(join),
             Input::Publish(publish) => self.on_publish(now, publish),
+            Input::Mark(mark) => self.on_mark(mark),
+            Input::FetchReaders(fetch) => self.on_fetch_readers(fetch),
+            Input::Ask(ask) => self.on_ask(ask),
+            Input::Signal(signal) => self.on_signal(signal),
+            Input::Delivered { user, seq } => self.on_delivered(user, seq),
+            Input::Marks { user, marks } => self.on_marks(&user, marks),
+            Input::RoomMarks { fetch, found } => self.on_room_marks(fetch, found),
+            Input::SaveMarks => self.on_save_due(),
+            Input::MarksSaved(stored) => self.on_marks_saved(stored),
             Input::Fetch(fetch) => self.on_fetch(now, fetch),
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
             Input::Erase(erase) => self.on_erase(now, erase),
@@ -387,7 +466,7 @@ impl State {
             Input::Answers { device, answers } => self.on_answers(&device, answers),
             Input::Read { id, records } => self.on_read(now, id, records),
             Input::Target { id, target } => self.on_target(now, id, target),
-            Input::Swept(first) => self.on_swept(first),
+            Input::Swept { first, gone_count } => self.on_swept(first, gone_count),
             Input::Trimmed(trimmed) => self.on_trimmed(trimmed),
             Input::Rights { device, member } => self.on_rights(&device, member),
             Input::Changed { id, change } => self.on_changed(now, id, &change),
@@ -405,9 +484,10 @@ impl State {
             self.effects.push_back(Effect::LoadAnswers(join.device.clone()));
         }
         self.want_rights(&join.device);
+        self.attach_user(&join.device);
         let device = join.device.clone();
         if let Some(join) = self.devices.wait(&device, join) {
-            self.answer_join(join);
+            self.on_device_ready(join);
         }
     }
 
@@ -415,12 +495,13 @@ impl State {
         match answers {
             Ok(answers) => {
                 for join in self.devices.loaded(device, answers) {
-                    self.answer_join(join);
+                    self.on_device_ready(join);
                 }
             }
             Err(error) => {
                 tracing::warn!(room = %self.name, user = %device.user, %error, "a device's answers could not be loaded");
                 for join in self.devices.not_loaded(device) {
+                    self.detach_user(&join.device);
                     self.devices.detach(&join.device);
                     self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, "the store is busy");
                 }
@@ -431,12 +512,17 @@ impl State {
     fn answer_join(&mut self, join: Join) {
         let rights = self.rights_of(&join.device).unwrap_or_default();
         if !may(self.people.kind, rights.role, Act::Join) {
+            self.detach_user(&join.device);
             self.devices.detach(&join.device);
             return self.refuse(join.conn, join.request, Code::Forbidden, 0, "the user may not join this room");
         }
         let newest_nonce = self.devices.device(&join.device).and_then(|device| device.window.as_ref()?.newest_nonce());
         let (start, first) = self.start(join.from, rights);
         let (room, epoch, tail) = (self.room, self.extent.epoch(), self.extent.tail);
+        if matches!(join.from, JoinFrom::Position(..)) && start.gap.is_none() {
+            self.on_delivered(join.device.user.clone(), start.cursor);
+        }
+        let Standing { read, unread } = self.standing(&join.device.user);
         let joined = Joined {
             room,
             epoch,
@@ -444,6 +530,8 @@ impl State {
             first,
             cursor: start.cursor,
             count: self.committed_count,
+            read,
+            unread,
             durability: self.options.durability,
             newest_nonce,
             extensions: Extensions::default(),
@@ -470,12 +558,14 @@ impl State {
         let subscribers = &mut self.subscribers[usize::from(arbiter)];
         debug_assert!(*subscribers > 0, "a subscriber leaves once");
         *subscribers = subscribers.saturating_sub(1);
+        self.detach_user(device);
         self.devices.detach(device);
     }
 
     fn on_adopt(&mut self, arbiter: u16, devices: Vec<DeviceKey>) {
         for device in devices {
             self.subscribers[usize::from(arbiter)] += 1;
+            self.attach_user(&device);
             if self.devices.attach(&device) {
                 self.effects.push_back(Effect::LoadAnswers(device.clone()));
             }
@@ -501,7 +591,9 @@ mod changing;
 mod erasing;
 mod publishing;
 mod reading;
+mod receipts;
 mod rights;
+mod signals;
 #[cfg(test)]
 mod tests;
 mod trimming;

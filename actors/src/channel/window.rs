@@ -17,7 +17,7 @@ pub struct Window {
 }
 
 /// A slot whose answer was forgotten: no record has this seq.
-const HOLE: Answer = Answer { nonce: 0, seq: 0, time: 0, content_hash: 0 };
+const HOLE: Answer = Answer { nonce: 0, seq: 0, time: 0, content_hash: 0, count: 0 };
 
 /// What a nonce is to a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,10 +45,16 @@ impl Window {
         Self { slots, newest }
     }
 
+    /// The newest answer.
+    #[must_use]
+    pub fn newest(&self) -> Option<&Answer> {
+        self.slots.get(self.newest).filter(|answer| **answer != HOLE)
+    }
+
     /// The newest nonce answered.
     #[must_use]
     pub fn newest_nonce(&self) -> Option<Nonce> {
-        self.slots.get(self.newest).filter(|answer| **answer != HOLE).map(|answer| answer.nonce)
+        self.newest().map(|answer| answer.nonce)
     }
 
     /// What `nonce` with this content is to the window.
@@ -89,7 +95,7 @@ mod tests {
     use super::*;
 
     fn answer(nonce: Nonce) -> Answer {
-        Answer { nonce, seq: nonce * 10, time: 1, content_hash: nonce + 1 }
+        Answer { nonce, seq: nonce * 10, time: 1, content_hash: nonce + 1, count: nonce }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! messages; channels, which may be on other arbiters, send it `RoomNews`.
 
 use std::{
-    cell::RefCell,
+    cell::{OnceCell, RefCell},
     rc::Rc,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
@@ -21,7 +21,7 @@ use crate::{
     channel::{self, Channel},
     context::Shared,
     handover::Handover,
-    message::{Conn, FromChannel},
+    message::{Conn, FromChannel, Signal},
     outbound::Wire,
     port::DeviceKey,
     session::{ToSession, timers::Timers},
@@ -60,6 +60,8 @@ struct Inside {
     timers: RefCell<Timers>,
     /// Some connection has something to write.
     dirty: Notify,
+    /// All relays of the engine: the first message that this one gets.
+    relays: OnceCell<Arc<[Addr<Relay>]>>,
     draining: std::cell::Cell<bool>,
 }
 
@@ -76,6 +78,10 @@ impl Message for RoomNews {
 
 /// What others say to a relay.
 pub(crate) enum ToRelay {
+    /// All relays, by their arbiters' numbers: the first message of all.
+    Relays(Arc<[Addr<Relay>]>),
+    /// A signal for some connections of the arbiter.
+    Signal(Vec<Conn>, Signal),
     /// A room's channel died.
     Down(RoomNumber),
     /// A room was deleted, and its channel has ended.
@@ -107,6 +113,7 @@ impl Relay {
             channels: RefCell::default(),
             timers: RefCell::default(),
             dirty: Notify::new(),
+            relays: OnceCell::new(),
             draining: std::cell::Cell::new(false),
         };
         Self { local: Local(Rc::new(inside)), turns: Turns::default() }
@@ -139,6 +146,11 @@ impl Handler<ToRelay> for Relay {
 
     fn handle(&mut self, message: ToRelay, ctx: &mut Context<Self>) {
         match message {
+            ToRelay::Relays(relays) => {
+                // There is one such message.
+                let _ = self.local.0.relays.set(relays);
+            }
+            ToRelay::Signal(conns, signal) => self.local.with(|state| state.on_signal_to(&conns, &signal)),
             ToRelay::Down(room) => self.local.with(|state| state.on_channel_down(room)),
             ToRelay::Gone(room) => {
                 self.local.with(|state| state.on_room_gone(room));
@@ -202,6 +214,9 @@ impl Local {
                     self.tell(room, channel::state::Input::Pull { conn, after })
                 }
                 Some(Effect::Detached { room, device }) => self.detached(room, device),
+                Some(Effect::Delivered { room, user, seq }) => {
+                    self.tell(room, channel::state::Input::Delivered { user, seq });
+                }
                 Some(Effect::JoinEnded { conn, request, room }) => {
                     if let Some(link) = self.link(conn) {
                         link.tell(ToSession::JoinEnded { request, room });
@@ -308,6 +323,9 @@ impl Local {
             outcome
         };
         self.run();
+        if self.0.state.borrow().is_dirty() {
+            self.0.dirty.notify_one(); // Signals that waited for this.
+        }
         outcome
     }
 
@@ -376,6 +394,31 @@ impl Local {
 
     pub(crate) fn close(&self, conn: Conn, code: Code, message: &'static str, goodbye: Option<u32>) {
         self.with(|state| state.on_close(conn, code, message, goodbye));
+    }
+
+    /// Brings a signal to all sessions of a user.
+    pub(crate) fn signal_user(&self, user: &str, signal: &Signal) {
+        let mut conns = self.0.shared.router.conns(user);
+        conns.sort_unstable_by_key(|conn| conn.arbiter);
+        let own = self.0.state.borrow().arbiter();
+        for conns in conns.chunk_by(|a, b| a.arbiter == b.arbiter) {
+            let arbiter = conns[0].arbiter;
+            if arbiter == own {
+                self.with(|state| state.on_signal_to(conns, signal));
+            } else if let Some(relay) = self.0.relays.get().and_then(|relays| relays.get(usize::from(arbiter))) {
+                relay.do_send(ToRelay::Signal(conns.to_vec(), signal.clone()));
+            }
+        }
+    }
+
+    pub(crate) fn signal_dropped(&self) {
+        self.0.state.borrow_mut().on_signal_dropped();
+    }
+
+    /// How many signals the arbiter has dropped.
+    #[must_use]
+    pub fn signals_dropped(&self) -> u64 {
+        self.0.state.borrow().signals_dropped()
     }
 
     /// Wakes the session at `at`; never where its client cannot be gone unnoticed.

@@ -30,6 +30,8 @@ const PULLS_PER_CONNECTION_MAX: usize = 4;
 /// Fetches that one connection may have under way.
 const FETCHES_PER_CONNECTION_MAX: usize = 4;
 
+use self::signals::Aside;
+
 /// What a relay wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -67,6 +69,15 @@ pub enum Effect {
     },
     /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),
+    /// Tell the room's channel that a user's device has received everything up to here.
+    Delivered {
+        /// Which room.
+        room: RoomNumber,
+        /// Whose device.
+        user: Name,
+        /// Up to here.
+        seq: Seq,
+    },
     /// The connection has had its last frame: end it once that is written.
     Finish(Conn),
     /// The connection had its last frame long ago and does not read it: end it now.
@@ -101,6 +112,8 @@ pub enum Asks {
     Fetch,
     /// About rooms and members, which no channel answers.
     Rooms,
+    /// To have a cursor moved.
+    Mark,
 }
 
 /// A connection.
@@ -128,6 +141,7 @@ struct Connection {
     unheard: bool,
     /// A tick looks at it.
     watched: bool,
+    aside: Option<Box<Aside>>,
     closing: Closing,
 }
 
@@ -193,6 +207,7 @@ pub struct State {
     /// Pulls that the store could not serve, to be tried again.
     retries: Vec<(Conn, RoomNumber)>,
     pending: usize,
+    signals_dropped: u64,
     effects: VecDeque<Effect>,
 }
 
@@ -210,6 +225,7 @@ impl State {
             watched: Vec::new(),
             retries: Vec::new(),
             pending: 0,
+            signals_dropped: 0,
             effects: VecDeque::new(),
         }
     }
@@ -282,6 +298,7 @@ impl State {
             held: Vec::new(),
             unheard: false,
             watched: false,
+            aside: None,
             closing: Closing::Open,
         }));
         Conn { arbiter: self.arbiter, slot: slot as u32, serial: self.serial }
@@ -355,7 +372,8 @@ impl State {
                 }
             }
             FromChannel::Answer { conn, request, frame } => {
-                if self.end(conn, request, |pending| pending.is(room, Asks::Fetch)).is_some() {
+                let meant = |pending: &Pending| pending.is(room, Asks::Fetch) || pending.is(room, Asks::Mark);
+                if self.end(conn, request, meant).is_some() {
                     self.push(conn, frame);
                 }
                 self.close_if_answered(conn);
@@ -366,6 +384,11 @@ impl State {
                 }
             }
             FromChannel::Detach { users, code, message } => self.on_detach(room, &users, code, message),
+            FromChannel::Signal(signal) => self.on_signal(room, &signal),
+            FromChannel::SignalRefused { conn, request, code, message } => {
+                self.on_signal_refused(conn, request, code, message);
+            }
+            FromChannel::Notice { conns, frame } => self.on_notice(room, conns, &frame),
             FromChannel::Adopted { epochs, first, trimmed, tail } => {
                 self.on_adopted(room, &Extent { epochs, first, trimmed, tail });
             }
@@ -388,6 +411,7 @@ impl State {
                 self.effects.push_back(Effect::Answered(conn));
             }
             self.pull_lagging(conn);
+            self.bring_kept(conn);
         }
     }
 
@@ -508,5 +532,6 @@ impl State {
 mod answering;
 mod delivering;
 mod detaching;
+mod signals;
 #[cfg(test)]
 mod tests;

@@ -151,6 +151,8 @@ impl Session {
                 }
                 Effect::Refuse { request, code, message } => self.local.refuse(conn, request, code, 100, message),
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
+                Effect::SignalUser { user, signal } => self.local.signal_user(&user, &signal),
+                Effect::SignalDropped => self.local.signal_dropped(),
                 Effect::PartTaken { request, room, nonce, missing } => {
                     let (missing, extensions) = (List(missing), Extensions::default());
                     self.local.send(conn, request, &PartTaken { room, nonce, missing, extensions });

@@ -16,12 +16,14 @@ use crate::{
     channel,
     limits::Limits,
     members::{Changed, Look, Refusal, Seen},
-    message::{Conn, Fetch, Join, Publish},
+    message::{Conn, Fetch, Join, Publish, Signal},
     port::{Budget, DeviceKey, Now},
     relay::state::{Asks, Pending},
     tiers::TierNumber,
 };
 pub use rooms::Wanted;
+
+use self::receipts::SignalPace;
 
 /// What a session is told.
 #[derive(Debug)]
@@ -158,6 +160,15 @@ pub enum Effect {
         /// The frame.
         frame: Bytes,
     },
+    /// Bring a signal to all sessions of a user.
+    SignalUser {
+        /// Whom.
+        user: Name,
+        /// What.
+        signal: Signal,
+    },
+    /// Count a signal that is not brought to anybody: there were too many.
+    SignalDropped,
     /// Answer a beat, and pull what lags.
     BeatAck {
         /// Which request.
@@ -201,6 +212,7 @@ pub struct State {
     heartbeat: Heartbeat,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
+    signals: SignalPace,
     /// In the order of their numbers.
     rooms: Vec<(RoomNumber, Name)>,
     joining: Vec<Joining>,
@@ -239,6 +251,7 @@ impl State {
             creates: false,
             heartbeat,
             last_frame: now.mono_ms,
+            signals: SignalPace::new(limits),
             rooms: Vec::new(),
             joining: Vec::new(),
             effects: VecDeque::new(),
@@ -332,6 +345,9 @@ impl State {
             Kind::Publish => self.on_publish(request, body),
             Kind::Part => self.on_part(now, request, body),
             Kind::Fetch => self.on_fetch(request, body),
+            Kind::Mark => self.on_mark(request, body),
+            Kind::FetchReaders => self.on_fetch_readers(request, body),
+            Kind::Signal => self.on_signal(now, request, body),
             Kind::Heartbeat => self.on_heartbeat(now, request, body),
             Kind::Goodbye => parlor_protocol::decode::<message::Goodbye<'_>>(body).map(|_| {
                 self.close(Code::Goodbye, "goodbye", Some(request));
@@ -481,6 +497,7 @@ impl State {
     }
 }
 
+mod receipts;
 mod rooms;
 mod uploading;
 

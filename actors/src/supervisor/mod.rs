@@ -46,6 +46,8 @@ pub(crate) enum Waiter {
     Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
     /// The host, who wants a room changed.
     HostChange(Box<dyn FnOnce(Result<Changed, Refusal>) + Send>),
+    /// The host, for the room's channel.
+    Channel(Box<dyn FnOnce(Result<Addr<Channel>, Refusal>) + Send>),
 }
 
 /// What the supervisor is told by others.
@@ -102,6 +104,7 @@ impl Supervisor {
                     },
                     Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
                     Waiter::HostChange(_) => debug_assert!(false, "who wants a change waits for no room"),
+                    Waiter::Channel(reply) => reply(room.map(|(_, channel)| channel)),
                 },
                 Effect::Change { change, waiter } => {
                     let (supervisor, wanted) = (ctx.address(), change.clone());
@@ -112,7 +115,9 @@ impl Supervisor {
                 Effect::Changed { waiter, outcome } => match waiter {
                     Waiter::Session { session, request } => session.do_send(ToSession::Changed { request, outcome }),
                     Waiter::HostChange(reply) => reply(outcome),
-                    Waiter::Host(_) | Waiter::Erase(_) => debug_assert!(false, "who waits for a room wants no change"),
+                    Waiter::Host(_) | Waiter::Erase(_) | Waiter::Channel(_) => {
+                        debug_assert!(false, "who waits for a room wants no change");
+                    }
                 },
                 Effect::End(handle) => handle.do_send(channel::state::Input::End),
                 Effect::Gone(room) => self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Gone(room))),
@@ -127,7 +132,9 @@ impl Supervisor {
                     self.shared.store.sweep(sweep, Box::new(reply));
                 }
                 Effect::SweepIn(ms) => sweep_in(ms, ctx),
-                Effect::Swept(channel, first) => channel.do_send(channel::state::Input::Swept(first)),
+                Effect::Swept(channel, first, gone_count) => {
+                    channel.do_send(channel::state::Input::Swept { first, gone_count });
+                }
             }
         }
     }

@@ -134,8 +134,8 @@ pub enum Effect<H, S, W> {
     Sweep(Sweep),
     /// Say [`Input::Sweep`] after so many milliseconds.
     SweepIn(u64),
-    /// Tell a channel that a sweep took everything below this seq.
-    Swept(H, Seq),
+    /// Tell a channel that a sweep took everything below this seq, and the count of the newest of that.
+    Swept(H, Seq, u64),
     /// Have the store change a room, then say [`Input::Changed`].
     Change {
         /// How.

@@ -20,7 +20,7 @@ impl Inside {
                 room.first += 1;
             }
             if room.first > first {
-                swept.rooms.push((room.number, room.first));
+                swept.rooms.push((room.number, room.first, room.gone_count()));
             }
         }
         swept
@@ -38,7 +38,7 @@ impl Inside {
         if first > room.first {
             (room.first, room.trimmed) = (first, first);
         }
-        Ok(Trimmed { first: room.first, bytes_before: room.bytes_before(room.first) })
+        Ok(Trimmed { first: room.first, gone_count: room.gone_count(), bytes_before: room.bytes_before(room.first) })
     }
 }
 

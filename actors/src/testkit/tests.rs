@@ -41,7 +41,7 @@ fn append(store: &MemStore, to: &Loaded, seq: Seq, told: &Arc<Told>) {
     };
     let frames = parlor_protocol::to_bytes(0, &deliver);
     let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
-    let answer = Answer { nonce: seq, seq, time: seq, content_hash: 0 };
+    let answer = Answer { nonce: seq, seq, time: seq, content_hash: 0, count: seq };
     #[expect(clippy::cast_possible_truncation, reason = "a small frame")]
     let records = vec![AppendRecord { end: frames.len() as u32, expires: 0, device, slot: 0, answer }];
     store.append(vec![Append {

@@ -18,8 +18,8 @@ use parlor_actors::{
     message::{Conn, FromChannel},
     outbound::{Outbound, Wire},
     port::{
-        Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Now, Outcome, RoomOptions, Store, StoreError,
-        Swept,
+        Append, Clock, Commits, DeviceKey, Generation, Load, Loaded, Marks, Now, Outcome, RoomOptions, Store,
+        StoreError, Swept,
     },
     rates::Rates,
     relay,
@@ -150,6 +150,8 @@ pub struct House {
     arbiters: Vec<Arbiter>,
     pub rooms: BTreeMap<ChannelId, Room>,
     next_channel: ChannelId,
+    /// Channels whose marks are saved at the next tick.
+    saves_due: Vec<ChannelId>,
     lines: Vec<(Conn, Line)>,
     /// Cursors of connections when they ended, for a planted bug.
     pub last_cursors: BTreeMap<(String, u64), Seq>,
@@ -242,6 +244,7 @@ impl House {
             arbiters: arbiters(&limits),
             rooms: BTreeMap::new(),
             next_channel: 0,
+            saves_due: Vec::new(),
             lines: Vec::new(),
             last_cursors: BTreeMap::new(),
             tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
@@ -440,6 +443,10 @@ impl House {
             }
             self.run_relay(arbiter);
         }
+        for id in std::mem::take(&mut self.saves_due) {
+            self.count("marks due");
+            self.tell(id, channel::state::Input::SaveMarks);
+        }
         self.supervise(supervisor::state::Input::Tick);
         self.lines.retain(|(_, line)| !(line.dropped && line.down.is_empty() && line.stopped));
     }
@@ -588,10 +595,10 @@ impl House {
                 }
                 // Chance says when.
                 Effect::SweepIn(_) => {}
-                Effect::Swept(channel, first) => {
+                Effect::Swept(channel, first, gone_count) => {
                     self.count("swept");
                     self.log(|| format!("channel {channel} is told that what is below {first} expired"));
-                    self.tell(channel, channel::state::Input::Swept(first));
+                    self.tell(channel, channel::state::Input::Swept { first, gone_count });
                 }
                 Effect::Change { .. }
                 | Effect::Tell { .. }
@@ -665,6 +672,32 @@ impl House {
                     };
                     self.store.read(new.read, Box::new(reply));
                 }
+                Effect::LoadMarks(user) => {
+                    let name = user.clone();
+                    let reply = move |marks: Result<Vec<Marks>, StoreError>| {
+                        let marks = marks.map(|marks| marks[0]);
+                        ears.lock().push(Said::ToChannel(id, Input::Marks { user, marks }));
+                    };
+                    self.store.marks(name, vec![number], Box::new(reply));
+                }
+                Effect::LoadRoomMarks(fetch, users_max) => {
+                    let reply = move |found| ears.lock().push(Said::ToChannel(id, Input::RoomMarks { fetch, found }));
+                    self.store.room_marks(number, users_max, Box::new(reply));
+                }
+                Effect::SaveMarksIn(_) => self.saves_due.push(id),
+                Effect::SaveMarks(save) => {
+                    let reply = move |stored| ears.lock().push(Said::ToChannel(id, Input::MarksSaved(stored)));
+                    self.store.save_marks(save, Box::new(reply));
+                }
+                Effect::TellUser { user, except, frame } => {
+                    let is_his = |(conn, line): &&(Conn, Line)| line.device.user == user && Some(*conn) != except;
+                    let conns: Vec<Conn> = self.lines.iter().filter(is_his).map(|(conn, _)| *conn).collect();
+                    for conn in conns {
+                        let news = FromChannel::Notice { conns: vec![conn], frame: frame.clone() };
+                        self.news(id, number, conn.arbiter, news);
+                    }
+                }
+                Effect::TellHost(reply, standing) => reply.give(standing),
                 Effect::ReadTarget { id: read, seq } => {
                     let reply = move |target| {
                         ears.lock().push(Said::ToChannel(id, Input::Target { id: read, target }));
@@ -790,6 +823,10 @@ impl House {
                     if !self.arbiters[at].state.knows(room) {
                         self.arbiters[at].channels.remove(&room);
                     }
+                }
+                Effect::Delivered { room, user, seq } => {
+                    self.count("position passed on");
+                    self.tell_room(at, room, channel::state::Input::Delivered { user, seq });
                 }
                 Effect::JoinEnded { conn, request, room } => self.mail(conn, ToSession::JoinEnded { request, room }),
                 Effect::Answered(conn) => {
@@ -943,6 +980,7 @@ impl House {
                         None => self.refuse(conn, request, Code::RoomUnavailable, "the room is being rebuilt"),
                     }
                 }
+                Effect::SignalUser { .. } | Effect::SignalDropped => unreachable!("nobody signals here"),
                 Effect::PartTaken { request, room, nonce, missing } => {
                     let (missing, extensions) = (List(missing), Extensions::default());
                     state.on_send(conn, request, &PartTaken { room, nonce, missing, extensions });

@@ -189,7 +189,7 @@ fn append(store: &RocksStore, room: &Loaded, first: u64, last: u64, expires: u64
         };
         encode(0, &deliver, &mut frames);
         place.merge(store.budget().take(PAYLOAD).ok_or_else(|| io::Error::other("the store's queue is full"))?);
-        let answer = Answer { nonce: seq, seq, time, content_hash: seq };
+        let answer = Answer { nonce: seq, seq, time, content_hash: seq, count: seq };
         records.push(AppendRecord {
             end: frames.len() as u32,
             expires,

@@ -115,6 +115,10 @@ pub struct Joined<'a> {
     pub cursor: Seq,
     /// How many countable records the room holds up to and with the tail.
     pub count: u64,
+    /// Where the user's read cursor stands.
+    pub read: Seq,
+    /// How many countable records the user has not read.
+    pub unread: u64,
     /// What an ack means in this room.
     pub durability: Durability,
     /// The newest nonce that the server has stored from this device in this room.

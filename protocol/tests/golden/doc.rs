@@ -180,6 +180,8 @@ fn every_limit_of_the_protocol_stands() {
         ("extensions of a body", codec::EXTENSIONS_MAX),
         ("positions of a heartbeat", message::ROOMS_PER_SESSION_MAX),
         ("gaps of a page", message::GAPS_PER_PAGE_MAX),
+        ("readers of one answer", message::READERS_MAX),
+        ("a signal's payload", message::SIGNAL_BYTES_MAX),
         ("parts of a long message", message::PARTS_MAX as usize),
         ("missing parts that an answer names", message::MISSING_MAX),
         ("users of a request, members of a page", message::MEMBERS_PER_REQUEST_MAX),

@@ -75,6 +75,8 @@ fn joined() -> Joined<'static> {
         first: 1,
         cursor: 41,
         count: 40,
+        read: 38,
+        unread: 2,
         durability: Durability::Synced,
         newest_nonce: None,
         extensions: none(),
@@ -174,6 +176,8 @@ pub(crate) fn vectors() -> Vec<Vector> {
     history(&mut out);
     heartbeats(&mut out);
     managing(&mut out);
+    receipts(&mut out);
+    signals(&mut out);
     out.0
 }
 
@@ -296,7 +300,7 @@ fn rooms(out: &mut Vectors) {
     );
 
     out.add("joined", 2, joined());
-    let empty = Joined { tail: 0, cursor: 0, count: 0, durability: Durability::Memory, ..joined() };
+    let empty = Joined { tail: 0, cursor: 0, count: 0, read: 0, unread: 0, durability: Durability::Memory, ..joined() };
     out.add("joined, an empty room", 2, empty);
     out.add(
         "joined, with a newest nonce",
@@ -308,6 +312,8 @@ fn rooms(out: &mut Vectors) {
             first: 65_535,
             cursor: 251,
             count: 250,
+            read: u64::MAX - 1,
+            unread: 251,
             durability: Durability::Buffered,
             newest_nonce: Some(NONCE),
             extensions: Extensions(vec![(2, b"x")]),
@@ -600,4 +606,32 @@ fn heartbeats(out: &mut Vectors) {
     out.add("heartbeat ack", 4, beat.clone());
     let sooner = HeartbeatAck { server_time: 0, grant_ms: 5_000, extensions: Extensions(vec![(2, b"x")]) };
     out.add("heartbeat ack, sooner", 4, sooner);
+}
+
+fn receipts(out: &mut Vectors) {
+    out.add("mark", 6, Mark { room: TEA, read: 42, extensions: none() });
+    out.add("mark, everything", 10, Mark { room: TEA, read: u64::MAX, extensions: none() });
+    out.add("marked", 6, Marked { room: TEA, read: 42, unread: 1, extensions: none() });
+    out.add(
+        "marked, on another of the user's devices",
+        0,
+        Marked { room: TEA, read: 43, unread: 0, extensions: none() },
+    );
+    out.add("fetch readers", 7, FetchReaders { room: TEA, seq: 42, extensions: none() });
+    out.add("fetch readers, all", 8, FetchReaders { room: TEA, seq: 0, extensions: none() });
+    let readers =
+        vec![Reader { user: "Zoë 添加", read: 300, delivered: 300 }, Reader { user: "ann", read: 42, delivered: 43 }];
+    out.add("readers", 7, Readers { room: TEA, readers: List(readers), extensions: none() });
+    out.add("readers, none", 8, Readers { room: TEA, readers: List::default(), extensions: none() });
+}
+
+fn signals(out: &mut Vectors) {
+    let signal = Signal { to: SignalTo::Room(TEA), key: 1, payload: b"", extensions: none() };
+    out.add("signal to a room", 0, signal.clone());
+    let (to, payload) = (SignalTo::User("bo"), &b"\x00\x10\xff"[..]);
+    out.add("signal to a user, whose refusal is wanted", 9, Signal { to, key: 70_000, payload, ..signal });
+    let signaled =
+        Signaled { room: Some(TEA), sender: "ann", device_tag: ANNS_PHONE, key: 1, payload: b"", extensions: none() };
+    out.add("signaled in a room", 0, signaled.clone());
+    out.add("signaled to the user", 0, Signaled { room: None, key: 70_000, payload, ..signaled });
 }

@@ -150,6 +150,16 @@ impl Fields for JoinFrom {
     }
 }
 
+impl Fields for SignalTo<'_> {
+    fn json(&self) -> Json {
+        let (name, number, field) = match self {
+            Self::Room(room) => ("Room", 0, ("room", room.json())),
+            Self::User(user) => ("User", 1, ("user", user.json())),
+        };
+        Json::Object(vec![("name", text(name)), ("number", Json::Number(number)), field])
+    }
+}
+
 impl<T: Fields> Fields for Option<T> {
     fn json(&self) -> Json {
         self.as_ref().map_or(Json::Null, Fields::json)
@@ -197,7 +207,7 @@ fields! {
     Close<'a> { code, retry_after_ms, message, extensions }
     Error<'a> { code, retry_after_ms, message, extensions }
     Join<'a> { room, from, extensions }
-    Joined<'a> { room, epoch, tail, first, cursor, count, durability, newest_nonce, extensions }
+    Joined<'a> { room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions }
     Leave<'a> { room, extensions }
     Left<'a> { room, cursor, extensions }
     Publish<'a> {
@@ -212,6 +222,13 @@ fields! {
     Page<'a> { room, epoch, tail, next, gaps, records, extensions }
     Heartbeat<'a> { network, positions, extensions }
     HeartbeatAck<'a> { server_time, grant_ms, extensions }
+    Mark<'a> { room, read, extensions }
+    Marked<'a> { room, read, unread, extensions }
+    FetchReaders<'a> { room, seq, extensions }
+    Reader<'a> { user, read, delivered }
+    Readers<'a> { room, readers, extensions }
+    Signal<'a> { to, key, payload, extensions }
+    Signaled<'a> { room, sender, device_tag, key, payload, extensions }
     Part<'a> {
         room, nonce, number, parts, total_bytes, kind, refers_to, lifetime_ms, flags, content_type, payload, extensions,
     }
@@ -253,7 +270,7 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
         };
     }
     dispatch!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
-        HeartbeatAck Part PartTaken
+        HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
         CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
         RemoveMembers ListMembers ListRooms OpenDirect)
 }

@@ -214,6 +214,8 @@ impl Lab {
             first: 1,
             cursor,
             count: 0,
+            read: 0,
+            unread: 0,
             durability: Durability::Synced,
             newest_nonce,
             extensions: ext(),

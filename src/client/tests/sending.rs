@@ -50,6 +50,8 @@ fn rooms_share_the_window() {
         first: 1,
         cursor: 0,
         count: 0,
+        read: 0,
+        unread: 0,
         durability: Durability::Synced,
         newest_nonce: None,
         extensions: ext(),

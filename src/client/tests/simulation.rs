@@ -61,6 +61,8 @@ impl Server {
                     first: 1,
                     cursor: position,
                     count: 0,
+                    read: 0,
+                    unread: 0,
                     durability: Durability::Synced,
                     newest_nonce: self.log.last().copied(),
                     extensions: ext(),

@@ -175,6 +175,8 @@ fn rooms_take_turns_with_long_texts() {
         first: 1,
         cursor: 0,
         count: 0,
+        read: 0,
+        unread: 0,
         durability: Durability::Synced,
         newest_nonce: None,
         extensions: ext(),

@@ -192,7 +192,8 @@ impl World {
             };
             parlor_protocol::encode(0, &deliver, &mut frames);
             place.merge(self.store().budget().take(1).unwrap());
-            let answer = Answer { nonce: self.tail, seq: self.tail, time: self.time, content_hash: 0 };
+            let answer =
+                Answer { nonce: self.tail, seq: self.tail, time: self.time, content_hash: 0, count: self.count };
             let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
             let end = u32::try_from(frames.len()).unwrap();
             records.push(AppendRecord { end, expires, device, slot: 0, answer });
@@ -233,8 +234,9 @@ impl World {
         for _ in 0..10_000 {
             let swept: Swept = ask(|reply| self.store().sweep(sweep, reply)).unwrap();
             assert!(!swept.paused);
-            for (room, first) in swept.rooms {
+            for (room, first, gone_count) in swept.rooms {
                 assert_eq!(room, self.room.room);
+                assert!(gone_count <= self.records[&(first - 1)].count, "{gone_count} below {first}");
                 for (seq, kept) in self.records.range(..first).filter(|(seq, _)| **seq >= self.trimmed) {
                     assert!(self.is_expired(kept), "{seq} lives and is swept below {first}");
                 }
@@ -258,6 +260,9 @@ impl World {
         self.log.push(format!("{trim:?}: {trimmed:?}"));
         assert!(trimmed.first >= first.min(self.tail.max(1)) && trimmed.first <= self.tail + 1);
         assert!(bytes_max > 0 || trimmed.first <= first || !self.lives(trimmed.first - 1), "more than was asked");
+        if self.lives(trimmed.first - 1) {
+            assert_eq!(trimmed.gone_count, self.records[&(trimmed.first - 1)].count, "it was there to be read");
+        }
         self.trimmed = self.trimmed.max(trimmed.first);
         // What is left has at most so many bytes, but for the newest.
         let left = self.read_all();

@@ -164,7 +164,7 @@ impl Writer {
                     break;
                 }
                 match self.sweep_room(*room, now, &mut work) {
-                    Ok(Some(first)) => swept.rooms.extend(first.map(|first| (*room, first))),
+                    Ok(Some(cut)) => swept.rooms.extend(cut.map(|(first, gone_count)| (*room, first, gone_count))),
                     Ok(None) => {
                         swept.more = true;
                         stays.get_or_insert(*bucket);
@@ -211,14 +211,14 @@ impl Writer {
         found.status().map(|()| entries).map_err(failed)
     }
 
-    /// Deletes a room's expired beginning and sees to its floor. Returns its new trim mark if it has one, or `None` if the
-    /// work is over before the room is done.
+    /// Deletes a room's expired beginning and sees to its floor. Returns its new trim mark and the count below it if it has one, or
+    /// `None` if the work is over before the room is done.
     fn sweep_room(
         &mut self,
         room: RoomNumber,
         now: UnixMillis,
         work: &mut Work,
-    ) -> Result<Option<Option<Seq>>, StoreError> {
+    ) -> Result<Option<Option<(Seq, u64)>>, StoreError> {
         let half_done = self.sweeping.half_done.take_if(|(half_done, _)| *half_done == room);
         // A room that was deleted leaves its entries behind.
         let Some(mut meta) = recover::meta_of(&self.db, room)? else { return Ok(Some(None)) };
@@ -251,7 +251,7 @@ impl Writer {
             // The entries that stand for these are deleted.
             live.due = RecentlyDue::default();
         }
-        Ok(Some((first > before.first).then_some(first)))
+        Ok(Some((first > before.first).then_some((first, meta.gone_count))))
     }
 
     /// Moves a room's trim mark and deletes what lies below. The caller stores the mark, in the same batch.
@@ -296,7 +296,8 @@ impl Writer {
             self.batch.put_cf(self.db.family(Family::Rooms), key, meta.encode());
         }
         let upto = newest.map_or(0, |newest| newest.bytes_upto);
-        Ok(Trimmed { first, bytes_before: oldest.map_or(upto, |(_, bytes)| bytes) })
+        let bytes_before = oldest.map_or(upto, |(_, bytes)| bytes);
+        Ok(Trimmed { first, gone_count: meta.gone_count, bytes_before })
     }
 
     /// Lets compactions drop what this and all earlier sweeps have seen to.

@@ -55,7 +55,8 @@ impl State {
             content_type: ContentType::OPAQUE.0,
             payload: payload.into(),
         };
-        self.record(&publish, Answer { nonce: 0, seq, time, content_hash: 0 }, 0, expires, place, None);
+        let answer = Answer { nonce: 0, seq, time, content_hash: 0, count: self.given_count };
+        self.record(&publish, answer, 0, expires, place, None);
         self.turn_goes_on();
         true
     }

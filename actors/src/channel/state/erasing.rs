@@ -175,7 +175,7 @@ impl State {
             }
         };
         let (seq, time) = (self.given + 1, self.time.max(now.unix_ms));
-        let answer = Answer { nonce: 0, seq, time, content_hash: 0 };
+        let answer = Answer { nonce: 0, seq, time, content_hash: 0, count: self.given_count };
         self.erasures.given.push((seq, Erased { room: self.room, first: erase.seq, last }, erase.told));
         self.record(&publish, answer, 0, change.expires, place, Some(change));
         self.turn_goes_on();

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
     Code, Extensions, Seq, UnixMillis,
-    message::{ContentType, Deliver, Durability, RecordKind, TAG_REMOVES},
+    message::{ContentType, Deliver, Durability, TAG_REMOVES},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -134,7 +134,8 @@ impl State {
         // A change never outlives what it changes.
         let target = change.as_ref().map_or(0, |change| change.expires);
         let expires = [own, target].into_iter().filter(|expires| *expires > 0).min().unwrap_or_default();
-        let answer = Answer { nonce, seq, time, content_hash };
+        let count = self.given_count + u64::from(publish.is_countable());
+        let answer = Answer { nonce, seq, time, content_hash, count };
         let Some(slot) = self.devices.accept(&publish.device, answer, self.limits.answers_per_device_max) else {
             debug_assert!(false, "on_publish found the device with its window");
             return;
@@ -159,7 +160,7 @@ impl State {
         let Publish { ref device, nonce, kind, refers_to, .. } = *publish;
         let Answer { seq, time, .. } = answer;
         (self.given, self.time) = (seq, time);
-        self.given_count += u64::from(kind == RecordKind::MESSAGE && !publish.silent);
+        self.given_count = answer.count;
         let deliver = Deliver {
             room: self.room,
             seq,
@@ -223,6 +224,7 @@ impl State {
     pub(super) fn on_end_of_turn(&mut self) {
         self.turn_ending = false;
         self.end_turn();
+        self.save_if_due();
     }
 
     pub(super) fn end_turn(&mut self) {

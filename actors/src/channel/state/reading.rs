@@ -98,6 +98,7 @@ impl State {
         });
         self.versions.forget(self.reads.oldest());
         match (purpose, records) {
+            (Purpose::Count, records) => self.on_count_read(id, records),
             (Purpose::Page(waiters), Ok(records)) => self.answer_page(waiters, &records),
             (Purpose::Page(waiters), Err(error)) => {
                 tracing::warn!(room = %self.name, %error, "a page could not be read");

@@ -80,7 +80,7 @@ impl State {
             Ok(member) => {
                 let rights = self.rights(&device.user, member.as_ref());
                 for join in self.devices.rights_loaded(device, rights) {
-                    self.answer_join(join);
+                    self.on_device_ready(join);
                 }
             }
             Err(error) => {
@@ -90,6 +90,7 @@ impl State {
                     return self.effects.push_back(Effect::Stop);
                 }
                 for join in self.devices.rights_not_loaded(device) {
+                    self.detach_user(&join.device);
                     self.devices.detach(&join.device);
                     self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, "the store is busy");
                 }

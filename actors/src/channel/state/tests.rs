@@ -4,7 +4,7 @@ use bytes::Buf;
 use parlor_protocol::{
     Body, Changed, DeviceTag, Epoch, Header, Kind, Nonce,
     frame::HEADER_BYTES,
-    message::{ContentType, Deliver, Direction, GapReason, JoinFrom, Page, RecordKind},
+    message::{ContentType, Deliver, Direction, GapReason, JoinFrom, Marked, Page, Reader, Readers, RecordKind},
 };
 
 use super::{publishing::content_hash, *};
@@ -69,6 +69,7 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
         tail,
         count: tail,
         time: UNIX,
+        gone_count: 0,
         trimmed: first,
         bytes_before: 0,
         bytes_upto: 0,
@@ -106,7 +107,7 @@ pub(super) fn conn(arbiter: u16) -> Conn {
 }
 
 fn answer(nonce: Nonce, seq: Seq, payload: &'static str) -> Answer {
-    Answer { nonce, seq, time: UNIX, content_hash: content_hash(&publish("ann", 0, 0, nonce, payload)) }
+    Answer { nonce, seq, time: UNIX, content_hash: content_hash(&publish("ann", 0, 0, nonce, payload)), count: seq }
 }
 
 pub(super) fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payload: &'static str) -> Publish {
@@ -155,6 +156,24 @@ impl Room {
                 }
                 Effect::ReadTarget { id, seq } => format!("read {id}: target {seq}"),
                 Effect::LoadAnswers(device) => format!("load {}", device.user),
+                Effect::LoadMarks(user) => {
+                    // Who has no marks is answered at once, and does not show.
+                    self.state.handle(self.now, Input::Marks { user, marks: Ok(Marks::default()) });
+                    continue;
+                }
+                // Each room of these tests has its own where it matters.
+                Effect::SaveMarksIn(_) => continue,
+                Effect::LoadRoomMarks(fetch, users_max) => format!("load marks of {users_max} for #{}", fetch.request),
+                Effect::SaveMarks(save) => {
+                    let user = |(user, marks): &(Name, Marks)| {
+                        format!("{user} {}/{}/{}", marks.read.seq, marks.delivered.seq, marks.sent.seq)
+                    };
+                    format!("save {}", save.marks.iter().map(user).collect::<Vec<_>>().join(", "))
+                }
+                Effect::TellUser { user, except, .. } => {
+                    format!("tell {user} except {:?}", except.map(|conn| conn.arbiter))
+                }
+                Effect::TellHost(..) => "tell the host".into(),
                 Effect::Trim(trim) => format!("trim below {} to {} bytes", trim.first, trim.bytes_max),
                 Effect::LoadRights(device) => format!("load rights of {}", device.user),
                 Effect::Told(id) => format!("told {id}"),
@@ -200,7 +219,9 @@ impl Room {
     }
 
     fn detach(&mut self, user: &str, arbiter: u16) {
-        self.check(Input::Detached { arbiter, device: key(user) }, &[]);
+        // If he has sent something, what is known of him is saved when the turn ends.
+        let lines = self.handle(Input::Detached { arbiter, device: key(user) });
+        assert!(lines.is_empty() || lines == ["end turn"], "{lines:?}");
     }
 }
 
@@ -239,12 +260,28 @@ fn text(news: FromChannel) -> String {
         }
         FromChannel::Refused { request, code, .. } => format!("#{request} {}", code.name().unwrap()),
         FromChannel::Answer { request, frame, .. } => {
-            assert_eq!(Header::from_bytes(frame.first_chunk().unwrap()).kind, Kind::Page as u16);
+            let kind = Header::from_bytes(frame.first_chunk().unwrap()).kind;
+            if kind == Kind::Marked as u16 {
+                let Marked { read, unread, .. } = body(&frame);
+                return format!("#{request} read {read}, {unread} unread");
+            }
+            if kind == Kind::Readers as u16 {
+                let readers: Readers<'_> = body(&frame);
+                let reader = |reader: &Reader<'_>| format!("{} {}/{}", reader.user, reader.read, reader.delivered);
+                return format!(
+                    "#{request} readers {}",
+                    readers.readers.0.iter().map(reader).collect::<Vec<_>>().join(", ")
+                );
+            }
+            assert_eq!(kind, Kind::Page as u16);
             let page: Page<'_> = body(&frame);
             let gaps: Vec<_> =
                 page.gaps.0.iter().map(|gap| format!(" gap {}-{}{}", gap.from, gap.to, not_yours(gap.why))).collect();
             format!("#{request} page {}{}, next {:?}, tail {}", seqs(page.records), gaps.concat(), page.next, page.tail)
         }
+        FromChannel::Signal(signal) => format!("signal {} of {}", signal.key, signal.device.user),
+        FromChannel::SignalRefused { request, code, .. } => format!("signal #{request} {}", code.name().unwrap()),
+        FromChannel::Notice { .. } => unreachable!("made by the shell"),
         FromChannel::Pulled { conns, after, page: None } => format!("{} pulled nothing after {after}", conns.len()),
         FromChannel::Pulled { conns, after, page: Some((last, frames)) } => {
             format!("{} pulled {} after {after} to {last}", conns.len(), seqs(&frames))
@@ -646,3 +683,6 @@ fn a_pull_of_what_is_trimmed_tells_the_gap_first() {
 fn the_content_hash_is_what_stores_hold() {
     assert_eq!(content_hash(&publish("ann", 0, 0, 1, "x")), 0x93fc_d650_ac62_1b78);
 }
+
+mod receipts;
+mod unread;

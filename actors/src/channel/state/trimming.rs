@@ -69,7 +69,8 @@ impl State {
     pub(super) fn on_trimmed(&mut self, trimmed: Result<Trimmed, StoreError>) {
         self.held.asked = false;
         match trimmed {
-            Ok(Trimmed { first, bytes_before }) => {
+            Ok(Trimmed { first, gone_count, bytes_before }) => {
+                self.gone_count = self.gone_count.max(gone_count);
                 (self.held.first, self.held.bytes_before) = (first, bytes_before);
                 self.forget_below(first, Gone::Trimmed);
             }
@@ -78,8 +79,9 @@ impl State {
         }
     }
 
-    /// A sweep took everything below `first`.
-    pub(super) fn on_swept(&mut self, first: Seq) {
+    /// A sweep took everything below `first`; the newest of that has this count.
+    pub(super) fn on_swept(&mut self, first: Seq, gone_count: u64) {
+        self.gone_count = self.gone_count.max(gone_count);
         self.held.first = self.held.first.max(first);
         self.forget_below(first, Gone::Expired);
     }
@@ -90,6 +92,8 @@ impl State {
         if first <= self.extent.first {
             return;
         }
+        // The store, asked later, says it as well; where the ring does not, it is not known until then.
+        self.gone_count = self.gone_count.max(self.ring.count(first - 1).unwrap_or_default());
         self.extent.first = first;
         if why == Gone::Trimmed {
             self.extent.trimmed = first;

@@ -92,7 +92,9 @@ impl State {
         for (conn, Pending { request, asks, .. }) in ended {
             let (code, message) = match asks {
                 Asks::Publish(_) => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
-                Asks::Join | Asks::Fetch | Asks::Rooms => (Code::RoomUnavailable, "the room is being rebuilt"),
+                Asks::Join | Asks::Fetch | Asks::Mark | Asks::Rooms => {
+                    (Code::RoomUnavailable, "the room is being rebuilt")
+                }
             };
             self.refuse(conn, request, code, 100, message);
         }

@@ -69,6 +69,8 @@ impl State {
         let (_, index) = connection.rooms.swap_remove(at);
         connection.lagging.retain(|lagging| *lagging != room);
         connection.held.retain(|held| held.room != room);
+        self.forget_aside(conn, room);
+        let connection = self.connection_mut(conn)?;
         let device = connection.device.clone();
         let entry = self.rooms.get_mut(&room)?;
         let left = entry.subscribers.swap_remove(index as usize);
@@ -202,7 +204,11 @@ impl State {
             let why = match named.cmp(&epoch) {
                 Ordering::Equal if seq > tail => GapReason::ABOVE_TAIL,
                 Ordering::Greater => GapReason::NEW_EPOCH,
-                Ordering::Equal | Ordering::Less => continue,
+                Ordering::Equal => {
+                    self.on_received(conn, room, seq);
+                    continue;
+                }
+                Ordering::Less => continue,
             };
             let to = subscriber.cursor;
             self.on_send(conn, 0, &Gap { room, epoch, from: to + 1, to, why, extensions: Extensions::default() });

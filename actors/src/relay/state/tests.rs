@@ -119,6 +119,7 @@ impl Relay {
                 }
                 Effect::Answered(conn) => format!("answered {}", conn.slot),
                 Effect::Lost { conn, room } => format!("{} lost {room}", conn.slot),
+                Effect::Delivered { user, seq, .. } => format!("{user} has {seq}"),
                 Effect::Finish(conn) => format!("finish {}", conn.slot),
                 Effect::Kill(conn) => format!("kill {}", conn.slot),
             });
@@ -602,3 +603,5 @@ fn a_batch_above_the_limit_goes_to_a_connection_with_nothing_queued() {
     assert_eq!(relay.write(ann, true), "2", "behind that one the limit holds");
     assert_eq!(relay.effects(), ["pull 0 after 2"]);
 }
+
+mod signals;

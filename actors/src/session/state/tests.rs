@@ -53,9 +53,16 @@ impl Session {
                         let silent = if silent { " silently" } else { "" };
                         format!("#{request} to {room}: {nonce} {:?}{silent}", payload)
                     }
+                    channel::state::Input::Mark(mark) => format!("#{request} to {room}: read {}", mark.read),
+                    channel::state::Input::FetchReaders(fetch) => {
+                        format!("#{request} to {room}: who read {}", fetch.seq)
+                    }
+                    channel::state::Input::Signal(signal) => format!("to {room}: signal {}", signal.key),
                     channel::state::Input::Fetch(fetch) => format!("#{request} to {room}: fetch {}", fetch.limit),
                     input => format!("{input:?}"),
                 },
+                Effect::SignalUser { user, signal } => format!("to {user}: signal {}", signal.key),
+                Effect::SignalDropped => "signal dropped".into(),
                 Effect::PartTaken { request, missing, .. } => format!("#{request} misses {missing:?}"),
                 Effect::Arm => format!("timer at {}", self.state.deadline()),
                 Effect::Change { request, wanted: Wanted::Room(name, what) } => {
@@ -262,3 +269,5 @@ fn rooms_are_found_whatever_the_order_of_their_joins() {
     }
     session.join(8, "three", &["#8 begins to Join", "#8 resolve three"]);
 }
+
+mod receipts;

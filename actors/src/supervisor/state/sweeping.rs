@@ -36,11 +36,11 @@ impl<H: Clone, S, W> State<H, S, W> {
             Swept::default()
         });
         self.sweeping.failing = failing;
-        for (number, first) in rooms {
+        for (number, first, gone_count) in rooms {
             let room = self.names.get(&number).and_then(|name| self.rooms.get(name));
             // A room that does not run hears of it when it is loaded.
             if let Some(Status::Running { handle, .. }) = room.map(|room| &room.status) {
-                self.effects.push_back(Effect::Swept(handle.clone(), first));
+                self.effects.push_back(Effect::Swept(handle.clone(), first, gone_count));
             }
         }
         if !self.sweeping.over {

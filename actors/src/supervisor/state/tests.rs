@@ -37,6 +37,7 @@ fn loaded(name: &str, generation: u64) -> Loaded {
         first: 1,
         tail: 0,
         count: 0,
+        gone_count: 0,
         time: 0,
         trimmed: 1,
         bytes_before: 0,
@@ -64,7 +65,7 @@ impl Office {
                 Effect::Replace(session) => format!("replace {session}"),
                 Effect::Sweep(sweep) => format!("sweep at {}", sweep.now.unix_ms),
                 Effect::SweepIn(ms) => format!("sweep in {ms}"),
-                Effect::Swept(handle, first) => format!("{handle} begins with {first}"),
+                Effect::Swept(handle, first, gone) => format!("{handle} begins with {first}, {gone} gone"),
                 Effect::Change { change, waiter } => {
                     let what = if matches!(change.what, What::Purge(_)) { "purge" } else { "change" };
                     format!("{what} {} for {waiter:?}", change.name)
@@ -229,8 +230,11 @@ fn one_sweep_at_a_time_and_none_when_the_engine_ends() {
     office.now.unix_ms = 7;
     office.check(Input::Sweep, &["sweep at 7"]);
     office.check(Input::Sweep, &[]);
-    let rooms = vec![(RoomNumber(1), 5), (RoomNumber(2), 9)];
-    office.check(Input::Swept(Ok(Swept { rooms, more: true, paused: false })), &["first begins with 5", "sweep in 10"]);
+    let rooms = vec![(RoomNumber(1), 5, 4), (RoomNumber(2), 9, 8)];
+    office.check(
+        Input::Swept(Ok(Swept { rooms, more: true, paused: false })),
+        &["first begins with 5, 4 gone", "sweep in 10"],
+    );
     office.check(Input::Sweep, &["sweep at 7"]);
     office.check(Input::Swept(Ok(Swept::default())), &["sweep in 1000"]);
     office.check(Input::Sweep, &["sweep at 7"]);
@@ -238,8 +242,8 @@ fn one_sweep_at_a_time_and_none_when_the_engine_ends() {
     office.check(Input::Sweep, &["sweep at 7"]);
     office.check(Input::Drain, &[]);
     office.check(
-        Input::Swept(Ok(Swept { rooms: vec![(RoomNumber(1), 6)], ..Swept::default() })),
-        &["first begins with 6"],
+        Input::Swept(Ok(Swept { rooms: vec![(RoomNumber(1), 6, 5)], ..Swept::default() })),
+        &["first begins with 6, 5 gone"],
     );
     office.check(Input::Sweep, &[]);
 }

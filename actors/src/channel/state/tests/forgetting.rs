@@ -102,9 +102,9 @@ fn a_sweep_moves_the_oldest_readable_and_the_ring_with_it() {
     for _ in 0..4 {
         room.stored(0, Some(10));
     }
-    room.check(Input::Swept(3), &[]);
+    room.check(Input::Swept { first: 3, gone_count: 2 }, &[]);
     assert_eq!((room.state.extent.first, room.state.ring.first()), (3, 3));
-    room.check(Input::Swept(2), &[]);
+    room.check(Input::Swept { first: 2, gone_count: 1 }, &[]);
     let gap = (1, 2, GapReason::EXPIRED);
     room.page(Some(1), Direction::Forward, ("none", &[gap], Some(3)));
     room.page(None, Direction::Forward, ("3 4", &[], None));
@@ -113,7 +113,7 @@ fn a_sweep_moves_the_oldest_readable_and_the_ring_with_it() {
     // The store may have swept what the channel has not been told of.
     room.ann(1, 5, &["end turn"]);
     room.handle(Input::EndOfTurn);
-    room.check(Input::Swept(6), &[]);
+    room.check(Input::Swept { first: 6, gone_count: 5 }, &[]);
     assert_eq!((room.state.extent.first, room.state.ring.first()), (5, 5), "it is all gone");
     room.handle(Input::Committed(5));
     assert_eq!((room.state.extent.first, room.state.tail()), (5, 5));
@@ -144,7 +144,7 @@ fn a_room_that_keeps_so_many_records_shows_no_more_and_deletes_many_at_a_time() 
     room.ann(1, 68, &["end turn"]);
     room.handle(Input::EndOfTurn);
     assert_eq!(room.handle(Input::Committed(68))[0], "trim below 67 to 0 bytes");
-    room.check(Input::Trimmed(Ok(Trimmed { first: 67, bytes_before: 9 })), &[]);
+    room.check(Input::Trimmed(Ok(Trimmed { first: 67, gone_count: 66, bytes_before: 9 })), &[]);
     assert!(!room.state.held.asked && room.state.held.first == 67);
 }
 
@@ -170,7 +170,7 @@ fn a_room_that_keeps_so_many_bytes_is_trimmed_by_what_the_store_says() {
     let bytes = room.state.held.bytes_upto;
     assert!(bytes > 100 + (16 << 10) && bytes < 200 + (16 << 10), "{bytes}");
     let tail = room.state.tail();
-    room.check(Input::Trimmed(Ok(Trimmed { first: tail, bytes_before: bytes - 60 })), &[]);
+    room.check(Input::Trimmed(Ok(Trimmed { first: tail, gone_count: tail - 1, bytes_before: bytes - 60 })), &[]);
     assert_eq!(room.state.extent.first, tail);
     room.page(Some(1), Direction::Forward, ("none", &[(1, tail - 1, GapReason::TRIMMED)], Some(tail)));
     room.stored(0, None);
@@ -191,7 +191,7 @@ fn a_page_that_was_read_while_its_records_were_trimmed_says_trimmed() {
         limit: 0,
     };
     room.check(Input::Fetch(fetch), &["read 1: 3-20, 2 of them"]);
-    room.check(Input::Trimmed(Ok(Trimmed { first: 9, bytes_before: 0 })), &[]);
+    room.check(Input::Trimmed(Ok(Trimmed { first: 9, gone_count: 8, bytes_before: 0 })), &[]);
     let gap = Run::Gap { from: 3, to: 8, why: GapReason::EXPIRED };
     room.state.handle(room.now, Input::Read { id: 1, records: Ok(Records { runs: vec![gap], next: Some(9) }) });
     let Some(Effect::Relay { news: FromChannel::Answer { frame, .. }, .. }) = room.state.poll() else { panic!() };

@@ -1,0 +1,275 @@
+//! Marks, readers and signals.
+
+use super::*;
+
+/// Ann on arbiter 0 and bob on arbiter 1, and three records of ann's, the second silent.
+fn talked() -> Room {
+    let mut room = joined(0);
+    for (nonce, silent) in [(1, false), (2, true), (3, false)] {
+        room.handle(Input::Publish(Publish { silent, ..publish("ann", 0, 1, nonce, "x") }));
+        room.commit();
+    }
+    room
+}
+
+fn mark(user: &str, arbiter: u16, request: u32, read: Seq) -> Input {
+    Input::Mark(MarkRead { conn: conn(arbiter), request, device: key(user), read })
+}
+
+fn at(seq: Seq, count: u64) -> crate::port::Mark {
+    crate::port::Mark { seq, count }
+}
+
+fn fetch_readers(request: u32, seq: Seq) -> Input {
+    Input::FetchReaders(FetchReaders { conn: conn(0), request, seq })
+}
+
+#[test]
+fn a_mark_moves_the_cursor_forward_and_tells_what_is_unread() {
+    let mut room = talked();
+    room.check(mark("bob", 1, 5, 0), &["1: #5 read 0, 2 unread"]);
+    room.check(mark("bob", 1, 6, 2), &["1: #6 read 2, 1 unread"]);
+    room.check(mark("bob", 1, 7, 1), &["1: #7 read 2, 1 unread"]);
+    room.check(mark("bob", 1, 8, u64::MAX), &["1: #8 read 3, 0 unread"]);
+    room.check(mark("ann", 0, 9, 0), &["0: #9 read 0, 0 unread"]);
+    room.ann(10, 4, &["end turn"]);
+    room.check(mark("bob", 1, 11, 4), &["1: #11 read 3, 0 unread"]);
+    room.commit();
+    room.check(mark("bob", 1, 12, 3), &["1: #12 read 3, 1 unread"]);
+    room.detach("ann", 0);
+    room.check(mark("ann", 0, 13, 1), &["0: #13 NotJoined"]);
+}
+
+#[test]
+fn a_join_tells_where_the_user_stands() {
+    let mut room = talked();
+    room.handle(mark("bob", 1, 5, 1));
+    let mut stands = |user: &str| {
+        room.state
+            .handle(room.now, Input::Join(Join { conn: conn(0), request: 1, device: key(user), from: JoinFrom::Tail }));
+        let mut found = None;
+        while let Some(effect) = room.state.poll() {
+            match effect {
+                Effect::LoadAnswers(device) => {
+                    room.state.handle(room.now, Input::Answers { device, answers: Ok(Vec::new()) });
+                }
+                Effect::LoadMarks(user) => {
+                    let marks = Marks { read: at(9, 9), ..Marks::default() };
+                    room.state.handle(room.now, Input::Marks { user, marks: Ok(marks) });
+                }
+                Effect::Relay { news: FromChannel::Attach(attach), .. } => {
+                    let joined: Joined<'_> = body(&attach.answer);
+                    found = Some((joined.read, joined.unread));
+                }
+                _ => {}
+            }
+        }
+        found.unwrap()
+    };
+    assert_eq!(stands("bob"), (1, 1), "on another device");
+    assert_eq!(stands("ann"), (0, 0), "her own");
+    assert_eq!(stands("cid"), (3, 0), "what the store has is never above the tail");
+}
+
+#[test]
+fn a_join_waits_for_the_answers_and_for_the_marks() {
+    let answers = || Input::Answers { device: key("ann"), answers: Ok(Vec::new()) };
+    let marks = || Input::Marks { user: key("ann").user, marks: Ok(Marks::default()) };
+    for (first, second) in [(answers(), marks()), (marks(), answers())] {
+        let mut room = room(Durability::Synced, 1, 0);
+        let Room { state, now, .. } = &mut room;
+        let join = Join { conn: conn(0), request: 1, device: key("ann"), from: JoinFrom::Tail };
+        state.handle(*now, Input::Join(join));
+        let asked = [state.poll(), state.poll(), state.poll()];
+        assert!(matches!(&asked, [Some(Effect::LoadAnswers(_)), Some(Effect::LoadMarks(_)), None]), "{asked:?}");
+        state.handle(*now, first);
+        assert!(state.poll().is_none(), "it has one of both");
+        state.handle(*now, second);
+        assert!(matches!(state.poll(), Some(Effect::Relay { news: FromChannel::Attach(_), .. })));
+    }
+}
+
+#[test]
+fn a_join_whose_marks_cannot_be_loaded_is_refused_and_may_come_again() {
+    let mut room = room(Durability::Synced, 1, 0);
+    let Room { state, now, .. } = &mut room;
+    for _ in 0..2 {
+        let join = Join { conn: conn(0), request: 1, device: key("ann"), from: JoinFrom::Tail };
+        state.handle(*now, Input::Join(join));
+        while state.poll().is_some() {}
+        state.handle(*now, Input::Answers { device: key("ann"), answers: Ok(Vec::new()) });
+        state.handle(*now, Input::Marks { user: key("ann").user, marks: Err(StoreError::Busy) });
+        let refused = state.poll();
+        assert!(matches!(refused, Some(Effect::Relay { news: FromChannel::Refused { code: Code::Busy, .. }, .. })));
+        assert_eq!((state.devices(), state.users.len(), state.subscribers()), (0, 0, 0));
+    }
+}
+
+#[test]
+fn a_count_that_is_not_in_memory_is_read() {
+    let mut room = joined(10);
+    room.check(mark("bob", 1, 5, 4), &["read 1: 4-10, 1 of them"]);
+    room.check(Input::Read { id: 1, records: Ok(records(4, 4)) }, &["1: #5 read 4, 6 unread"]);
+    // From 5 to 7 nothing is left: it counts as read.
+    room.check(mark("bob", 1, 6, 5), &["read 2: 5-10, 1 of them"]);
+    let gap = Run::Gap { from: 5, to: 7, why: parlor_protocol::message::GapReason::EXPIRED };
+    let runs = [vec![gap.clone()], records(8, 8).runs].concat();
+    room.check(Input::Read { id: 2, records: Ok(Records { runs, next: None }) }, &["1: #6 read 5, 3 unread"]);
+    // The store looked at as many as it does at a time, and then to the end.
+    room.check(mark("bob", 1, 7, 8), &["read 3: 8-10, 1 of them"]);
+    let some = Records { runs: vec![gap.clone()], next: Some(9) };
+    room.check(Input::Read { id: 3, records: Ok(some) }, &["read 4: 9-10, 1 of them"]);
+    let none = Records { runs: vec![gap], next: None };
+    room.check(Input::Read { id: 4, records: Ok(none) }, &["1: #7 read 8, 0 unread"]);
+    room.check(mark("bob", 1, 8, 10), &["1: #8 read 10, 0 unread"]);
+    room.check(mark("ann", 0, 9, 1), &["read 5: 1-10, 1 of them"]);
+    room.check(Input::Read { id: 5, records: Err(StoreError::Busy) }, &["0: #9 Busy"]);
+    room.check(mark("ann", 0, 9, 0), &["0: #9 read 0, 10 unread"]);
+}
+
+#[test]
+fn a_users_other_sessions_hear_of_a_mark() {
+    let mut room = talked();
+    room.join("bob", 0, JoinFrom::Tail);
+    room.check(mark("bob", 1, 5, 2), &["tell bob except Some(1)", "1: #5 read 2, 1 unread"]);
+    room.check(mark("bob", 0, 6, 2), &["0: #6 read 2, 1 unread"]);
+    room.check(Input::Delivered { user: key("bob").user, seq: 3 }, &[]);
+    room.detach_saving("bob");
+    room.check(mark("bob", 1, 7, 3), &["1: #7 read 3, 0 unread"]);
+}
+
+impl Room {
+    /// A subscriber on arbiter 0 leaves, and marks are saved for it.
+    #[track_caller]
+    fn detach_saving(&mut self, user: &str) {
+        self.check(Input::Detached { arbiter: 0, device: key(user) }, &["end turn"]);
+        let saved = self.handle(Input::EndOfTurn);
+        assert!(saved.len() == 1 && saved[0].starts_with("save"), "{saved:?}");
+        self.check(Input::MarksSaved(Ok(())), &[]);
+    }
+}
+
+#[test]
+fn marks_are_saved_together_and_again_if_the_store_was_busy() {
+    let mut room = talked();
+    room.check(Input::SaveMarks, &[]);
+    room.handle(mark("bob", 1, 5, 1));
+    room.check(Input::Delivered { user: key("bob").user, seq: 2 }, &[]);
+    room.check(Input::SaveMarks, &["save bob 1/2/0"]);
+    room.handle(mark("bob", 1, 6, 2));
+    room.check(Input::SaveMarks, &[]);
+    room.check(Input::MarksSaved(Err(StoreError::Busy)), &[]);
+    room.check(Input::SaveMarks, &["save bob 2/2/0"]);
+    room.check(Input::MarksSaved(Ok(())), &[]);
+    room.check(Input::SaveMarks, &[]);
+    // What somebody sent is saved when he leaves.
+    room.check(Input::Detached { arbiter: 0, device: key("ann") }, &["end turn"]);
+    room.check(Input::EndOfTurn, &["save ann 0/0/3"]);
+    room.check(Input::MarksSaved(Err(StoreError::Superseded(Generation(1)))), &["stop"]);
+}
+
+#[test]
+fn a_timer_runs_while_there_is_something_to_save_and_many_are_not_left_to_wait() {
+    let mut room = joined(3);
+    let users: Vec<String> = (0..300).map(|n| format!("user {n}")).collect();
+    for user in &users {
+        room.join(user, 0, JoinFrom::Tail);
+        room.answers(user, vec![]);
+    }
+    let (mut timers, mut saved, mut under_way) = (0, 0, false);
+    for user in &users {
+        room.state.handle(room.now, mark(user, 0, 5, 3));
+        while let Some(effect) = room.state.poll() {
+            match effect {
+                Effect::SaveMarksIn(ms) => timers += u64::from(ms == 1_000),
+                Effect::SaveMarks(save) => {
+                    assert!(!std::mem::replace(&mut under_way, true), "one after the other");
+                    saved += save.marks.len();
+                }
+                _ => {}
+            }
+        }
+    }
+    assert_eq!((timers, saved), (1, 256));
+    assert_eq!(room.state.last_marks().map(|save| save.marks.len()), Some(44), "what the channel leaves behind");
+    assert!(room.state.last_marks().is_none());
+}
+
+#[test]
+fn who_has_read_is_told_from_the_store_and_from_memory() {
+    let mut room = talked();
+    room.handle(mark("bob", 1, 5, 2));
+    let marks = |read| Marks { read: at(read, read), delivered: at(3, 3), ..Marks::default() };
+    let found = |seq| {
+        let all = vec![("bob".parse().unwrap(), marks(1)), ("cid".parse().unwrap(), marks(3))];
+        let fetch = FetchReaders { conn: conn(0), request: 6, seq };
+        Input::RoomMarks { fetch, found: Ok(all) }
+    };
+    room.check(fetch_readers(6, 0), &["load marks of 1001 for #6"]);
+    room.check(found(0), &["0: #6 readers bob 2/3, cid 3/3"]);
+    room.check(found(3), &["0: #6 readers cid 3/3"]);
+    let fetch = FetchReaders { conn: conn(0), request: 7, seq: 1 };
+    room.check(Input::RoomMarks { fetch, found: Err(StoreError::Busy) }, &["0: #7 Busy"]);
+    let many = (0..1_001).map(|n| (format!("user {n}").parse().unwrap(), marks(1))).collect();
+    room.check(Input::RoomMarks { fetch, found: Ok(many) }, &["0: #7 Unsupported"]);
+}
+
+#[test]
+fn a_memory_room_keeps_marks_without_a_store() {
+    let mut room = room(Durability::Memory, 1, 0);
+    room.join("ann", 0, JoinFrom::Tail);
+    room.join("bob", 1, JoinFrom::Tail);
+    for (nonce, request) in (1..=6).zip(1..) {
+        room.ann(request, nonce, &["end turn"]);
+        room.handle(Input::EndOfTurn);
+    }
+    room.check(mark("bob", 1, 5, 0), &["1: #5 read 0, 4 unread"]); // Two fell off the ring.
+    room.check(mark("bob", 1, 6, 1), &["1: #6 read 1, 4 unread"]);
+    room.check(mark("bob", 1, 7, 4), &["1: #7 read 4, 2 unread"]);
+    room.check(Input::SaveMarks, &[]);
+    room.detach("bob", 1);
+    room.join("bob", 1, JoinFrom::Tail);
+    room.check(mark("bob", 1, 8, 0), &["1: #8 read 4, 2 unread"]);
+    room.check(fetch_readers(9, 1), &["0: #9 readers bob 4/4"]);
+}
+
+#[test]
+fn the_host_asks_for_users_who_are_not_there() {
+    let mut room = talked();
+    let answers = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let ask = |user: &str, read| {
+        let answers = answers.clone();
+        let reply = HostReply::new(move |standing| answers.lock().unwrap().push(standing));
+        Input::Ask(Ask { user: user.parse().unwrap(), read, reply })
+    };
+    for (user, read) in [("cid", None), ("cid", Some(1)), ("bob", Some(3)), ("ann", None)] {
+        room.state.handle(room.now, ask(user, read));
+        while let Some(effect) = room.state.poll() {
+            match effect {
+                Effect::LoadMarks(user) => {
+                    let marks = Ok(Marks { read: at(1, 1), ..Marks::default() });
+                    room.state.handle(room.now, Input::Marks { user, marks });
+                }
+                Effect::TellHost(reply, standing) => reply.give(standing),
+                _ => {}
+            }
+        }
+    }
+    let stands = |read, unread| Ok(Standing { read, unread });
+    assert_eq!(*answers.lock().unwrap(), [stands(1, 1), stands(1, 1), stands(3, 0), stands(0, 0)]);
+    assert_eq!(room.state.users.len(), 2, "whoever is not there is forgotten");
+}
+
+#[test]
+fn a_signal_goes_to_the_arbiters_that_have_subscribers_and_nowhere_else() {
+    let mut room = talked();
+    let signal = |user: &str, arbiter| {
+        let (device, frame) = (key(user), Bytes::from_static(b"frame"));
+        Input::Signal(Signal { conn: Some(conn(arbiter)), request: 5, device, key: 9, frame })
+    };
+    room.check(signal("ann", 0), &["0: signal 9 of ann", "1: signal 9 of ann"]);
+    room.detach("bob", 1);
+    room.check(signal("ann", 0), &["0: signal 9 of ann"]);
+    room.check(signal("bob", 1), &["1: signal #5 NotJoined"]);
+    assert_eq!((room.state.tail(), room.state.ring.last()), (3, 3), "it is no record");
+}

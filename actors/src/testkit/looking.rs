@@ -1,0 +1,29 @@
+//! What tests find in a [`MemStore`].
+
+use bytes::Bytes;
+use parlor_protocol::{RoomNumber, Seq};
+
+use super::{MemStore, index};
+
+impl MemStore {
+    /// A record as it was first stored, before any change.
+    #[must_use]
+    pub fn first_frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {
+        let inside = self.lock();
+        let room = inside.rooms.get(inside.names.get(&room)?)?;
+        Some(room.records.get(index(seq))?.frame.clone())
+    }
+
+    /// Whether a record is stored so, or was before a change, or would be if no sweep had been faster than its change: a
+    /// channel that has not heard of the sweep shows it.
+    #[must_use]
+    pub fn holds(&self, room: RoomNumber, seq: Seq, frame: &Bytes) -> bool {
+        let inside = self.lock();
+        let room = inside.names.get(&room).and_then(|name| inside.rooms.get(name));
+        let kept = room.and_then(|room| room.records.get(index(seq)));
+        kept.is_some_and(|kept| {
+            let rewritten = kept.rewrites.iter().map(|rewrite| &rewrite.frame);
+            rewritten.chain(&kept.too_late).chain([&kept.frame]).any(|kept| kept == frame)
+        })
+    }
+}
