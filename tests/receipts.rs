@@ -371,3 +371,48 @@ async fn a_pipe_within_the_process_gets_signals_too() {
     assert_eq!(heard().await, Some(8));
     engine.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_said_before_a_member_was_added_is_not_unread_for_him() {
+    let data = TempDir::new().unwrap();
+    {
+        let (engine, address) = engine(data.path(), |_| {});
+        let mut ann = Member::join(address, "ann", "phone").await;
+        for nonce in 1..=4 {
+            ann.say(nonce, false).await;
+        }
+        let mut bob = Member::join(address, "bob", "phone").await;
+        assert_eq!(bob.joined, (0, 4), "a stranger has read nothing");
+        engine.set_members("tea", message::Role::Member, &["bob", "cem"]).await.unwrap();
+        assert_eq!(bob.mark(0).await, (0, 0), "also for who is there already");
+        // The first of them is counted, what announces the members is not.
+        ann.say(5, false).await;
+        ann.say(6, true).await;
+        assert_eq!(bob.mark(0).await, (0, 1));
+        assert_eq!(Member::join(address, "cem", "phone").await.joined, (0, 1));
+        assert_eq!(bob.readers(1).await, [], "nobody has read anything");
+        engine.shutdown().await;
+    }
+    let (engine, address) = engine(data.path(), |_| {});
+    let mut cem = Member::join(address, "cem", "phone").await;
+    assert_eq!(cem.joined, (0, 1));
+    // His list of rooms says the same, and what he has read since.
+    for (read, want) in [(0, 1), (9, 0)] {
+        cem.mark(read).await;
+        let list = message::ListRooms { before: None, limit: 9, extensions: ext() };
+        until("the list says what is unread", async || {
+            cem.request += 1;
+            let got = cem.raw.ask(cem.request, &list).await;
+            let rooms: message::Rooms<'_> = got.read();
+            rooms.rooms.0.iter().map(|entry| (entry.name, entry.unread)).eq([("tea", want)])
+        })
+        .await;
+    }
+    // A room of the same name knows nothing of it.
+    engine.delete_room("tea").await.unwrap();
+    assert_eq!(Member::join(address, "dan", "phone").await.joined, (0, 0));
+    let mut cem = Member::join(address, "cem", "tablet").await;
+    assert_eq!(cem.joined, (0, 0));
+    assert_eq!(cem.readers(0).await, []);
+    engine.shutdown().await;
+}

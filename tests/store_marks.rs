@@ -38,7 +38,7 @@ fn name(text: &str) -> Name {
 
 fn read(seq: Seq) -> Marks {
     let mark = |seq| Mark { seq, count: seq + 100 };
-    Marks { read: mark(seq), delivered: mark(seq + 1), sent: mark(seq + 2) }
+    Marks { read: mark(seq), delivered: mark(seq + 1), sent: mark(seq + 2), since: Mark::default() }
 }
 
 fn save(store: &RocksStore, room: RoomNumber, generation: Generation, all: &[(&str, Seq)]) -> Result<(), StoreError> {

@@ -241,6 +241,8 @@ pub struct Marks {
     pub delivered: Mark,
     /// The newest record that he sent.
     pub sent: Mark,
+    /// The newest record when he became a member; what is older is not unread for him.
+    pub since: Mark,
 }
 
 impl Marks {
@@ -250,6 +252,7 @@ impl Marks {
         self.read = self.read.max(other.read);
         self.delivered = self.delivered.max(other.delivered);
         self.sent = self.sent.max(other.sent);
+        self.since = self.since.max(other.since);
         *self != before
     }
 }

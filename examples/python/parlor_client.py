@@ -223,7 +223,8 @@ ROOM_OPTIONS = Struct(durability=DURABILITY, access=Enum("Open Members Broadcast
                       messages_per_second_max=U32)
 ACTIVITY = Struct(time=U64, room=U64)
 MEMBER_ENTRY = Struct(user=STRING, role=ROLE, added=U64)
-ROOM_ENTRY = Struct(name=STRING, room=U64, epoch=U64, role=ROLE, tail=U64, count=U64, time=U64, newest=BYTES)
+ROOM_ENTRY = Struct(name=STRING, room=U64, epoch=U64, role=ROLE, tail=U64, count=U64, unread=U64,
+                    time=U64, newest=BYTES)
 USERS = List(STRING, 1000)
 
 KINDS = {

@@ -381,7 +381,7 @@ proptest! {
         let members = List(list.iter().map(member).collect());
         check_round_trip!(request, Members { members, next: yes.then_some(&*one), extensions: extensions() });
         let entry = |&(tail, count, _): &(u64, u64, u16)| RoomEntry {
-            name: &one, room, epoch: Epoch(a), role: Role::Member, tail, count, time: f, newest: &blob,
+            name: &one, room, epoch: Epoch(a), role: Role::Member, tail, count, unread: b, time: f, newest: &blob,
         };
         let (rooms, next) = (List(list.iter().map(entry).collect()), some.map(|time| Activity { time, room }));
         check_round_trip!(request, Rooms { rooms, next, extensions: extensions() });

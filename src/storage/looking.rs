@@ -4,12 +4,13 @@ use std::cmp::Reverse;
 
 use bytes::Bytes;
 use parlor_actors::{
+    channel::marks::unread,
     members::{
         Asker, Look, Member, ROOMS_LOOKED_AT_MAX, Refusal, RoomOf, RoomSummary, Seen,
         deciding::Facts,
         rights::{Act, hides_past},
     },
-    port::StoreError,
+    port::{Mark, StoreError},
 };
 use parlor_protocol::{
     Code, Name, RoomNumber, UnixMillis,
@@ -19,6 +20,7 @@ use rocksdb::ReadOptions;
 
 use super::{
     db::{Db, failed},
+    marks,
     member_schema::{counts_key, decode_member, member_key, member_key_user, membership_key_room, memberships_prefix},
     members::{counts, member, role_of},
     recover::{self, End, Found},
@@ -121,7 +123,10 @@ fn rooms_of(db: &Db, user: &Name, before: Option<Activity>, limit: usize, now: U
         let newest = newest(db, room, &meta, &member, &end, now)?;
         let (epoch, role) = (Found::epoch_of(&meta), member.role);
         let End { tail, count, .. } = end;
-        rooms.push(RoomOf { room, name: meta.name, epoch, role, tail, count, time, newest });
+        let marks = marks::of_user(db, user, &[room])?;
+        let gone = Mark { seq: meta.first.saturating_sub(1), count: meta.gone_count };
+        let unread = marks.iter().map(|marks| unread(count, marks, marks.since, gone)).sum();
+        rooms.push(RoomOf { room, name: meta.name, epoch, role, tail, count, unread, time, newest });
     }
     Ok(Seen::RoomsOf(rooms, more))
 }

@@ -10,6 +10,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
     db::{Db, failed},
+    members,
     schema::{self, Family, damaged},
 };
 
@@ -47,7 +48,8 @@ fn decode(value: &[u8]) -> Result<Marks, String> {
     let (numbers, _) = numbers.as_chunks::<8>();
     let numbers: Vec<u64> = numbers.iter().copied().map(u64::from_be_bytes).collect();
     let mark = |at: usize| Mark { seq: numbers[at], count: numbers[at + 1] };
-    Ok(Marks { read: mark(0), delivered: mark(2), sent: mark(4) })
+    // Since when he is a member says his row as a member.
+    Ok(Marks { read: mark(0), delivered: mark(2), sent: mark(4), since: Mark::default() })
 }
 
 /// Puts what is to be saved into a batch.
@@ -66,6 +68,7 @@ pub(super) fn of_user(db: &Db, user: &Name, rooms: &[RoomNumber]) -> Result<Vec<
             None => Marks::default(),
         };
         marks.sent = marks.sent.max(newest_answer(db, *room, user)?);
+        marks.since = members::member(db, *room, user)?.map(|member| member.added_at()).unwrap_or_default();
         Ok(marks)
     };
     rooms.iter().map(one).collect()
@@ -125,7 +128,7 @@ mod tests {
     #[test]
     fn marks_read_as_written_and_their_bytes_never_change() {
         let mark = |seq, count| Mark { seq, count };
-        let marks = Marks { read: mark(1, 2), delivered: mark(3, 4), sent: mark(5, u64::MAX) };
+        let marks = Marks { read: mark(1, 2), delivered: mark(3, 4), sent: mark(5, u64::MAX), since: Mark::default() };
         let bytes = encode(&marks);
         let mut want = vec![1];
         for number in [1_u64, 2, 3, 4, 5, u64::MAX] {

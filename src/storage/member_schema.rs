@@ -58,11 +58,11 @@ pub(super) fn doomed_key(room: RoomNumber) -> Vec<u8> {
 
 const MEMBER_VERSION: u8 = 1;
 
-/// `version u8 = 1 | role u8 | since u64 | epoch u64 | added u64`
-pub(super) fn encode_member(member: &Member) -> [u8; 26] {
-    let mut out = [MEMBER_VERSION; 26];
+/// `version u8 = 1 | role u8 | since u64 | epoch u64 | count u64 | added u64`
+pub(super) fn encode_member(member: &Member) -> [u8; 34] {
+    let mut out = [MEMBER_VERSION; 34];
     out[1] = member.role as u8;
-    let numbers = [member.since, member.epoch.0, member.added];
+    let numbers = [member.since, member.epoch.0, member.count, member.added];
     for (field, number) in out[2..].chunks_exact_mut(8).zip(numbers) {
         field.copy_from_slice(&number.to_be_bytes());
     }
@@ -80,9 +80,10 @@ pub(super) fn decode_member(value: &[u8]) -> Result<Member, Wrong> {
         4 => Role::Banned,
         other => return Err(format!("role {other} is not known")),
     };
-    let (since, epoch, added) = (fields.u64()?, Epoch(fields.u64()?), fields.u64()?);
+    let (since, epoch) = (fields.u64()?, Epoch(fields.u64()?));
+    let (count, added) = (fields.u64()?, fields.u64()?);
     fields.end()?;
-    Ok(Member { role, since, epoch, added })
+    Ok(Member { role, since, epoch, count, added })
 }
 
 const COUNTS_VERSION: u8 = 1;
@@ -110,18 +111,20 @@ mod tests {
     #[test]
     fn a_member_reads_as_written_and_its_bytes_never_change() {
         for (number, role) in (0..).zip([Role::Owner, Role::Moderator, Role::Member, Role::Muted, Role::Banned]) {
-            let member = Member { role, since: 2, epoch: Epoch(3), added: 0x0405 };
+            let member = Member { role, since: 2, epoch: Epoch(3), count: 1, added: 0x0405 };
             let bytes = encode_member(&member);
             let mut want = vec![1, number];
-            want.extend([0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 4, 5]);
+            want.extend([
+                0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 4, 5,
+            ]);
             assert_eq!(bytes.as_slice(), want);
             assert_eq!(decode_member(&bytes), Ok(member));
             for cut in 0..bytes.len() {
                 assert!(decode_member(&bytes[..cut]).is_err());
             }
         }
-        assert!(decode_member(&[1, 5].into_iter().chain([0; 24]).collect::<Vec<_>>()).is_err());
-        assert!(decode_member(&[2; 26]).is_err());
+        assert!(decode_member(&[1, 5].into_iter().chain([0; 32]).collect::<Vec<_>>()).is_err());
+        assert!(decode_member(&[2; 34]).is_err());
         let counts = Counts { members: 1, banned: 0x0203 };
         let bytes = encode_counts(counts);
         assert_eq!(bytes, [1, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 2, 3]);

@@ -97,11 +97,12 @@ fn make(
     let facts = Facts { name: &name, options: &meta.options, by: &by, role: role_of(desk.db, room, &by)? };
     let stand = match live(room) {
         // What a memory room holds is its channel's business.
-        _ if meta.options.durability == Durability::Memory => Stand { tail: 0, epoch: Epoch(0), at },
-        Some((epoch, tail)) => Stand { tail, epoch, at },
-        None => {
-            let tail = recover::end(desk.db, room, &meta)?.tail;
-            Stand { tail, epoch: Found::epoch_of(&meta), at }
+        _ if meta.options.durability == Durability::Memory => Stand { tail: 0, count: 0, epoch: Epoch(0), at },
+        live => {
+            // What the room appended lies in the store: it was written before this.
+            let end = recover::end(desk.db, room, &meta)?;
+            let epoch = live.map_or_else(|| Found::epoch_of(&meta), |(epoch, _)| epoch);
+            Stand { tail: end.tail, count: end.count, epoch, at }
         }
     };
     let users = facts.change_members(role, &users, stand, |user| Ok::<_, Failure>(member(desk.db, room, user)?))?;
@@ -129,7 +130,7 @@ fn create(
         let exists = (Code::RoomExists, "there is a room of that name");
         return if same { Ok(Changed::Made { room, name }) } else { Err(exists.into()) };
     }
-    let stand = Stand { tail: 0, epoch: desk.counters.next_epoch(), at };
+    let stand = Stand { tail: 0, count: 0, epoch: desk.counters.next_epoch(), at };
     let first = deciding::first_members(&name, &by, members, stand);
     let counts = deciding::count(Counts::default(), &first, members_max)?;
     let mut found = recover::create(desk.db, name.clone(), options, desk.counters, desk.batch);
@@ -157,7 +158,7 @@ fn delete(desk: &mut Desk<'_>, name: &Name, by: &Asker) -> Result<Changed, Failu
     batch.delete_cf(db.family(Family::Names), name.as_bytes());
     batch.delete_cf(db.family(Family::Rooms), schema::room_key(room));
     let (low, high) = (schema::room_key(room), schema::room_key(RoomNumber(room.0 + 1)));
-    for family in [Family::Log, Family::Answers] {
+    for family in [Family::Log, Family::Answers, Family::Marks] {
         batch.delete_range_cf(db.family(family), low, high);
     }
     if more {

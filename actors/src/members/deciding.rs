@@ -30,6 +30,8 @@ pub struct Facts<'a> {
 pub struct Stand {
     /// The newest seq that the store was given.
     pub tail: Seq,
+    /// Its count.
+    pub count: u64,
     /// The epoch.
     pub epoch: Epoch,
     /// The time.
@@ -112,7 +114,13 @@ pub fn kind(name: &str, access: Access) -> Kind {
 pub fn become_member(before: Option<Member>, role: Role, stand: Stand) -> Member {
     match before {
         Some(member) if member.role != Role::Banned => Member { role, ..member },
-        _ => Member { role, since: stand.tail.saturating_add(1), epoch: stand.epoch, added: stand.at },
+        _ => Member {
+            role,
+            since: stand.tail.saturating_add(1),
+            epoch: stand.epoch,
+            count: stand.count,
+            added: stand.at,
+        },
     }
 }
 
@@ -150,14 +158,14 @@ pub fn first_members(name: &str, by: &Asker, members: &[(Name, Role)], stand: St
 mod tests {
     use super::*;
 
-    const STAND: Stand = Stand { tail: 9, epoch: Epoch(3), at: 1_000 };
+    const STAND: Stand = Stand { tail: 9, count: 8, epoch: Epoch(3), at: 1_000 };
 
     fn name(text: &str) -> Name {
         text.parse().unwrap()
     }
 
     fn member(role: Role) -> Member {
-        Member { role, since: 4, epoch: Epoch(2), added: 500 }
+        Member { role, since: 4, epoch: Epoch(2), count: 3, added: 500 }
     }
 
     fn roles(user: &Name) -> Option<Member> {
@@ -183,7 +191,7 @@ mod tests {
     #[test]
     fn who_comes_is_added_now_and_who_was_there_keeps_since_when() {
         let changes = change("mo", Some(Role::Muted), &["new", "ann", "eve", "ann"]).unwrap();
-        let added = Some(Member { role: Role::Muted, since: 10, epoch: Epoch(3), added: 1_000 });
+        let added = Some(Member { role: Role::Muted, since: 10, epoch: Epoch(3), count: 8, added: 1_000 });
         let want = [("ann", Some(member(Role::Muted))), ("eve", added), ("new", added)];
         let got: Vec<_> = changes.iter().map(|change| (&*change.user, change.after)).collect();
         assert_eq!(got, want, "each once, and in order");

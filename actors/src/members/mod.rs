@@ -11,7 +11,7 @@ use parlor_protocol::{
     message::{Activity, Announce, Role, RoomOptions},
 };
 
-use crate::port::EpochStart;
+use crate::port::{EpochStart, Mark};
 
 pub mod asking;
 pub mod deciding;
@@ -45,11 +45,19 @@ pub struct Member {
     pub since: Seq,
     /// …and its epoch.
     pub epoch: Epoch,
+    /// The room's count then.
+    pub count: u64,
     /// When he was added.
     pub added: UnixMillis,
 }
 
 impl Member {
+    /// The newest record when he was added.
+    #[must_use]
+    pub fn added_at(&self) -> Mark {
+        Mark { seq: self.since.saturating_sub(1), count: self.count }
+    }
+
     /// The first seq that was free when he was added, as a room with these epochs counts now: what one of them lost was
     /// given again later.
     #[must_use]
@@ -276,6 +284,8 @@ pub struct RoomOf {
     pub tail: Seq,
     /// The newest record's count.
     pub count: u64,
+    /// How much of that he has not read, as the store knows it: a second late, at most.
+    pub unread: u64,
     /// The newest record's time, or when the user was added if that is later.
     pub time: UnixMillis,
     /// The frame of the newest message that the user may read; empty if there is none, or it is long.
@@ -290,7 +300,9 @@ mod tests {
     fn where_a_member_was_added_is_found_again_in_a_later_epoch() {
         let start = |epoch, first| EpochStart { epoch: Epoch(epoch), first };
         let epochs = [start(3, 1), start(7, 41), start(9, 31)];
-        let at = |epoch, since| Member { role: Role::Member, since, epoch: Epoch(epoch), added: 0 }.since_in(&epochs);
+        let at = |epoch, since| {
+            Member { role: Role::Member, since, epoch: Epoch(epoch), count: 0, added: 0 }.since_in(&epochs)
+        };
         assert_eq!([at(9, 45), at(7, 45), at(7, 20), at(3, 60), at(2, 60)], [45, 31, 20, 31, 1]);
     }
 }

@@ -3,7 +3,10 @@
 use parlor_protocol::{Name, RoomNumber};
 
 use super::{Inside, Kept, Room};
-use crate::port::{Mark, Marks, SaveMarks, StoreError};
+use crate::{
+    members::Member,
+    port::{Mark, Marks, SaveMarks, StoreError},
+};
 
 impl Inside {
     pub(super) fn save_marks(&mut self, save: SaveMarks) -> Result<(), StoreError> {
@@ -22,6 +25,7 @@ impl Inside {
         {
             marks.sent = marks.sent.max(Mark { seq: answer.seq, count: answer.count });
         }
+        marks.since = room.members.get(user).map(Member::added_at).unwrap_or_default();
         marks
     }
 }

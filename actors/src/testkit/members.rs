@@ -9,13 +9,14 @@ use parlor_protocol::{
 
 use super::{Inside, Room};
 use crate::{
+    channel::marks::unread,
     members::{
         Asker, Changed, Counts, Look, Member, MemberChange, MembersChanged, Refusal, RoomChange, RoomOf, RoomSummary,
         Seen, What, announces,
         deciding::{self, Facts, Stand},
         rights::Act,
     },
-    port::EpochStart,
+    port::{EpochStart, Mark},
 };
 
 const UNKNOWN: Refusal = (Code::UnknownRoom, "there is no such room");
@@ -107,6 +108,8 @@ impl Inside {
                     let Some(member) = room.members.get(&user).filter(|member| member.role != Role::Banned) else {
                         continue;
                     };
+                    let marks = self.marks(room.number, &user);
+                    let gone = Mark { seq: room.first - 1, count: room.gone_count() };
                     rooms.push(RoomOf {
                         room: room.number,
                         name: name.clone(),
@@ -114,6 +117,7 @@ impl Inside {
                         role: member.role,
                         tail: room.tail(),
                         count: room.count(),
+                        unread: unread(room.count(), &marks, marks.since, gone),
                         time: room.time().max(member.added),
                         newest: room.records.last().map(|kept| kept.frame.clone()).unwrap_or_default(),
                     });
@@ -153,8 +157,8 @@ impl Room {
     /// What a memory room holds is its channel's business.
     fn stand(&self, at: u64) -> Stand {
         match self.options.durability {
-            Durability::Memory => Stand { tail: 0, epoch: Epoch(0), at },
-            _ => Stand { tail: self.tail(), epoch: self.epoch(), at },
+            Durability::Memory => Stand { tail: 0, count: 0, epoch: Epoch(0), at },
+            _ => Stand { tail: self.tail(), count: self.count(), epoch: self.epoch(), at },
         }
     }
 

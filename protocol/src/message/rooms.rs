@@ -180,6 +180,8 @@ pub struct RoomEntry<'a> {
     pub tail: Seq,
     /// How many countable records the room holds up to and with the tail.
     pub count: u64,
+    /// How many of them the user has not read.
+    pub unread: u64,
     /// When something last happened: the newest record's time, or when the user was added if that is later.
     pub time: UnixMillis,
     /// The `Deliver` frame of the newest message that the user may read; empty if there is none, or if it is longer than

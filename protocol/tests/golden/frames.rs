@@ -572,10 +572,11 @@ fn managing(out: &mut Vectors) {
         role: Role::Member,
         tail: 42,
         count: 41,
+        unread: 3,
         time: TIME + 5_000,
         newest: &newest,
     };
-    let empty = RoomEntry { name: "茶室", tail: 0, count: 0, newest: b"", time: TIME, ..entry };
+    let empty = RoomEntry { name: "茶室", tail: 0, count: 0, unread: 0, newest: b"", time: TIME, ..entry };
     let next = Some(Activity { time: TIME, room: TEA });
     out.add("rooms", 9, Rooms { rooms: List(vec![entry, empty]), next, extensions: none() });
     out.add("rooms, none", 9, Rooms { rooms: List::default(), next: None, extensions: none() });

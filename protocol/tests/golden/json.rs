@@ -238,7 +238,7 @@ fields! {
         messages_per_second_max,
     }
     MemberEntry<'a> { user, role, added }
-    RoomEntry<'a> { name, room, epoch, role, tail, count, time, newest }
+    RoomEntry<'a> { name, room, epoch, role, tail, count, unread, time, newest }
     Activity { time, room }
     CreateRoom<'a> { room, options, members, extensions }
     Done<'a> { extensions }

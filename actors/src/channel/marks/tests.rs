@@ -10,7 +10,7 @@ fn mark(seq: Seq, count: u64) -> Mark {
 #[track_caller]
 fn check((read, sent, since, gone): (u64, u64, u64, u64), count: u64, want: u64) {
     let at = |count| mark(count * 2, count);
-    let marks = Marks { read: at(read), delivered: at(u64::MAX / 2), sent: at(sent) };
+    let marks = Marks { read: at(read), delivered: at(u64::MAX / 2), sent: at(sent), since: Mark::default() };
     assert_eq!(
         unread(count, &marks, at(since), at(gone)),
         want,

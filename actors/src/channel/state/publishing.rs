@@ -25,6 +25,10 @@ impl State {
         }
         let (conn, request, nonce) = (publish.conn, publish.request, publish.nonce);
         let hold_until = now.mono_ms + self.limits.hold_back_ms;
+        let payload_max = self.options.payload_bytes_max;
+        if payload_max > 0 && publish.payload.len() > payload_max as usize {
+            return self.refuse(conn, request, Code::TooLarge, 0, "the payload is longer than this room takes");
+        }
         let hash = content_hash(&publish);
         let Some(device) = self.devices.device(&publish.device) else {
             // Its session left meanwhile.

@@ -188,7 +188,7 @@ impl State {
         let within = |mark: Mark| if mark.seq > tail.seq { tail } else { mark };
         // A record of his own may be on its way.
         let sent = if marks.sent.seq > self.given { tail } else { marks.sent };
-        Marks { read: within(marks.read), delivered: within(marks.delivered), sent }
+        Marks { read: within(marks.read), delivered: within(marks.delivered), sent, since: within(marks.since) }
     }
 
     /// How a user stands whose marks are here.
@@ -205,9 +205,9 @@ impl State {
     }
 
     /// The place before a member was added: what is older is not unread for him.
-    #[expect(clippy::unused_self, reason = "rooms know no members yet")]
-    fn since(&self, _: &Name) -> Mark {
-        Mark::default()
+    fn since(&self, user: &Name) -> Mark {
+        let stored = self.users.marks(user).map(|marks| marks.since).unwrap_or_default();
+        stored.max(self.people.added(user))
     }
 
     /// The newest record that is gone on purpose.
@@ -327,7 +327,7 @@ impl State {
         let read = if matches!(told, Told::Nobody) { Mark::default() } else { mark };
         let before = self.users.marks(&user).map(|marks| marks.read);
         // Who has read it has received it.
-        if self.users.raise(&user, &Marks { read, delivered: mark, sent: Mark::default() }) {
+        if self.users.raise(&user, &Marks { read, delivered: mark, ..Marks::default() }) {
             self.save_soon();
             if self.users.marks(&user).map(|marks| marks.read) != before {
                 self.tell_others(&user, &told);

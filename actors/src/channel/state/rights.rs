@@ -21,7 +21,7 @@ use crate::{
         rights::{Act, Kind, hides_past, may},
     },
     message::FromChannel,
-    port::{DeviceKey, Now, Records, Run, StoreError},
+    port::{DeviceKey, Mark, Marks, Now, Records, Run, StoreError},
 };
 
 /// What a channel knows of a room's people, besides what each device's user may do.
@@ -32,7 +32,7 @@ pub(super) struct People {
     /// How many people the store knows; where there are none, nothing has to be read.
     known: u64,
     /// In a room without a log on disk: who was added since the room was loaded, and where that was.
-    added: HashMap<Name, Seq>,
+    added: HashMap<Name, Mark>,
     /// Arbiters whose subscribers are taken up…
     pub(super) adopting: Vec<u16>,
     /// …once the rights of so many devices are loaded.
@@ -40,6 +40,11 @@ pub(super) struct People {
 }
 
 impl People {
+    /// Where a user was added, as far as only this channel knows.
+    pub(super) fn added(&self, user: &Name) -> Mark {
+        self.added.get(user).copied().unwrap_or_default()
+    }
+
     pub(super) fn new(name: &Name, options: &RoomOptions, known: u64) -> Self {
         Self {
             kind: deciding::kind(name, options.access),
@@ -68,7 +73,7 @@ impl State {
     fn rights(&self, user: &Name, member: Option<&Member>) -> Rights {
         let Some(member) = member else { return Rights { role: None, since: self.extent.tail + 1 } };
         let since = match self.people.added.get(user) {
-            Some(since) => *since,
+            Some(mark) => mark.seq + 1,
             None => member.since_in(&self.extent.epochs),
         };
         Rights { role: Some(member.role), since }
@@ -145,12 +150,23 @@ impl State {
 
     fn on_members(&mut self, change: &MembersChanged) {
         self.people.known = change.counts.known();
-        if self.options.durability == Durability::Memory {
+        let in_memory = self.options.durability == Durability::Memory;
+        let now = Mark { seq: self.extent.tail, count: self.committed_count };
+        for one in &change.users {
+            if let Some(after) = one.after {
+                let since = if in_memory { now } else { after.added_at() };
+                let known = one.before.is_some_and(|before| before.added == after.added);
+                if !known {
+                    self.users.raise(&one.user, &Marks { since, ..Marks::default() });
+                }
+            }
+        }
+        if in_memory {
             for one in &change.users {
                 match one.after {
                     // Whoever was there keeps since when.
                     Some(after) if one.before.is_some_and(|before| before.added == after.added) => {}
-                    Some(_) => drop(self.people.added.insert(one.user.clone(), self.extent.tail + 1)),
+                    Some(_) => drop(self.people.added.insert(one.user.clone(), now)),
                     None => drop(self.people.added.remove(&one.user)),
                 }
             }

@@ -224,6 +224,7 @@ fn rooms_page(rooms: &[RoomOf], more: bool) -> Rooms<'_> {
         role: room.role,
         tail: room.tail,
         count: room.count,
+        unread: room.unread,
         time: room.time,
         newest: &room.newest,
     });

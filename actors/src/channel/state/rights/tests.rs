@@ -15,7 +15,7 @@ use crate::{
 };
 
 fn member(role: Role, since: Seq) -> Member {
-    Member { role, since, epoch: Epoch(3), added: since }
+    Member { role, since, epoch: Epoch(3), count: since - 1, added: since }
 }
 
 /// A room of this access with 5 records in the store that knows somebody, so that rights are loaded.
@@ -199,7 +199,7 @@ fn a_memory_room_remembers_who_was_added_since_it_was_loaded() {
         room.say(("ann", 0), 2, nonce, "x", &["end turn"]);
         room.commit();
     }
-    let bob = Some(Member { role: Role::Member, since: 1, epoch: Epoch(0), added: 9 });
+    let bob = Some(Member { role: Role::Member, since: 1, epoch: Epoch(0), count: 0, added: 9 });
     room.change(7, "bob", None, bob);
     assert_eq!(room.join("bob", 1, JoinFrom::Seq(1)), ["load rights of bob"]);
     assert_eq!(room.rights("bob", bob), ["1: attach bob at 3 of 3, gap 1-3 NotYours"]);

@@ -109,3 +109,11 @@ fn what_the_room_refuses_costs_the_user_nothing() {
     room.commit();
     room.ann(4, 3, &["0: #4 RateLimited for 1000"]);
 }
+
+#[test]
+fn a_room_may_take_shorter_payloads_than_the_server() {
+    let mut room = joined(0);
+    room.state.options.payload_bytes_max = 3;
+    room.check(Input::Publish(publish("ann", 0, 2, 1, "four")), &["0: #2 TooLarge"]);
+    room.check(Input::Publish(publish("ann", 0, 3, 1, "and")), &["end turn"]);
+}
