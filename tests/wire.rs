@@ -804,7 +804,9 @@ fn ten_thousand_bad_connections_leave_nothing_behind() {
             Some((before, after)) => {
                 let grown = after.saturating_sub(before);
                 eprintln!("resident before {before}, after {after}, grown by {grown} bytes");
-                assert!(grown < 1 << 20, "the server grew by {grown} bytes");
+                // An allocator keeps some tens of bytes for each; the least that a connection could leave behind is more
+                // than 300.
+                assert!(grown < 2 << 20, "the server grew by {grown} bytes");
             }
             None => eprintln!("SKIPPED: this system does not tell how much memory a process has"),
         }
