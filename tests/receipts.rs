@@ -416,3 +416,20 @@ async fn what_was_said_before_a_member_was_added_is_not_unread_for_him() {
     assert_eq!(cem.readers(0).await, []);
     engine.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_room_keeps_no_longer_is_not_unread_also_after_a_restart() {
+    let data = TempDir::new().unwrap();
+    for again in [false, true] {
+        let (engine, address) = engine(data.path(), |config| config.room_defaults.records_max = 6);
+        let mut ann = Member::join(address, "ann", "phone").await;
+        if !again {
+            for nonce in 1..=40 {
+                ann.say(nonce, nonce % 2 == 0).await;
+            }
+        }
+        // The newest six are said loud and silently in turn.
+        assert_eq!(Member::join(address, "bob", "phone").await.joined, (0, 3), "again: {again}");
+        engine.shutdown().await;
+    }
+}

@@ -1,6 +1,6 @@
 //! A connection, from its first byte to its last, on one arbiter's thread.
 //!
-//! A task of its own reads the hello and checks it. From then on the session reads, through [`Frames`], which finds whole
+//! A task of its own reads the hello and checks it. From then on the session reads, through `Frames`, which finds whole
 //! frames and checks their headers. Another task half-closes, in the end.
 
 use std::{

@@ -15,7 +15,7 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
     db::{Age, Db, failed},
-    members,
+    members, prefix,
     schema::{self, FORMAT, Family, Floor, Record, RoomMeta, damaged, meta},
 };
 
@@ -186,7 +186,24 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
         batch.put_cf(db.family(Family::Rooms), schema::room_key(found.room), meta.encode());
         counters.put(db, batch);
     }
+    hide_what_is_too_much(db, &mut found)?;
     Ok(found)
+}
+
+/// A room shows no more than it keeps, though the store deletes the rest later and more of it at a time. Its count below is
+/// read while the record is still there.
+fn hide_what_is_too_much(db: &Db, found: &mut Found) -> Result<(), StoreError> {
+    let Found { room, meta, end, .. } = found;
+    let RoomOptions { durability, records_max, .. } = meta.options;
+    let first = end.tail.saturating_add(1).saturating_sub(records_max);
+    if durability == Durability::Memory || records_max == 0 || first <= end.first {
+        return Ok(());
+    }
+    if let Some(newest) = prefix::newest(db, *room, meta.first, first - 1)? {
+        meta.gone_count = meta.gone_count.max(newest.at.count);
+    }
+    (meta.trimmed, end.first) = (first, first);
+    Ok(())
 }
 
 pub(super) fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreError> {

@@ -254,7 +254,10 @@ fn source(
         }
         Direction::Backward => {
             if start < end {
-                return Source::Hot(Records::default());
+                // Below the first that can be read there is nothing, which is told if there ever was something.
+                let gap = Run::Gap { from: 1, to: start, why: extent.why_gone(1) };
+                let runs = if start > 0 { vec![gap] } else { Vec::new() };
+                return Source::Hot(Records { runs, next: None });
             }
             end.max((start + 1).saturating_sub(u64::from(limit.records)))
         }

@@ -50,6 +50,11 @@ impl State {
         if publish.kind == RecordKind::MESSAGE {
             return Prepared::Message;
         }
+        let hidden = self.rights_of(&publish.device).and_then(|rights| self.seen_by(rights));
+        if hidden.is_some_and(|seen| publish.refers_to < seen.first) {
+            // What a user may not read is not there for him.
+            return Prepared::Refused(GONE);
+        }
         let target = match self.find(publish.refers_to) {
             Found::Here(target) => target,
             Found::Gone => return Prepared::Refused(GONE),

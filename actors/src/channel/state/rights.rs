@@ -135,6 +135,8 @@ impl State {
                 self.options = *options;
                 self.people.kind = deciding::kind(&self.name, options.access);
                 self.people.hides_past = hides_past(options);
+                // It may keep less from now on.
+                self.keep(0);
             }
             Changed::Members(change) => {
                 self.on_members(change);

@@ -636,7 +636,7 @@ fn a_fetch_reads_both_ways_out_of_the_ring_and_out_of_the_store() {
     check(Some(u64::MAX), Backward, 1, "0: #1 page 8, next Some(7), tail 8");
     check(Some(7), Backward, 3, "0: #1 page 5 6 7, next Some(4), tail 8");
     check(Some(6), Backward, 3, "read 1: 6-2, 3 of them");
-    check(Some(1), Backward, 3, "0: #1 page none, next None, tail 8");
+    check(Some(1), Backward, 3, "0: #1 page none gap 1-1, next None, tail 8");
     check(Some(0), Backward, 3, "0: #1 page none, next None, tail 8");
 }
 

@@ -158,10 +158,10 @@ fn a_member_reads_what_was_said_since_he_was_added() {
     room.enter("bob", 0, Some(member(Role::Owner, 1)));
     let all = room.fetch("bob", Some(5), Direction::Backward);
     assert_eq!(all, ["0: #9 Busy"], "a third read, and not that of who may see less");
-    assert_eq!(fetch(&mut room, Some(3), Direction::Backward), "0: #9 page none, next None, tail 5");
     // Banned and taken back, he begins anew.
     room.change(7, "ann", ann, Some(member(Role::Member, 6)));
-    assert_eq!(fetch(&mut room, Some(5), Direction::Backward), "0: #9 page none, next None, tail 5");
+    let page = "0: #9 page none gap 1-5 not yours, next None, tail 5";
+    assert_eq!(fetch(&mut room, Some(5), Direction::Backward), page);
 }
 
 #[test]
@@ -229,4 +229,25 @@ fn a_large_change_of_members_is_several_records_as_far_as_the_queue_takes_them()
     let mut room = room(Access::Open, Past::All);
     assert_eq!(room.announced(7, Asker::Host, &users), ["end turn", "told 7"]);
     assert_eq!(room.handle(Input::EndOfTurn), ["append 6-7"], "the queue has places for two");
+}
+
+#[test]
+fn what_a_user_may_not_read_he_may_not_change() {
+    let mut room = room(Access::Members, Past::ByAccess);
+    room.enter("ann", 0, Some(member(Role::Member, 4)));
+    let reaction = |target| crate::message::Publish {
+        kind: RecordKind::REACTION,
+        refers_to: target,
+        ..crate::channel::state::tests::publish("ann", 0, 2, 1, "+")
+    };
+    room.check(Input::Publish(reaction(3)), &["0: #2 TargetGone"]);
+    room.check(Input::Publish(reaction(4)), &["read 1: target 4"]);
+}
+
+#[test]
+fn what_is_asked_for_backward_and_hidden_is_told() {
+    let mut room = room(Access::Members, Past::ByAccess);
+    room.enter("ann", 0, Some(member(Role::Member, 4)));
+    let page = room.fetch("ann", Some(3), Direction::Backward).concat();
+    assert_eq!(page, "0: #9 page none gap 1-3 not yours, next None, tail 5");
 }
