@@ -5,7 +5,7 @@ use std::rc::Rc;
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use parlor_protocol::{
-    Code, Extensions, Header, List, Name, RoomNumber,
+    Advice, Code, Extensions, Header, List, Name, RoomNumber,
     frame::HEADER_BYTES,
     message::{Error, HeartbeatAck, Limits as WireLimits, PartTaken, Position, Welcome},
 };
@@ -149,7 +149,10 @@ impl Session {
                         self.local.join(room, channel, join);
                     }
                 }
-                Effect::Refuse { request, code, message } => self.local.refuse(conn, request, code, 100, message),
+                Effect::Refuse { request, code, message } => {
+                    let retry_after_ms = if code.advice() == Advice::RetryLater { 100 } else { 0 };
+                    self.local.refuse(conn, request, code, retry_after_ms, message);
+                }
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::SignalUser { user, signal } => self.local.signal_user(&user, &signal),
                 Effect::SignalDropped => self.local.signal_dropped(),
