@@ -452,14 +452,16 @@ impl State {
                 content_type: publish.content_type.0,
                 payload: body.slice_ref(publish.payload),
             };
-            self.effects.push_back(Effect::Begin(Pending {
-                request,
-                room: Some(room),
-                asks: Asks::Publish(publish.nonce),
-            }));
-            self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Publish(message) });
+            self.publish(room, message);
         }
         Ok(())
+    }
+
+    /// Hands a message to its room, which answers it.
+    fn publish(&mut self, room: RoomNumber, message: Publish) {
+        let Publish { request, nonce, .. } = message;
+        self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Publish(nonce) }));
+        self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Publish(message) });
     }
 
     fn on_fetch(&mut self, request: u32, body: &Bytes) -> Result<(), DecodeError> {

@@ -25,10 +25,6 @@ impl State {
         }
         let (conn, request, nonce) = (publish.conn, publish.request, publish.nonce);
         let hold_until = now.mono_ms + self.limits.hold_back_ms;
-        let payload_max = self.options.payload_bytes_max;
-        if payload_max > 0 && publish.payload.len() > payload_max as usize {
-            return self.refuse(conn, request, Code::TooLarge, 0, "the payload is longer than this room takes");
-        }
         let hash = content_hash(&publish);
         let Some(device) = self.devices.device(&publish.device) else {
             // Its session left meanwhile.
@@ -68,6 +64,11 @@ impl State {
                     "a nonce must be above all that were used before",
                 );
             }
+        }
+        // Only now: a repeat of what was stored is answered though the room takes less since.
+        let payload_max = self.options.payload_bytes_max;
+        if payload_max > 0 && publish.payload.len() > payload_max as usize {
+            return self.refuse(conn, request, Code::TooLarge, 0, "the payload is longer than this room takes");
         }
         // An earlier send was refused for now: this one must not overtake it.
         if let Some((held, until)) = device.held

@@ -8,10 +8,8 @@ use parlor_protocol::{
 
 use super::{Effect, State, is_whole};
 use crate::{
-    channel,
     message::Publish,
     port::Now,
-    relay::state::{Asks, Pending},
     session::upload::{PartError, Taken, Upload, Whole},
 };
 
@@ -78,8 +76,7 @@ impl State {
             content_type,
             payload,
         };
-        self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Publish(nonce) }));
-        self.effects.push_back(Effect::Channel { request, room, input: channel::state::Input::Publish(message) });
+        self.publish(room, message);
     }
 
     /// Forgets an upload of which nothing came for too long. Called at every wake of the session's timer, which is set

@@ -116,4 +116,8 @@ fn a_room_may_take_shorter_payloads_than_the_server() {
     room.state.options.payload_bytes_max = 3;
     room.check(Input::Publish(publish("ann", 0, 2, 1, "four")), &["0: #2 TooLarge"]);
     room.check(Input::Publish(publish("ann", 0, 3, 1, "and")), &["end turn"]);
+    room.handle(Input::EndOfTurn);
+    room.handle(Input::Committed(1));
+    room.state.options.payload_bytes_max = 2;
+    room.check(Input::Publish(publish("ann", 0, 4, 1, "and")), &["0: #4 stored at 1 again"]);
 }
