@@ -91,6 +91,8 @@ kinds! {
     Goodbye = 0x0012,
     /// The server's last frame on a connection.
     Close = 0x0013,
+    /// Attaches a session that was taken up again to its rooms.
+    Resume = 0x0014,
     /// Answers any request that was refused.
     Error = 0x0015,
     /// Attaches the session to a room.
@@ -177,7 +179,7 @@ impl Kind {
     pub fn body_bytes_max(self, payload_bytes_max: u32) -> u32 {
         match self {
             Self::Hello => 8 << 10,
-            Self::Heartbeat => 64 << 10,
+            Self::Heartbeat | Self::Resume => 64 << 10,
             Self::Readers => 128 << 10,
             Self::Publish | Self::Part | Self::Deliver => payload_bytes_max.min(PAYLOAD_BYTES_MAX) + ENVELOPE_BYTES_MAX,
             Self::CreateRoom | Self::SetMembers | Self::RemoveMembers => 72 << 10,

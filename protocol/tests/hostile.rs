@@ -12,7 +12,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 /// Applies a macro to every message's type.
 macro_rules! every_message {
     ($macro:ident) => {
-        $macro!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
+        $macro!(Hello Welcome Goodbye Close Resume Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
             HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
             CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
             RemoveMembers ListMembers ListRooms OpenDirect)
@@ -296,6 +296,9 @@ proptest! {
             extensions: extensions(),
         });
         check_round_trip!(request, Goodbye { extensions: extensions() });
+        check_round_trip!(request, Resume {
+            positions: List(list.iter().map(position).collect()), extensions: extensions(),
+        });
         check_round_trip!(request, Join { room: &one, from, extensions: extensions() });
         check_round_trip!(request, Leave { room, extensions: extensions() });
         check_round_trip!(request, Publish {

@@ -118,7 +118,7 @@ pub struct Welcome<'a> {
     pub grant_ms: u32,
     /// Present this to take the session up again.
     pub token: Token,
-    /// Whether `Hello.resume` was taken up: the session's rooms are attached again.
+    /// Whether `Hello.resume` was taken up: the session goes on, and `Resume` attaches its rooms.
     pub resumed: bool,
     /// The tag that this device's records carry.
     pub device_tag: DeviceTag,
@@ -172,6 +172,16 @@ pub struct Position {
     pub epoch: Epoch,
     /// It holds, or was told a gap for, everything up to here.
     pub seq: Seq,
+}
+
+/// Attaches a session that was taken up again to its rooms: those named here, each behind its position. The others are
+/// left. Answered with one `Joined` or one `Detached` for each.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct Resume<'a> {
+    /// Where the client stands in each room that it wants to go on with.
+    pub positions: List<Position, ROOMS_PER_SESSION_MAX>,
+    /// What later versions add.
+    pub extensions: Extensions<'a>,
 }
 
 /// Keeps the session alive.

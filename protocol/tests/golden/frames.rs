@@ -603,6 +603,10 @@ fn heartbeats(out: &mut Vectors) {
     let all = heartbeat(Some(Network::Unknown), boundaries);
     out.add("heartbeat with everything", 4, Heartbeat { extensions: Extensions(vec![(2, b"x")]), ..all });
 
+    out.add("resume", 3, Resume { positions: List(vec![position(7, 3, 42), position(8, 4, 0)]), extensions: none() });
+    let nothing = Resume { positions: List(vec![]), extensions: Extensions(vec![(2, b"x")]) };
+    out.add("resume of no room", 250, nothing);
+
     let beat = HeartbeatAck { server_time: TIME + 30_000, grant_ms: 30_000, extensions: none() };
     out.add("heartbeat ack", 4, beat.clone());
     let sooner = HeartbeatAck { server_time: 0, grant_ms: 5_000, extensions: Extensions(vec![(2, b"x")]) };

@@ -205,6 +205,7 @@ fields! {
     }
     Goodbye<'a> { extensions }
     Close<'a> { code, retry_after_ms, message, extensions }
+    Resume<'a> { positions, extensions }
     Error<'a> { code, retry_after_ms, message, extensions }
     Join<'a> { room, from, extensions }
     Joined<'a> { room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions }
@@ -269,7 +270,7 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
             }
         };
     }
-    dispatch!(Hello Welcome Goodbye Close Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
+    dispatch!(Hello Welcome Goodbye Close Resume Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
         HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
         CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
         RemoveMembers ListMembers ListRooms OpenDirect)
