@@ -16,6 +16,8 @@ use parlor_actors::{
 use parlor_protocol::message::{Durability, PARTS_MAX, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
+pub use parlor_actors::supervisor::state::sessions::SessionPolicy;
+
 use crate::net::{Authenticate, NetLimits};
 
 /// The largest page that fits a frame with room to spare, in bytes of records.
@@ -36,6 +38,8 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// What the network side may hold.
     pub net: NetLimits,
+    /// How many sessions one user may have, and which has to go for another.
+    pub sessions: SessionPolicy,
     /// How often clients beat.
     pub beats: BeatIntervals,
     /// Who may come in; `None` lets everybody in as whom he says he is.
@@ -57,6 +61,7 @@ impl EngineConfig {
             create_at_join: true,
             limits: Limits::default(),
             net: NetLimits::default(),
+            sessions: SessionPolicy::default(),
             beats: BeatIntervals::default(),
             authenticate: None,
             tiers: Tiers::default(),
@@ -198,6 +203,8 @@ pub struct ConfigFile {
     #[serde(default)]
     send_rate: SendRateSection,
     #[serde(default)]
+    sessions: SessionsSection,
+    #[serde(default)]
     heartbeat: HeartbeatSection,
     #[serde(default)]
     net: NetSection,
@@ -238,6 +245,21 @@ enum DurabilityName {
     Synced,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SessionsSection {
+    policy: Option<PolicyName>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum PolicyName {
+    All,
+    OnePerDevice,
+    OnePerClass,
+    Single,
+}
+
 /// A section whose keys are the fields of a struct: what is there replaces the default.
 macro_rules! section {
     ($section:ident for $target:ty { $($field:ident: $type:ty),* $(,)? }) => {
@@ -263,6 +285,8 @@ section!(LimitsSection for Limits {
     uploads_bytes_max: usize,
     upload_ms: u64,
     rooms_per_session_max: u32,
+    sessions_away_max: usize,
+    sessions_away_per_user_max: usize,
     unanswered_requests_max: u32,
     outbound_bytes_max: usize,
     outbound_low_bytes: usize,
@@ -395,6 +419,14 @@ impl ConfigFile {
                 DurabilityName::Synced => Durability::Synced,
             };
         }
+        if let Some(name) = self.sessions.policy {
+            config.sessions = match name {
+                PolicyName::All => SessionPolicy::All,
+                PolicyName::OnePerDevice => SessionPolicy::OnePerDevice,
+                PolicyName::OnePerClass => SessionPolicy::OnePerClass,
+                PolicyName::Single => SessionPolicy::Single,
+            };
+        }
         config.create_at_join = self.rooms.create_at_join.unwrap_or(config.create_at_join);
         let rooms = &mut config.room_defaults;
         rooms.lifetime_ms = self.rooms.lifetime_ms.unwrap_or(rooms.lifetime_ms);
@@ -430,6 +462,16 @@ mod tests {
         assert_eq!(config.data, PathBuf::from("x"));
         assert_eq!(config.room_defaults.durability, Durability::Buffered);
         assert_eq!(config.limits, Limits { page_records: 7, ..Limits::default() });
+    }
+
+    #[test]
+    fn the_policy_of_sessions_has_a_name() {
+        let policy = |name| read(&format!("[sessions]\npolicy = {name:?}")).map(|config| config.sessions);
+        assert_eq!(policy("all"), Ok(SessionPolicy::All));
+        assert_eq!(policy("one-per-device"), Ok(SessionPolicy::OnePerDevice));
+        assert_eq!(policy("one-per-class"), Ok(SessionPolicy::OnePerClass));
+        assert_eq!(policy("single"), Ok(SessionPolicy::Single));
+        assert!(policy("some").unwrap_err().contains("one-per-device"), "the error names what is allowed");
     }
 
     #[test]

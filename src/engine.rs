@@ -137,6 +137,7 @@ impl Engine {
             tiers: Arc::new(config.tiers),
             uploads: config.limits.uploads(),
             rates: Arc::new(Rates::new(config.limits.rated_users_max)),
+            session_policy: config.sessions,
             create_at_join: config.create_at_join.then_some(config.room_defaults),
             router: Router::default(),
         });

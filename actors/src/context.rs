@@ -8,6 +8,7 @@ use crate::{
     rates::Rates,
     router::Router,
     session::heartbeat::BeatIntervals,
+    supervisor::state::sessions::SessionPolicy,
     tiers::Tiers,
 };
 
@@ -29,6 +30,8 @@ pub struct Shared {
     pub uploads: Arc<Budget>,
     /// How a join creates a room that is not there; `None` if it does not.
     pub create_at_join: Option<RoomOptions>,
+    /// Which sessions of a user may live at a time.
+    pub session_policy: SessionPolicy,
     /// Who is online.
     pub router: Router,
 }

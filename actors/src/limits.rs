@@ -17,6 +17,10 @@ pub struct Limits {
     pub upload_ms: u64,
     /// The most rooms one session may join.
     pub rooms_per_session_max: u32,
+    /// Sessions that are kept without a connection until their leases end…
+    pub sessions_away_max: usize,
+    /// …and those of one user among them.
+    pub sessions_away_per_user_max: usize,
     /// The most requests of one connection that may wait for an answer; beyond them its socket is not read.
     pub unanswered_requests_max: u32,
     /// What the engine may hold for one connection that does not read; beyond it the connection's rooms lag.
@@ -109,6 +113,8 @@ impl Default for Limits {
             uploads_bytes_max: 64 << 20,
             upload_ms: 30_000,
             rooms_per_session_max: 1_000,
+            sessions_away_max: 100_000,
+            sessions_away_per_user_max: 16,
             unanswered_requests_max: 64,
             outbound_bytes_max: 1 << 20,
             outbound_low_bytes: 64 << 10,

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// A connection: which arbiter has it, and where there. Never used twice.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Conn {
     /// The arbiter's number.
     pub arbiter: u16,

@@ -28,8 +28,10 @@ pub struct Presence {
     pub network: Network,
     /// Since when.
     pub since: UnixMillis,
-    /// Its connection.
+    /// Its connection, or the last one that it had.
     pub conn: Conn,
+    /// Whether that stands. Where it broke, the session may come back until its lease ends.
+    pub connected: bool,
 }
 
 /// The router map: the supervisor writes it, anybody reads it, from any thread, without waiting for an actor.
@@ -50,7 +52,8 @@ impl Router {
     #[must_use]
     pub fn conns(&self, user: &str) -> Vec<Conn> {
         let shard = self.shard(user).read();
-        shard.get(user).map_or(Vec::new(), |sessions| sessions.iter().map(|presence| presence.conn).collect())
+        let sessions = shard.get(user).map_or(&[][..], Vec::as_slice);
+        sessions.iter().filter(|presence| presence.connected).map(|presence| presence.conn).collect()
     }
 
     /// How many users are online.
@@ -64,6 +67,24 @@ impl Router {
         let mut shard = self.shard(&user).write();
         // Most users have one.
         shard.entry(user).or_insert_with(|| Vec::with_capacity(1)).push(presence);
+    }
+
+    /// A session goes on over another connection than `before`.
+    pub(crate) fn replace(&self, user: &Name, before: Conn, presence: Presence) {
+        self.change(user, before, |known| *known = presence);
+    }
+
+    /// A session's connection broke.
+    pub(crate) fn rest(&self, user: &Name, conn: Conn) {
+        self.change(user, conn, |known| known.connected = false);
+    }
+
+    fn change(&self, user: &Name, conn: Conn, change: impl FnOnce(&mut Presence)) {
+        let mut shard = self.shard(user).write();
+        let mut sessions = shard.get_mut(user).into_iter().flatten();
+        if let Some(known) = sessions.find(|presence| presence.conn == conn) {
+            change(known);
+        }
     }
 
     /// A session ended.
@@ -98,12 +119,18 @@ mod tests {
             network: Network::Wifi,
             since: 5,
             conn: Conn { arbiter: 0, slot: 0, serial },
+            connected: true,
         };
         router.insert(ann.clone(), session(1));
         router.insert(ann.clone(), session(2));
         assert_eq!((router.sessions("ann").len(), router.users_online()), (2, 1));
         router.remove(&ann, session(1).conn);
         assert_eq!(router.sessions("ann"), [session(2)]);
+        router.rest(&ann, session(2).conn);
+        assert_eq!((router.conns("ann").len(), router.users_online()), (0, 1), "it may come back");
+        router.replace(&ann, session(2).conn, session(3));
+        assert_eq!(router.conns("ann"), [session(3).conn]);
+        router.replace(&ann, session(3).conn, session(2));
         router.remove(&ann, session(2).conn);
         assert_eq!((router.sessions("ann").len(), router.users_online()), (0, 0));
     }

@@ -79,5 +79,7 @@ pub fn check(frame: &Frame<'_>, gate: &Gate) -> Result<Hello, Closing> {
         device_class: hello.device_class,
         network: hello.network,
         token: Token(token),
+        resume: hello.resume,
+        attempt: hello.attempt,
     })
 }

@@ -40,8 +40,12 @@ pub struct Hello {
     pub device_class: DeviceClass,
     /// What it is connected through.
     pub network: Network,
-    /// The new session's token.
+    /// The session's token, if it is a new one.
     pub token: Token,
+    /// The token of the session that it wants to take up again.
+    pub resume: Option<Token>,
+    /// Of several attempts to do so, the highest wins.
+    pub attempt: u64,
 }
 
 /// How a connection ends.
@@ -166,6 +170,7 @@ impl Local {
             network: hello.network,
             since: now.unix_ms,
             conn,
+            connected: true,
         };
         Session::create(|ctx| {
             let link = Rc::new(Link::new(conn.serial, wire, ctx.address().downgrade()));

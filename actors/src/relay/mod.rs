@@ -217,9 +217,9 @@ impl Local {
                 Some(Effect::Delivered { room, user, seq }) => {
                     self.tell(room, channel::state::Input::Delivered { user, seq });
                 }
-                Some(Effect::JoinEnded { conn, request, room }) => {
+                Some(Effect::JoinEnded { conn, request, asked, room }) => {
                     if let Some(link) = self.link(conn) {
-                        link.tell(ToSession::JoinEnded { request, room });
+                        link.tell(ToSession::JoinEnded { request, asked, room });
                     }
                 }
                 Some(Effect::Answered(conn)) => self.signal(conn, Link::answered),
@@ -359,6 +359,18 @@ impl Local {
         self.with(|state| state.refuse(conn, request, code, retry_after_ms, message));
     }
 
+    pub(crate) fn refuse_in(
+        &self,
+        conn: Conn,
+        request: u32,
+        room: RoomNumber,
+        code: Code,
+        retry_after_ms: u32,
+        message: &str,
+    ) {
+        self.with(|state| state.refuse_in(conn, request, room, code, retry_after_ms, message));
+    }
+
     pub(crate) fn answer(&self, conn: Conn, request: u32, frame: Bytes) {
         self.with(|state| state.on_answer(conn, request, frame));
     }
@@ -369,7 +381,7 @@ impl Local {
         if channel.connected() {
             channel.do_send(channel::state::Input::Join(join));
         } else {
-            self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt");
+            self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the room is being rebuilt");
         }
     }
 

@@ -57,6 +57,8 @@ pub enum Effect {
         conn: Conn,
         /// Which request.
         request: u32,
+        /// Of which room, where the request is about several.
+        asked: Option<RoomNumber>,
         /// The room, or `None` if the join was refused.
         room: Option<(RoomNumber, Name)>,
     },
@@ -106,6 +108,8 @@ impl Pending {
 pub enum Asks {
     /// To join.
     Join,
+    /// To join a room that the session was in, behind this seq. One request asks for several.
+    Resume(Seq),
     /// To publish, under this nonce.
     Publish(Nonce),
     /// To read.
@@ -366,10 +370,8 @@ impl State {
             }
             FromChannel::Refused { conn, request, code, retry_after_ms, message } => {
                 // An answer that comes late, to a number that has been used again, is not for the newer one.
-                let meant = |pending: &Pending| pending.request == request && pending.room == Some(room);
-                if self.connection(conn).is_some_and(|connection| connection.pending.iter().any(meant)) {
-                    self.refuse(conn, request, code, retry_after_ms, message);
-                }
+                let meant = |pending: &Pending| pending.room == Some(room);
+                self.refuse_one(conn, request, meant, code, retry_after_ms, message);
             }
             FromChannel::Answer { conn, request, frame } => {
                 let meant = |pending: &Pending| pending.is(room, Asks::Fetch) || pending.is(room, Asks::Mark);

@@ -47,7 +47,7 @@ const INTERVALS_KEPT: usize = 3;
 const GRANTS_PER_LEASE: u64 = 3;
 
 /// A session's beats.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Heartbeat {
     intervals: Arc<BeatIntervals>,
     network: Network,

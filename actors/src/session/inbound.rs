@@ -95,7 +95,10 @@ impl Session {
                     self.work(ctx);
                 }
                 Err(Stop::Gone) => return Poll::Ready(End::Killed),
-                Err(Stop::Broken(code, message)) => self.local.close(self.conn, code, message, None),
+                Err(Stop::Broken(code, message)) => {
+                    self.state.on_closed(code);
+                    self.local.close(self.conn, code, message, None);
+                }
             }
         }
         cx.waker().wake_by_ref();

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parlor_protocol::{
     Advice, Code, Extensions, Header, List, Name, RoomNumber,
     frame::HEADER_BYTES,
-    message::{Error, HeartbeatAck, Limits as WireLimits, PartTaken, Position, Welcome},
+    message::{Detached, Error, HeartbeatAck, Limits as WireLimits, PartTaken, Position, Welcome},
 };
 
 use crate::{
@@ -20,14 +20,16 @@ use crate::{
         link::{Hello, Link},
     },
     router::Presence,
-    supervisor::{ToSupervisor, Waiter},
+    supervisor::{ToSupervisor, Waiter, state::sessions::Opening},
 };
 use heartbeat::Heartbeat;
 use inbound::{Driver, Inbound};
+use parked::Parked;
 use state::{Effect, Input, State, Wanted};
 
 pub mod heartbeat;
 pub mod inbound;
+pub mod parked;
 pub mod state;
 pub mod timers;
 pub mod upload;
@@ -40,6 +42,8 @@ pub struct Session {
     device: DeviceKey,
     /// What only its beginning needs; taken then.
     opening: Option<Box<(Hello, Presence)>>,
+    /// The supervisor knows of it, and has to be told when its connection is gone.
+    known: bool,
     link: Rc<Link>,
     /// What its client sends; `None` once that has ended.
     inbound: Option<Box<dyn Inbound>>,
@@ -51,10 +55,12 @@ pub struct Session {
 
 /// What a session is told by other actors.
 pub(crate) enum ToSession {
+    /// It begins, after it asked to take another one up: with what is left of that, or as a new one.
+    Begin(Option<Box<Parked>>),
     /// A join was answered.
-    JoinEnded { request: u32, room: Option<(RoomNumber, Name)> },
+    JoinEnded { request: u32, asked: Option<RoomNumber>, room: Option<(RoomNumber, Name)> },
     /// The supervisor's answer.
-    Resolved { request: u32, room: Result<(RoomNumber, Addr<Channel>), Refusal> },
+    Resolved { request: u32, resumes: Option<RoomNumber>, room: Result<(RoomNumber, Addr<Channel>), Refusal> },
     /// A change that its client wanted was made, or refused.
     Changed { request: u32, outcome: Result<Changed, Refusal> },
     /// A question of its client's was answered, or refused.
@@ -63,8 +69,8 @@ pub(crate) enum ToSession {
     Lost(RoomNumber),
     /// Its deadline may have come.
     Timer,
-    /// The same device opened another session.
-    Replaced,
+    /// It has to go, for another session.
+    End(Code),
 }
 
 impl Message for ToSession {
@@ -92,6 +98,7 @@ impl Session {
             conn,
             device,
             opening: Some(Box::new(opening)),
+            known: false,
             link,
             inbound: Some(inbound),
             backlog: Bytes::new(),
@@ -139,9 +146,9 @@ impl Session {
                     self.local.send(conn, request, &Error { code, retry_after_ms: 0, message: &message, extensions });
                 }
                 Effect::Begin(pending) => self.local.begin(conn, pending),
-                Effect::Resolve { request, name } => {
-                    let create = self.local.shared().create_at_join;
-                    let waiter = Waiter::Session { session: ctx.address(), request };
+                Effect::Resolve { request, resumes, name } => {
+                    let create = self.local.shared().create_at_join.filter(|_| resumes.is_none());
+                    let waiter = Waiter::Session { session: ctx.address(), request, resumes };
                     self.local.supervisor().do_send(ToSupervisor::Resolve { name, create, waiter });
                 }
                 Effect::Join(room, join) => {
@@ -149,10 +156,18 @@ impl Session {
                         self.local.join(room, channel, join);
                     }
                 }
-                Effect::Refuse { request, code, message } => {
+                Effect::Refuse { request, room, code, message } => {
                     let retry_after_ms = if code.advice() == Advice::RetryLater { 100 } else { 0 };
-                    self.local.refuse(conn, request, code, retry_after_ms, message);
+                    match room {
+                        Some(room) => self.local.refuse_in(conn, request, room, code, retry_after_ms, message),
+                        None => self.local.refuse(conn, request, code, retry_after_ms, message),
+                    }
                 }
+                Effect::NotResumed { request, position: Position { room, seq: cursor, .. }, code, message } => {
+                    let extensions = Extensions::default();
+                    self.local.send(conn, request, &Detached { room, cursor, code, message, extensions });
+                }
+                Effect::HandOver => self.say_gone(),
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::SignalUser { user, signal } => self.local.signal_user(&user, &signal),
                 Effect::SignalDropped => self.local.signal_dropped(),
@@ -164,7 +179,7 @@ impl Session {
                 Effect::Leave { request, room } => self.local.leave(conn, request, room),
                 Effect::Change { request, wanted } => {
                     let change = self.change(wanted);
-                    let waiter = Some(Waiter::Session { session: ctx.address(), request });
+                    let waiter = Some(Waiter::Session { session: ctx.address(), request, resumes: None });
                     self.local.supervisor().do_send(ToSupervisor::Change { change, waiter });
                 }
                 Effect::Look { request, look } => {
@@ -198,7 +213,37 @@ impl Session {
         self.local.beat(self.conn, positions);
     }
 
-    fn welcome(&self, hello: &Hello) {
+    /// Begins: with what is left of a session that is taken up, or as a new one.
+    fn begin(&mut self, parked: Option<Box<Parked>>, ctx: &mut Context<Self>) {
+        let Some(opening) = self.opening.take() else { return };
+        let (mut hello, _) = *opening;
+        let resumed = parked.is_some();
+        if let (Some(parked), Some(token)) = (parked, hello.resume) {
+            self.state.take_up(self.now(), hello.network, *parked);
+            hello.token = token;
+        }
+        self.welcome(&hello, resumed);
+        self.read(ctx);
+    }
+
+    /// From here on it reads its connection, and writes what its relay cannot.
+    fn read(&mut self, ctx: &mut Context<Self>) {
+        self.local.arm(self.conn, self.state.deadline());
+        ctx.spawn(Driver);
+    }
+
+    /// Tells the supervisor, once, that its connection is gone or does not count any more, and what is left of it.
+    fn say_gone(&mut self) {
+        if std::mem::replace(&mut self.known, false) {
+            // A session that failed, or had not begun, leaves nothing that can be relied on.
+            let whole = self.opening.is_none() && !std::thread::panicking();
+            let parked = if whole { self.state.park().map(Box::new) } else { None };
+            let (user, conn) = (self.device.user.clone(), self.conn);
+            self.local.supervisor().do_send(ToSupervisor::Closed { user, conn, parked });
+        }
+    }
+
+    fn welcome(&self, hello: &Hello, resumed: bool) {
         let limits = &self.local.shared().limits;
         let welcome = Welcome {
             version: hello.version,
@@ -206,7 +251,7 @@ impl Session {
             server_time: self.now().unix_ms,
             grant_ms: self.state.grant_ms(),
             token: hello.token,
-            resumed: false,
+            resumed,
             device_tag: self.device.tag,
             limits: WireLimits {
                 payload_bytes_max: limits.payload_bytes_max,
@@ -227,14 +272,15 @@ impl Actor for Session {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        if let Some(opening) = self.opening.take() {
-            let (hello, presence) = *opening;
-            let (device, session) = (self.device.clone(), ctx.address());
-            self.local.supervisor().do_send(ToSupervisor::Opened { device, presence, session });
-            self.welcome(&hello);
+        let Some((hello, presence)) = self.opening.as_deref() else { return };
+        let &Hello { token, resume, attempt, .. } = hello;
+        let (user, presence, session) = (self.device.user.clone(), presence.clone(), ctx.address());
+        let opening = Opening { user, presence, token, resume, attempt, session };
+        self.local.supervisor().do_send(ToSupervisor::Opened(Box::new(opening)));
+        self.known = true;
+        if resume.is_none() {
+            self.begin(None, ctx);
         }
-        self.local.arm(self.conn, self.state.deadline());
-        ctx.spawn(Driver);
     }
 }
 
@@ -243,13 +289,16 @@ impl Handler<ToSession> for Session {
 
     fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         match message {
-            ToSession::JoinEnded { request, room } => self.input(Input::JoinEnded { request, room }, ctx),
-            ToSession::Resolved { request, room } => {
+            ToSession::Begin(parked) => self.begin(parked, ctx),
+            ToSession::JoinEnded { request, asked, room } => {
+                self.input(Input::JoinEnded { request, asked, room }, ctx);
+            }
+            ToSession::Resolved { request, resumes, room } => {
                 let room = room.map(|(room, channel)| {
                     self.resolved = Some(channel);
                     room
                 });
-                self.input(Input::Resolved { request, room }, ctx);
+                self.input(Input::Resolved { request, resumes, room }, ctx);
                 self.resolved = None;
             }
             ToSession::Changed { request, outcome } => self.input(Input::Changed { request, outcome }, ctx),
@@ -261,7 +310,12 @@ impl Handler<ToSession> for Session {
                 let at_once = self.now().mono_ms + 1;
                 self.local.arm(self.conn, self.state.deadline().max(at_once));
             }
-            ToSession::Replaced => self.input(Input::Replaced, ctx),
+            ToSession::End(code) => {
+                if self.opening.is_some() {
+                    self.read(ctx); // Its close has to be written.
+                }
+                self.input(Input::End(code), ctx);
+            }
         }
         self.state.rest();
     }
@@ -271,10 +325,7 @@ impl Drop for Session {
     /// Whatever the session ends of. Runs while unwinding: must not panic.
     fn drop(&mut self) {
         let conn = self.conn;
-        if self.opening.is_none() {
-            let device = self.device.clone();
-            self.local.supervisor().do_send(ToSupervisor::Closed { device, conn });
-        }
+        self.say_gone();
         if std::thread::panicking() {
             tracing::error!(user = %self.device.user, code = %Code::Internal, "a session's actor failed");
             // What the relay does about it could fail, too. The client may come back at once.

@@ -23,7 +23,7 @@ use crate::{
 };
 pub use rooms::Wanted;
 
-use self::receipts::SignalPace;
+pub(in crate::session) use self::receipts::SignalPace;
 
 /// What a session is told.
 #[derive(Debug)]
@@ -43,6 +43,8 @@ pub enum Input {
     Resolved {
         /// The join.
         request: u32,
+        /// The room that the session was in before.
+        resumes: Option<RoomNumber>,
         /// The room.
         room: Result<RoomNumber, (Code, &'static str)>,
     },
@@ -50,6 +52,8 @@ pub enum Input {
     JoinEnded {
         /// The join.
         request: u32,
+        /// Of which room, where the request is about several.
+        asked: Option<RoomNumber>,
         /// The room, or `None` if it was refused.
         room: Option<(RoomNumber, Name)>,
     },
@@ -74,8 +78,8 @@ pub enum Input {
         /// Whether the session owes its client answers, for which it has stopped reading.
         owes: bool,
     },
-    /// The same device opened another session.
-    Replaced,
+    /// It has to go, for another session. If that is its own, over another connection, what is left of it is handed over.
+    End(Code),
 }
 
 /// What a session wants done.
@@ -96,6 +100,8 @@ pub enum Effect {
     Resolve {
         /// For which join.
         request: u32,
+        /// The room that the session was in before; it is not created.
+        resumes: Option<RoomNumber>,
         /// Its name.
         name: Name,
     },
@@ -105,6 +111,8 @@ pub enum Effect {
     Refuse {
         /// Which.
         request: u32,
+        /// About which room, where it is about several.
+        room: Option<RoomNumber>,
         /// Why.
         code: Code,
         /// For a person.
@@ -178,6 +186,19 @@ pub enum Effect {
         /// How far the client has received its rooms.
         positions: Vec<Position>,
     },
+    /// Say that a room is not attached, which the client wanted to go on with.
+    NotResumed {
+        /// Which request.
+        request: u32,
+        /// Where the client stands.
+        position: Position,
+        /// Why.
+        code: Code,
+        /// For a person.
+        message: &'static str,
+    },
+    /// Hand what [`State::park`] leaves to the supervisor.
+    HandOver,
     /// End the connection.
     Close {
         /// Why.
@@ -193,8 +214,17 @@ pub enum Effect {
 #[derive(Debug)]
 struct Joining {
     request: u32,
+    /// The room that the session was in before.
+    resumes: Option<RoomNumber>,
     name: Name,
     from: JoinFrom,
+}
+
+impl Joining {
+    /// Whether an answer to this request, about this room if it is about several, is for it.
+    fn is(&self, request: u32, room: Option<RoomNumber>) -> bool {
+        self.request == request && (self.resumes.is_none() || self.resumes == room)
+    }
 }
 
 /// A session. Most of them do nothing most of the time, so that it owns little then; see [`rest`](Self::rest).
@@ -216,6 +246,10 @@ pub struct State {
     /// In the order of their numbers.
     rooms: Vec<(RoomNumber, Name)>,
     joining: Vec<Joining>,
+    /// The rooms that it was in over an earlier connection, until its client says which it goes on with.
+    left_behind: Vec<(RoomNumber, Name)>,
+    /// It ended for good: nothing of it is kept.
+    over: bool,
     /// A long message of which some parts are there.
     upload: Option<Box<Upload>>,
     /// Whether the timer is set for it.
@@ -254,6 +288,8 @@ impl State {
             signals: SignalPace::new(limits),
             rooms: Vec::new(),
             joining: Vec::new(),
+            left_behind: Vec::new(),
+            over: false,
             effects: VecDeque::new(),
         }
     }
@@ -296,8 +332,8 @@ impl State {
                 }
                 self.on_frame(now, kind, request, &body);
             }
-            Input::Resolved { request, room } => self.on_resolved(request, room),
-            Input::JoinEnded { request, room } => self.on_join_ended(request, room),
+            Input::Resolved { request, resumes, room } => self.on_resolved(request, resumes, room),
+            Input::JoinEnded { request, asked, room } => self.on_join_ended(request, asked, room),
             Input::Changed { request, outcome } => self.on_changed(request, outcome),
             Input::Seen { request, seen } => self.on_seen(request, seen),
             Input::Lost(room) => self.on_lost(room),
@@ -310,7 +346,11 @@ impl State {
                     self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", None);
                 }
             }
-            Input::Replaced => self.close(Code::Replaced, "the same device connected again", None),
+            Input::End(Code::Superseded) => {
+                self.effects.push_back(Effect::HandOver);
+                self.close(Code::Superseded, "the session goes on over another connection", None);
+            }
+            Input::End(code) => self.close(code, "the user connected again", None),
         }
     }
 
@@ -341,6 +381,7 @@ impl State {
         };
         let handled = match kind {
             Kind::Join => self.on_join(request, body),
+            Kind::Resume => self.on_resume(request, body),
             Kind::Leave => self.on_leave(request, body),
             Kind::Publish => self.on_publish(request, body),
             Kind::Part => self.on_part(now, request, body),
@@ -379,26 +420,36 @@ impl State {
         } else if self.has(&name) {
             self.error(request, Code::AlreadyJoined, format!("room {name:?} is joined already"));
         } else {
-            self.joining.push(Joining { request, name: name.clone(), from: join.from });
+            self.joining.push(Joining { request, resumes: None, name: name.clone(), from: join.from });
             self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Join }));
-            self.effects.push_back(Effect::Resolve { request, name });
+            self.effects.push_back(Effect::Resolve { request, resumes: None, name });
         }
         Ok(())
     }
 
-    fn on_resolved(&mut self, request: u32, room: Result<RoomNumber, (Code, &'static str)>) {
-        match (room, self.joining.iter().find(|joining| joining.request == request)) {
-            (Ok(room), Some(joining)) => {
-                let join = Join { conn: self.conn, request, device: self.device.clone(), from: joining.from };
-                self.effects.push_back(Effect::Join(room, join));
+    fn on_resolved(
+        &mut self,
+        request: u32,
+        resumes: Option<RoomNumber>,
+        room: Result<RoomNumber, (Code, &'static str)>,
+    ) {
+        let Some(joining) = self.joining.iter().find(|joining| joining.is(request, resumes)) else { return };
+        let room = match (room, resumes) {
+            (Ok(room), Some(before)) if room != before => {
+                Err((Code::RoomDeleted, "the room was deleted and made again"))
             }
-            (Err((code, message)), Some(_)) => self.effects.push_back(Effect::Refuse { request, code, message }),
-            (_, None) => {}
-        }
+            (room, _) => room,
+        };
+        self.effects.push_back(match room {
+            Ok(room) => {
+                Effect::Join(room, Join { conn: self.conn, request, device: self.device.clone(), from: joining.from })
+            }
+            Err((code, message)) => Effect::Refuse { request, room: resumes, code, message },
+        });
     }
 
-    fn on_join_ended(&mut self, request: u32, room: Option<(RoomNumber, Name)>) {
-        let Some(at) = self.joining.iter().position(|joining| joining.request == request) else { return };
+    fn on_join_ended(&mut self, request: u32, asked: Option<RoomNumber>, room: Option<(RoomNumber, Name)>) {
+        let Some(at) = self.joining.iter().position(|joining| joining.is(request, asked)) else { return };
         self.joining.swap_remove(at);
         if self.joining.is_empty() {
             self.joining = Vec::new();
@@ -495,11 +546,13 @@ impl State {
     }
 
     fn close(&mut self, code: Code, message: &'static str, goodbye: Option<u32>) {
+        self.on_closed(code);
         self.effects.push_back(Effect::Close { code, message, goodbye });
     }
 }
 
 mod receipts;
+mod resuming;
 mod rooms;
 mod uploading;
 

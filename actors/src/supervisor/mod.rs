@@ -12,13 +12,15 @@ use crate::{
     handover::Handover,
     members::{Changed, RoomChange},
     message::Conn,
-    port::{DeviceKey, Generation, Load, Loaded, RoomOptions, StoreError, Swept},
+    port::{Generation, Load, Loaded, RoomOptions, StoreError, Swept},
     relay::{Relay, ToRelay},
-    router::Presence,
-    session::{Session, ToSession},
+    session::{Session, ToSession, parked::Parked},
     turns::Turns,
 };
-use state::{Effect, Input, Refusal, State};
+use state::{
+    Effect, Input, Refusal, State,
+    sessions::{Opening, Told},
+};
 
 pub mod state;
 
@@ -38,8 +40,8 @@ pub struct Supervisor {
 
 /// Who waits for a room.
 pub(crate) enum Waiter {
-    /// A session's join.
-    Session { session: Addr<Session>, request: u32 },
+    /// A session's join, or another request of it. `resumes` is the room that it was in before.
+    Session { session: Addr<Session>, request: u32, resumes: Option<RoomNumber> },
     /// The host, which erases a message there.
     Erase(channel::state::Erase),
     /// The host.
@@ -66,10 +68,10 @@ pub(crate) enum ToSupervisor {
     Changed { change: RoomChange, waiter: Option<Waiter>, outcome: Result<Result<Changed, Refusal>, StoreError> },
     /// A channel goes by a change.
     Told { id: u64 },
-    /// A session began.
-    Opened { device: DeviceKey, presence: Presence, session: Addr<Session> },
-    /// A session ended.
-    Closed { device: DeviceKey, conn: Conn },
+    /// A session began, or goes on.
+    Opened(Box<Opening<Addr<Session>>>),
+    /// A session's connection is gone.
+    Closed { user: Name, conn: Conn, parked: Option<Box<Parked>> },
     /// What the sweep did.
     Swept(Result<Swept, StoreError>),
     /// The engine ends.
@@ -82,7 +84,7 @@ impl Message for ToSupervisor {
 
 impl Supervisor {
     pub(crate) fn new(shared: Arc<Shared>, arbiters: Vec<ArbiterHandle>) -> Self {
-        let state = State::new(shared.limits.clone());
+        let state = State::new(shared.limits.clone(), shared.session_policy);
         Self { state, shared, arbiters, relays: Arc::new([]), handovers: Vec::new(), turns: Turns::default() }
     }
 
@@ -97,7 +99,9 @@ impl Supervisor {
                 }
                 Effect::Build(loaded) => self.build(loaded, ctx),
                 Effect::Resolved { waiter, room } => match waiter {
-                    Waiter::Session { session, request } => session.do_send(ToSession::Resolved { request, room }),
+                    Waiter::Session { session, request, resumes } => {
+                        session.do_send(ToSession::Resolved { request, resumes, room });
+                    }
                     Waiter::Erase(erase) => match room {
                         Ok((_, channel)) => channel.do_send(channel::state::Input::Erase(erase)),
                         Err(refusal) => erase.told.tell(Err(refusal)),
@@ -113,7 +117,9 @@ impl Supervisor {
                 }
                 Effect::Tell { handle, id, change } => handle.do_send(channel::state::Input::Changed { id, change }),
                 Effect::Changed { waiter, outcome } => match waiter {
-                    Waiter::Session { session, request } => session.do_send(ToSession::Changed { request, outcome }),
+                    Waiter::Session { session, request, .. } => {
+                        session.do_send(ToSession::Changed { request, outcome });
+                    }
                     Waiter::HostChange(reply) => reply(outcome),
                     Waiter::Host(_) | Waiter::Erase(_) | Waiter::Channel(_) => {
                         debug_assert!(false, "who waits for a room wants no change");
@@ -125,7 +131,7 @@ impl Supervisor {
                 Effect::Up(room, channel) => {
                     self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
                 }
-                Effect::Replace(session) => session.do_send(ToSession::Replaced),
+                Effect::Session(told) => self.tell(told),
                 Effect::Sweep(sweep) => {
                     let supervisor = ctx.address();
                     let reply = move |swept| supervisor.do_send(ToSupervisor::Swept(swept));
@@ -136,6 +142,18 @@ impl Supervisor {
                     channel.do_send(channel::state::Input::Swept { first, gone_count });
                 }
             }
+        }
+    }
+
+    fn tell(&self, told: Told<Addr<Session>>) {
+        let router = &self.shared.router;
+        match told {
+            Told::Begin(session, parked) => session.do_send(ToSession::Begin(parked)),
+            Told::End(session, code) => session.do_send(ToSession::End(code)),
+            Told::Enter(user, presence) => router.insert(user, presence),
+            Told::Move(user, before, presence) => router.replace(&user, before, presence),
+            Told::Rest(user, conn) => router.rest(&user, conn),
+            Told::Exit(user, conn) => router.remove(&user, conn),
         }
     }
 
@@ -182,15 +200,8 @@ impl Handler<ToSupervisor> for Supervisor {
                 self.input(Input::Changed { change, waiter, outcome }, ctx);
             }
             ToSupervisor::Told { id } => self.input(Input::Told(id), ctx),
-            ToSupervisor::Opened { device, presence, session } => {
-                let conn = presence.conn;
-                self.shared.router.insert(device.user.clone(), presence);
-                self.input(Input::Opened { device, conn, session }, ctx);
-            }
-            ToSupervisor::Closed { device, conn } => {
-                self.shared.router.remove(&device.user, conn);
-                self.input(Input::Closed { device, conn }, ctx);
-            }
+            ToSupervisor::Opened(opening) => self.input(Input::Opened(*opening), ctx),
+            ToSupervisor::Closed { user, conn, parked } => self.input(Input::Closed { user, conn, parked }, ctx),
             ToSupervisor::Swept(swept) => self.input(Input::Swept(swept), ctx),
             ToSupervisor::Drain => self.input(Input::Drain, ctx),
         }

@@ -16,9 +16,11 @@ use crate::{
     limits::Limits,
     members::{Changed, RoomChange, direct::is_direct},
     message::Conn,
-    port::{DeviceKey, Generation, Loaded, Now, RoomOptions, StoreError, Sweep, Swept},
+    port::{Generation, Loaded, Now, RoomOptions, StoreError, Sweep, Swept},
     restart::Intensity,
+    session::parked::Parked,
 };
+use sessions::{Opening, SessionPolicy, Sessions, Told};
 
 pub use crate::members::Refusal;
 
@@ -61,21 +63,16 @@ pub enum Input<H, S, W> {
         /// Which one.
         generation: Generation,
     },
-    /// A session began.
-    Opened {
-        /// Its device.
-        device: DeviceKey,
-        /// Its connection.
-        conn: Conn,
-        /// The session.
-        session: S,
-    },
-    /// A session ended.
+    /// A session began, or goes on.
+    Opened(Opening<S>),
+    /// A session's connection is gone.
     Closed {
-        /// Its device.
-        device: DeviceKey,
+        /// Whose.
+        user: Name,
         /// Its connection.
         conn: Conn,
+        /// What is left of it, if it may go on.
+        parked: Option<Box<Parked>>,
     },
     /// Somebody wants a room changed.
     Change {
@@ -106,7 +103,7 @@ pub enum Input<H, S, W> {
 }
 
 /// What a supervisor wants done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Effect<H, S, W> {
     /// Load a room from the store.
     Load {
@@ -128,8 +125,8 @@ pub enum Effect<H, S, W> {
     Down(RoomNumber),
     /// Tell all relays who runs the room now.
     Up(RoomNumber, H),
-    /// Tell a session that the same device opened another one.
-    Replace(S),
+    /// Do something about sessions.
+    Session(Told<S>),
     /// Ask the store to sweep, then say [`Input::Swept`].
     Sweep(Sweep),
     /// Say [`Input::Sweep`] after so many milliseconds.
@@ -198,7 +195,7 @@ pub struct State<H, S, W> {
     limits: Arc<Limits>,
     rooms: HashMap<Name, Room<H, W>>,
     names: HashMap<RoomNumber, Name>,
-    sessions: HashMap<DeviceKey, (Conn, S)>,
+    sessions: Sessions<S>,
     resting: Vec<Name>,
     sweeping: Sweeping,
     telling: HashMap<u64, Telling<W>>,
@@ -211,15 +208,15 @@ pub struct State<H, S, W> {
     pub deaths: u64,
 }
 
-impl<H: Clone, S, W> State<H, S, W> {
+impl<H: Clone, S: Clone, W> State<H, S, W> {
     /// No room, no session.
     #[must_use]
-    pub fn new(limits: Arc<Limits>) -> Self {
+    pub fn new(limits: Arc<Limits>, policy: SessionPolicy) -> Self {
         Self {
+            sessions: Sessions::new(limits.clone(), policy),
             limits,
             rooms: HashMap::new(),
             names: HashMap::new(),
-            sessions: HashMap::new(),
             resting: Vec::new(),
             sweeping: Sweeping::default(),
             telling: HashMap::new(),
@@ -248,26 +245,22 @@ impl<H: Clone, S, W> State<H, S, W> {
             Input::Loaded { name, loaded } => self.on_loaded(now, name, loaded),
             Input::Built { name, room, generation, handle } => self.on_built(&name, room, generation, handle),
             Input::Died { room, generation } => self.on_died(now, room, generation),
-            Input::Opened { device, conn, session } => {
-                if let Some((_, older)) = self.sessions.insert(device, (conn, session)) {
-                    self.effects.push_back(Effect::Replace(older));
-                }
-            }
-            Input::Closed { device, conn } => {
-                if self.sessions.get(&device).is_some_and(|(current, _)| *current == conn) {
-                    self.sessions.remove(&device);
-                }
-            }
+            Input::Opened(opening) => self.sessions.on_opened(opening),
+            Input::Closed { user, conn, parked } => self.sessions.on_closed(&user, conn, parked),
             Input::Change { change, waiter } => self.on_change(change, waiter),
             Input::Changed { change, waiter, outcome } => self.on_changed(change, waiter, outcome),
             Input::Told(id) => self.on_told(id),
             Input::Tick => {
                 self.purge_on();
                 self.on_tick(now);
+                self.sessions.on_tick(now.mono_ms);
             }
             Input::Sweep => self.on_sweep(now),
             Input::Swept(swept) => self.on_swept(swept),
             Input::Drain => self.on_drain(),
+        }
+        while let Some(told) = self.sessions.poll() {
+            self.effects.push_back(Effect::Session(told));
         }
     }
 
@@ -411,6 +404,7 @@ impl<H: Clone, S, W> State<H, S, W> {
 use sweeping::Sweeping;
 
 mod changes;
+pub mod sessions;
 mod sweeping;
 #[cfg(test)]
 mod tests;

@@ -23,19 +23,26 @@ use parlor_actors::{
     },
     rates::Rates,
     relay,
+    router::Presence,
     session::{
         self,
         heartbeat::{BeatIntervals, Heartbeat},
         timers::Timers,
     },
-    supervisor::{self, state::Refusal},
+    supervisor::{
+        self,
+        state::{
+            Refusal,
+            sessions::{Opening, SessionPolicy, Told},
+        },
+    },
     testkit::{Chance, MemStore, TestClock},
     tiers::{SendRate, Tiers},
 };
 use parlor_protocol::{
-    Code, Extensions, Header, List, Name, RoomNumber, Seq,
+    Code, Extensions, Header, List, Name, RoomNumber, Seq, Token,
     frame::HEADER_BYTES,
-    message::{Durability, Error, HeartbeatAck, Network, PartTaken},
+    message::{DeviceClass, Durability, Error, HeartbeatAck, Network, PartTaken},
 };
 
 use crate::Plant;
@@ -56,7 +63,7 @@ pub enum ToSupervisor {
     Loaded { name: Name, loaded: Result<Loaded, StoreError> },
     Died { room: RoomNumber, generation: Generation },
     Opened { device: DeviceKey, conn: Conn },
-    Closed { device: DeviceKey, conn: Conn },
+    Closed { user: Name, conn: Conn },
     Sweep,
     Swept(Result<Swept, StoreError>),
 }
@@ -72,10 +79,10 @@ pub enum ToRelay {
 enum ToSession {
     Frames(Bytes),
     Resume,
-    JoinEnded { request: u32, room: Option<(RoomNumber, Name)> },
-    Resolved { request: u32, room: Result<(RoomNumber, ChannelId), Refusal> },
+    JoinEnded { request: u32, asked: Option<RoomNumber>, room: Option<(RoomNumber, Name)> },
+    Resolved { request: u32, resumes: Option<RoomNumber>, room: Result<(RoomNumber, ChannelId), Refusal> },
     Timer,
-    Replaced,
+    End(Code),
     Disconnected,
 }
 
@@ -239,7 +246,7 @@ impl House {
             counts: BTreeMap::new(),
             slow: None,
             ears: Ears::default(),
-            supervisor: supervisor::state::State::new(limits.clone()),
+            supervisor: supervisor::state::State::new(limits.clone(), SessionPolicy::default()),
             office: VecDeque::new(),
             arbiters: arbiters(&limits),
             rooms: BTreeMap::new(),
@@ -470,7 +477,7 @@ impl House {
         self.office.clear();
         self.ears.lock().clear();
         self.arbiters = arbiters(&self.limits);
-        self.supervisor = supervisor::state::State::new(self.limits.clone());
+        self.supervisor = supervisor::state::State::new(self.limits.clone(), SessionPolicy::default());
     }
 
     // What the invariants look at.
@@ -545,8 +552,8 @@ impl House {
             ToSupervisor::Resolve { name, create, waiter } => Input::Resolve { name, create, waiter },
             ToSupervisor::Loaded { name, loaded } => Input::Loaded { name, loaded },
             ToSupervisor::Died { room, generation } => Input::Died { room, generation },
-            ToSupervisor::Opened { device, conn } => Input::Opened { device, conn, session: conn },
-            ToSupervisor::Closed { device, conn } => Input::Closed { device, conn },
+            ToSupervisor::Opened { device, conn } => Input::Opened(opening(device, conn, self.now())),
+            ToSupervisor::Closed { user, conn } => Input::Closed { user, conn, parked: None },
             ToSupervisor::Sweep => Input::Sweep,
             ToSupervisor::Swept(swept) => Input::Swept(swept),
         });
@@ -580,14 +587,16 @@ impl House {
                     self.supervisor.handle(now, Input::Built { name, room, generation, handle });
                 }
                 Effect::Resolved { waiter: Waiter { conn, request }, room } => {
-                    self.mail(conn, ToSession::Resolved { request, room });
+                    self.mail(conn, ToSession::Resolved { request, resumes: None, room });
                 }
                 Effect::Down(room) => self.each_relay(|| ToRelay::Down(room)),
                 Effect::Up(room, channel) => self.each_relay(|| ToRelay::Up(room, channel)),
-                Effect::Replace(conn) => {
+                Effect::Session(Told::End(conn, code)) => {
                     self.count("session replaced");
-                    self.mail(conn, ToSession::Replaced);
+                    self.mail(conn, ToSession::End(code));
                 }
+                // Nobody asks here who is online.
+                Effect::Session(_) => {}
                 Effect::Sweep(sweep) => {
                     let ears = self.ears.clone();
                     let reply = move |swept| ears.lock().push(Said::ToSupervisor(ToSupervisor::Swept(swept)));
@@ -828,7 +837,9 @@ impl House {
                     self.count("position passed on");
                     self.tell_room(at, room, channel::state::Input::Delivered { user, seq });
                 }
-                Effect::JoinEnded { conn, request, room } => self.mail(conn, ToSession::JoinEnded { request, room }),
+                Effect::JoinEnded { conn, request, asked, room } => {
+                    self.mail(conn, ToSession::JoinEnded { request, asked, room });
+                }
                 Effect::Answered(conn) => {
                     if let Some(line) = self.line_of(conn).filter(|line| line.held) {
                         line.held = false;
@@ -883,13 +894,15 @@ impl House {
                 self.work(conn);
             }
             ToSession::Resume => self.work(conn),
-            ToSession::JoinEnded { request, room } => self.input(conn, Input::JoinEnded { request, room }),
-            ToSession::Resolved { request, room } => {
+            ToSession::JoinEnded { request, asked, room } => {
+                self.input(conn, Input::JoinEnded { request, asked, room });
+            }
+            ToSession::Resolved { request, resumes, room } => {
                 let room = room.map(|(room, channel)| {
                     line.resolved = Some(channel);
                     room
                 });
-                self.input(conn, Input::Resolved { request, room });
+                self.input(conn, Input::Resolved { request, resumes, room });
             }
             ToSession::Timer => {
                 let owes = self.owes(conn);
@@ -900,11 +913,11 @@ impl House {
                     self.arbiters[usize::from(conn.arbiter)].timers.arm(deadline, conn.slot);
                 }
             }
-            ToSession::Replaced => self.input(conn, Input::Replaced),
+            ToSession::End(code) => self.input(conn, Input::End(code)),
             ToSession::Disconnected => {
                 line.stopped = true;
-                let device = line.device.clone();
-                self.office.push_back(ToSupervisor::Closed { device, conn });
+                let user = line.device.user.clone();
+                self.office.push_back(ToSupervisor::Closed { user, conn });
             }
         }
         true
@@ -950,7 +963,7 @@ impl House {
                     state.on_send(conn, request, &Error { code, retry_after_ms: 0, message: &message, extensions });
                 }
                 Effect::Begin(pending) => state.begin(conn, pending),
-                Effect::Resolve { request, name } => {
+                Effect::Resolve { request, name, .. } => {
                     let durability = durability_of(&name);
                     let records_max = if durability == Durability::Memory { 4 } else { 0 };
                     let create = Some(RoomOptions { durability, records_max, ..RoomOptions::default() });
@@ -967,7 +980,8 @@ impl House {
                         self.refuse(conn, request, Code::RoomUnavailable, "the room is being rebuilt");
                     }
                 }
-                Effect::Refuse { request, code, message } => self.refuse(conn, request, code, message),
+                Effect::NotResumed { .. } | Effect::HandOver => unreachable!("nobody takes a session up here"),
+                Effect::Refuse { request, code, message, .. } => self.refuse(conn, request, code, message),
                 Effect::Channel { request, room, input } => {
                     if !state.may_pass(conn, request) {
                         state.refuse(conn, request, Code::HeldBack, 100, "an earlier send was refused");
@@ -1055,4 +1069,18 @@ fn arbiter_number(at: usize) -> u16 {
 
 fn beats() -> BeatIntervals {
     BeatIntervals { wifi_ms: 3_000, least_ms: 1_000, grace_least_ms: 200, ..BeatIntervals::default() }
+}
+
+/// A session begins.
+fn opening(device: DeviceKey, conn: Conn, now: Now) -> Opening<Conn> {
+    let presence = Presence {
+        device: "device".parse().unwrap(),
+        device_tag: device.tag,
+        device_class: DeviceClass::Other,
+        network: Network::Wifi,
+        since: now.unix_ms,
+        conn,
+        connected: true,
+    };
+    Opening { user: device.user, presence, token: Token([0; 16]), resume: None, attempt: 1, session: conn }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use parlor_protocol::{
     Advice, Code, Extensions, Nonce, RoomNumber,
-    message::{Ack, Durability, Error},
+    message::{Ack, Detached, Durability, Error},
 };
 
 use super::{Asks, Closing, Effect, FETCHES_PER_CONNECTION_MAX, Held, Pending, State};
@@ -25,7 +25,7 @@ impl State {
     pub fn on_resolved(&mut self, conn: Conn, request: u32, room: RoomNumber) {
         let Some(connection) = self.connection_mut(conn) else { return };
         if let Some(pending) = connection.pending.iter_mut().find(|pending| pending.request == request) {
-            pending.room = Some(room);
+            pending.room.get_or_insert(room);
         }
     }
 
@@ -58,9 +58,41 @@ impl State {
 
     /// Refuses a pending request.
     pub fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
-        let Some(ended) = self.end(conn, request, |_| true) else { return };
-        if ended.asks == Asks::Join {
-            self.effects.push_back(Effect::JoinEnded { conn, request, room: None });
+        self.refuse_one(conn, request, |_| true, code, retry_after_ms, message);
+    }
+
+    /// Refuses a pending request about this room.
+    pub fn refuse_in(
+        &mut self,
+        conn: Conn,
+        request: u32,
+        room: RoomNumber,
+        code: Code,
+        retry_after_ms: u32,
+        message: &str,
+    ) {
+        let here = |pending: &Pending| pending.room.is_none_or(|asked| asked == room);
+        self.refuse_one(conn, request, here, code, retry_after_ms, message);
+    }
+
+    pub(super) fn refuse_one(
+        &mut self,
+        conn: Conn,
+        request: u32,
+        meant: impl Fn(&Pending) -> bool,
+        code: Code,
+        retry_after_ms: u32,
+        message: &str,
+    ) {
+        let Some(ended) = self.end(conn, request, meant) else { return };
+        let asked = ended.room;
+        if matches!(ended.asks, Asks::Join | Asks::Resume(_)) {
+            self.effects.push_back(Effect::JoinEnded { conn, request, asked, room: None });
+        }
+        if let (Asks::Resume(cursor), Some(room)) = (ended.asks, asked) {
+            let extensions = Extensions::default();
+            self.on_send(conn, request, &Detached { room, cursor, code, message, extensions });
+            return self.close_if_answered(conn);
         }
         if let (Asks::Publish(nonce), Some(room), Advice::RetryLater) = (ended.asks, ended.room, code.advice()) {
             self.hold(conn, room, nonce);
@@ -92,11 +124,11 @@ impl State {
         for (conn, Pending { request, asks, .. }) in ended {
             let (code, message) = match asks {
                 Asks::Publish(_) => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
-                Asks::Join | Asks::Fetch | Asks::Mark | Asks::Rooms => {
+                Asks::Join | Asks::Resume(_) | Asks::Fetch | Asks::Mark | Asks::Rooms => {
                     (Code::RoomUnavailable, "the room is being rebuilt")
                 }
             };
-            self.refuse(conn, request, code, 100, message);
+            self.refuse_in(conn, request, room, code, 100, message);
         }
     }
 
@@ -118,7 +150,7 @@ impl State {
         connection.fetches -= usize::from(ended.asks == Asks::Fetch);
         if connection.pending.is_empty() {
             connection.newest = 0;
-            if ended.asks == Asks::Join {
+            if matches!(ended.asks, Asks::Join | Asks::Resume(_)) {
                 connection.pending = VecDeque::new(); // It may only listen from now on.
             }
         }

@@ -8,7 +8,7 @@ use parlor_protocol::{
     message::{Gap, GapReason, Left, Position},
 };
 
-use super::{Asks, Closing, Effect, PULLS_PER_CONNECTION_MAX, Room, Standing, State, Subscriber};
+use super::{Asks, Closing, Effect, PULLS_PER_CONNECTION_MAX, Pending, Room, Standing, State, Subscriber};
 use crate::{
     channel::position::Extent,
     message::{Attach, Batch, Conn},
@@ -26,11 +26,13 @@ impl State {
         let Attach { conn, request, device, name, epoch, tail, cursor, answer } = attach;
         if self.rooms.get(&room).is_some_and(|entry| entry.orphaned) {
             // It overtook the adoption of those before it, and was answered, unless a client uses a number twice.
-            self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt");
+            self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the room is being rebuilt");
             self.effects.push_back(Effect::Detached { room, device });
             return;
         }
-        if self.end(conn, request, |pending| pending.is(room, Asks::Join)).is_none() {
+        let meant =
+            |pending: &Pending| pending.room == Some(room) && matches!(pending.asks, Asks::Join | Asks::Resume(_));
+        if self.end(conn, request, meant).is_none() {
             // The connection is gone, and the channel has to hear of it.
             self.effects.push_back(Effect::Detached { room, device });
             return;
@@ -57,7 +59,7 @@ impl State {
                 connection.lagging.push_back(room);
             }
         }
-        self.effects.push_back(Effect::JoinEnded { conn, request, room: Some((room, name)) });
+        self.effects.push_back(Effect::JoinEnded { conn, request, asked: Some(room), room: Some((room, name)) });
         self.pull_lagging(conn);
         self.close_if_answered(conn);
     }

@@ -37,7 +37,7 @@ impl State {
         let here = connection.pending.iter().filter(|pending| pending.room == Some(room));
         let waiting: Vec<Pending> = here.copied().collect();
         for pending in waiting {
-            self.refuse(conn, pending.request, code, 0, message);
+            self.refuse_in(conn, pending.request, room, code, 0, message);
         }
         if let Some(cursor) = self.on_leave(conn, room) {
             let extensions = Extensions::default();

@@ -17,8 +17,8 @@ use crate::{
 
 /// How fast a session may signal: one number says all, the time at which a session that had always kept to the rate would
 /// have sent its last signal.
-#[derive(Debug)]
-pub(super) struct SignalPace {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SignalPace {
     /// In microseconds, on the monotonic clock.
     paid_until: u64,
     /// 0 for no signals at all.
@@ -28,7 +28,7 @@ pub(super) struct SignalPace {
 }
 
 impl SignalPace {
-    pub(super) fn new(limits: &Limits) -> Self {
+    pub(in crate::session) fn new(limits: &Limits) -> Self {
         let interval_us = 1_000_000_u32.checked_div(limits.signals_per_second_max).unwrap_or_default();
         Self { paid_until: 0, interval_us, burst: limits.signals_burst_max, to_users: limits.signals_to_users }
     }

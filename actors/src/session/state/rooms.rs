@@ -126,7 +126,7 @@ impl State {
                 self.effects.push_back(Effect::Look { request, look: Look::Room { name, by: self.asker() } });
             }
             Ok(_) => self.answer(request, &Done::default()),
-            Err((code, message)) => self.effects.push_back(Effect::Refuse { request, code, message }),
+            Err((code, message)) => self.effects.push_back(Effect::Refuse { request, room: None, code, message }),
         }
     }
 
@@ -137,7 +137,7 @@ impl State {
             Ok(Seen::Members(members, more)) => self.answer(request, &members_page(&members, more)),
             Ok(Seen::RoomsOf(rooms, more)) => self.answer(request, &rooms_page(&rooms, more)),
             Ok(Seen::AllRooms(..)) => debug_assert!(false, "no client asks for all rooms"),
-            Err((code, message)) => self.effects.push_back(Effect::Refuse { request, code, message }),
+            Err((code, message)) => self.effects.push_back(Effect::Refuse { request, room: None, code, message }),
         }
     }
 

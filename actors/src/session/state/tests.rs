@@ -44,9 +44,21 @@ impl Session {
             lines.push(match effect {
                 Effect::Error { request, code, .. } => format!("#{request} {}", code.name().unwrap()),
                 Effect::Begin(Pending { request, asks, .. }) => format!("#{request} begins to {asks:?}"),
-                Effect::Resolve { request, name } => format!("#{request} resolve {name}"),
+                Effect::Resolve { request, name, resumes: None } => format!("#{request} resolve {name}"),
+                Effect::Resolve { request, name, resumes: Some(room) } => {
+                    format!("#{request} resolve {name}, which was {room}")
+                }
                 Effect::Join(room, join) => format!("#{} join {room} {:?}", join.request, join.from),
-                Effect::Refuse { request, code, .. } => format!("#{request} refuse {}", code.name().unwrap()),
+                Effect::Refuse { request, room: None, code, .. } => {
+                    format!("#{request} refuse {}", code.name().unwrap())
+                }
+                Effect::Refuse { request, room: Some(room), code, .. } => {
+                    format!("#{request} refuse {room} {}", code.name().unwrap())
+                }
+                Effect::NotResumed { request, position, code, .. } => {
+                    format!("#{request} not resumed {} {}", position.room, code.name().unwrap())
+                }
+                Effect::HandOver => "hand over".into(),
                 Effect::Channel { request, room, input } => match input {
                     channel::state::Input::Publish(publish) => {
                         let Publish { nonce, silent, payload, .. } = publish;
@@ -100,8 +112,11 @@ impl Session {
     /// Joins room 7.
     pub(super) fn joined(mut self) -> Self {
         self.join(1, "room", &["#1 begins to Join", "#1 resolve room"]);
-        self.check(Input::Resolved { request: 1, room: Ok(RoomNumber(7)) }, &["#1 join 7 Tail"]);
-        self.check(Input::JoinEnded { request: 1, room: Some((RoomNumber(7), "room".parse().unwrap())) }, &[]);
+        self.check(Input::Resolved { request: 1, resumes: None, room: Ok(RoomNumber(7)) }, &["#1 join 7 Tail"]);
+        self.check(
+            Input::JoinEnded { request: 1, asked: None, room: Some((RoomNumber(7), "room".parse().unwrap())) },
+            &[],
+        );
         self
     }
 
@@ -148,10 +163,10 @@ fn a_join_asks_for_the_room_and_a_name_is_joined_once() {
     session.join(1, "room", &["#1 begins to Join", "#1 resolve room"]);
     session.join(2, "room", &["#2 AlreadyJoined"]);
     session.join(3, "", &["#3 InvalidName"]);
-    session.check(Input::Resolved { request: 9, room: Ok(RoomNumber(7)) }, &[]);
+    session.check(Input::Resolved { request: 9, resumes: None, room: Ok(RoomNumber(7)) }, &[]);
     let refusal = Err((Code::UnknownRoom, ""));
-    session.check(Input::Resolved { request: 1, room: refusal }, &["#1 refuse UnknownRoom"]);
-    session.check(Input::JoinEnded { request: 1, room: None }, &[]);
+    session.check(Input::Resolved { request: 1, resumes: None, room: refusal }, &["#1 refuse UnknownRoom"]);
+    session.check(Input::JoinEnded { request: 1, asked: None, room: None }, &[]);
     let mut session = session.joined();
     session.join(2, "room", &["#2 AlreadyJoined"]);
     session.join(3, "other", &["#3 begins to Join", "#3 resolve other"]);
@@ -209,7 +224,8 @@ fn what_is_not_a_request_ends_the_session() {
     // A module's kind that no module here takes is skipped.
     session().check(Input::Frame { kind: 0x8001, request: 1, reused: false, body: Bytes::new() }, &[]);
     session().frame(1, &Goodbye { extensions: Extensions::default() }, &["close Goodbye when answered"]);
-    session().check(Input::Replaced, &["close Replaced"]);
+    session().check(Input::End(Code::Replaced), &["close Replaced"]);
+    session().check(Input::End(Code::Superseded), &["hand over", "close Superseded"]);
 }
 
 #[test]
@@ -256,7 +272,7 @@ fn rooms_are_found_whatever_the_order_of_their_joins() {
     for (request, room, name) in [(1, 9, "nine"), (2, 3, "three")] {
         session.join(request, name, &[&format!("#{request} begins to Join"), &format!("#{request} resolve {name}")]);
         let joined = Some((RoomNumber(room), name.parse().unwrap()));
-        session.check(Input::JoinEnded { request, room: joined }, &[]);
+        session.check(Input::JoinEnded { request, asked: None, room: joined }, &[]);
     }
     session.join(5, "five", &["#5 TooManyRooms"]);
     for room in [3, 9] {
@@ -271,3 +287,4 @@ fn rooms_are_found_whatever_the_order_of_their_joins() {
 }
 
 mod receipts;
+mod resuming;

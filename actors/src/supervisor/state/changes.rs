@@ -22,7 +22,7 @@ pub(super) struct Telling<W> {
     change: Arc<Changed>,
 }
 
-impl<H: Clone, S, W> State<H, S, W> {
+impl<H: Clone, S: Clone, W> State<H, S, W> {
     pub(super) fn on_change(&mut self, change: RoomChange, waiter: Option<W>) {
         self.effects.push_back(Effect::Change { change, waiter });
     }

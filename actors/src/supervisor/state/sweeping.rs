@@ -14,7 +14,7 @@ pub(super) struct Sweeping {
     failing: bool,
 }
 
-impl<H: Clone, S, W> State<H, S, W> {
+impl<H: Clone, S: Clone, W> State<H, S, W> {
     /// The time of a sweep has come.
     pub(super) fn on_sweep(&mut self, now: Now) {
         if self.sweeping.over || std::mem::replace(&mut self.sweeping.asked, true) {

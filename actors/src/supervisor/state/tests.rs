@@ -1,6 +1,6 @@
 //! Inputs in, effects out, each written as a line of text. Handles, sessions and waiters are words and numbers.
 
-use parlor_protocol::{DeviceTag, Epoch};
+use parlor_protocol::Epoch;
 
 use super::*;
 use crate::{
@@ -24,7 +24,7 @@ fn office() -> Office {
         sweep_pause_ms: 10,
         ..Limits::default()
     };
-    Office { state: State::new(Arc::new(limits)), now: Now::default() }
+    Office { state: State::new(Arc::new(limits), SessionPolicy::default()), now: Now::default() }
 }
 
 fn loaded(name: &str, generation: u64) -> Loaded {
@@ -62,7 +62,7 @@ impl Office {
                 Effect::Resolved { waiter, room: Err((code, _)) } => format!("{waiter} {}", code.name().unwrap()),
                 Effect::Down(room) => format!("{room} down"),
                 Effect::Up(room, handle) => format!("{room} up by {handle}"),
-                Effect::Replace(session) => format!("replace {session}"),
+                Effect::Session(told) => format!("{told:?}"),
                 Effect::Sweep(sweep) => format!("sweep at {}", sweep.now.unix_ms),
                 Effect::SweepIn(ms) => format!("sweep in {ms}"),
                 Effect::Swept(handle, first, gone) => format!("{handle} begins with {first}, {gone} gone"),
@@ -209,19 +209,6 @@ fn a_room_that_keeps_failing_rests() {
     office.loaded("a", Ok(loaded("a", 4)), &["build a of generation 4"]);
     office.built("a", 4, "next", &["1 up by next"]);
     office.died(4, &["1 down", "load a"]);
-}
-
-#[test]
-fn the_newer_session_of_a_device_replaces_the_older() {
-    let mut office = office();
-    let device = || DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
-    let conn = |serial| Conn { arbiter: 0, slot: 0, serial };
-    office.check(Input::Opened { device: device(), conn: conn(1), session: "first" }, &[]);
-    office.check(Input::Opened { device: device(), conn: conn(2), session: "second" }, &["replace first"]);
-    office.check(Input::Closed { device: device(), conn: conn(1) }, &[]);
-    office.check(Input::Opened { device: device(), conn: conn(3), session: "third" }, &["replace second"]);
-    office.check(Input::Closed { device: device(), conn: conn(3) }, &[]);
-    office.check(Input::Opened { device: device(), conn: conn(4), session: "fourth" }, &[]);
 }
 
 #[test]

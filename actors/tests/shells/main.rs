@@ -1,6 +1,8 @@
 //! The actors themselves, on arbiters of their own, between a store in memory and sockets in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod resuming;
+
 use std::{
     backtrace::Backtrace,
     collections::VecDeque,
@@ -29,6 +31,7 @@ use parlor_actors::{
         heartbeat::BeatIntervals,
         inbound::{Inbound, Stop},
     },
+    supervisor::state::sessions::SessionPolicy,
     testkit::{MemStore, Served, TestClock, with_deliver},
     tiers::{SendRate, Tiers},
 };
@@ -83,6 +86,7 @@ impl Engine {
             tiers: Arc::new(Tiers::sending(SendRate::OFF)),
             rates: Arc::default(),
             uploads: Limits::default().uploads(),
+            session_policy: SessionPolicy::default(),
             create_at_join: Some(RoomOptions { durability, ..RoomOptions::default() }),
             router: Router::default(),
         });
@@ -102,6 +106,14 @@ impl Engine {
     }
 
     fn connect(&self, user: &str, arbiter: usize) -> Client {
+        let (mut client, welcome) = self.hello(user, arbiter, [0; 16], None);
+        assert_eq!(welcome.kind, Kind::Welcome);
+        client.request = 0;
+        client
+    }
+
+    /// A client that says hello, maybe to take a session up at this attempt; and what it is told.
+    fn hello(&self, user: &str, arbiter: usize, token: [u8; 16], resume: Option<([u8; 16], u64)>) -> (Client, Frame) {
         let socket = Arc::new(Socket::default());
         let far = Far(socket.clone());
         let hello = Hello {
@@ -111,15 +123,17 @@ impl Engine {
             device: "phone".parse().unwrap(),
             device_class: DeviceClass::Mobile,
             network: Network::Wifi,
-            token: Token([0; 16]),
+            token: Token(token),
+            resume: resume.map(|(token, _)| Token(token)),
+            attempt: resume.map_or(1, |(_, attempt)| attempt),
         };
         self.fleet.run_on(arbiter, move |local| {
             let far = Rc::new(far);
             local.connect(hello, Rc::new(Written(far.clone())), Box::new(Read(far)));
         });
         let mut client = Client { socket, partial: Vec::new(), request: 0, room: RoomNumber(0) };
-        assert_eq!(client.next().kind, Kind::Welcome);
-        client
+        let answer = client.next();
+        (client, answer)
     }
 
     /// Runs the engine's drain to its end, on a thread.
@@ -456,6 +470,9 @@ fn a_device_that_connects_again_replaces_its_older_session() {
     let router = &engine.fleet.shared().router;
     wait_for("one of them is left", || router.sessions("ann").len() == 1);
     second.socket.change(|ends| ends.hung_up = true);
+    wait_for("her connection is gone", || router.conns("ann").is_empty());
+    assert_eq!(router.users_online(), 1, "she may come back until her lease ends");
+    engine.clock.clock.advance(3_300);
     wait_for("she is offline", || router.users_online() == 0);
 }
 
@@ -523,7 +540,7 @@ fn a_client_that_never_stops_sending_does_not_keep_its_neighbours_waiting() {
     assert_eq!(bob.insist(1, &mut Vec::new()), (1, false));
     ann.socket.change(|ends| (ends.flood, ends.hung_up) = (None, true));
     let router = &engine.fleet.shared().router;
-    wait_for("she is offline", || router.sessions("ann").is_empty());
+    wait_for("her connection is gone", || router.conns("ann").is_empty());
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! Sessions that outlive their connection: what is kept when it ends, and how their client goes on over the next one.
+
+use parlor_protocol::{
+    Advice, Code, DecodeError,
+    message::{self, JoinFrom, Network, Position},
+};
+
+use super::{Effect, Joining, State};
+use crate::{
+    port::Now,
+    relay::state::{Asks, Pending},
+    session::parked::Parked,
+};
+
+impl State {
+    /// Goes on with what is left of a session: its client said hello again. Its rooms wait for [`Resume`](message::Resume).
+    pub fn take_up(&mut self, now: Now, network: Network, parked: Parked) {
+        let Parked { rooms, upload, mut heartbeat, signals, .. } = parked;
+        heartbeat.on_beat(Some(network), now.mono_ms);
+        (self.left_behind, self.heartbeat, self.signals) = (rooms, heartbeat, signals);
+        // The session's timer is set behind this.
+        self.upload_timed = upload.is_some();
+        self.upload = upload;
+    }
+
+    /// What is kept of the session when its connection ends; nothing if it is over.
+    pub fn park(&mut self) -> Option<Parked> {
+        if std::mem::replace(&mut self.over, true) {
+            return None;
+        }
+        let mut rooms = std::mem::take(&mut self.left_behind);
+        rooms.append(&mut self.rooms);
+        rooms.sort_unstable_by_key(|(room, _)| *room);
+        rooms.dedup_by_key(|(room, _)| *room);
+        rooms.shrink_to_fit();
+        let upload = self.upload.take();
+        Some(Parked {
+            rooms,
+            upload,
+            heartbeat: self.heartbeat.clone(),
+            signals: self.signals,
+            last_frame: self.last_frame,
+        })
+    }
+
+    /// The connection is closed with this code. Where that tells the client to come back at once, the session waits for it.
+    pub fn on_closed(&mut self, code: Code) {
+        let waits = match code {
+            Code::LeaseExpired | Code::Internal => false,
+            // It goes on elsewhere, with what is handed over.
+            Code::Superseded => true,
+            code => matches!(code.advice(), Advice::ReconnectNow | Advice::ReconnectLater),
+        };
+        self.over |= !waits;
+    }
+
+    pub(super) fn on_resume(&mut self, request: u32, body: &[u8]) -> Result<(), DecodeError> {
+        let resume: message::Resume<'_> = parlor_protocol::decode(body)?;
+        let mut left_behind = std::mem::take(&mut self.left_behind);
+        for position in resume.positions.0 {
+            let Position { room, epoch, seq } = position;
+            let not = |code, message| Effect::NotResumed { request, position, code, message };
+            let Some(at) = left_behind.iter().position(|(number, _)| *number == room) else {
+                self.effects.push_back(not(Code::NotJoined, "the session was not in that room: join it by its name"));
+                continue;
+            };
+            let (_, name) = left_behind.swap_remove(at);
+            if self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
+                self.effects.push_back(not(Code::TooManyRooms, "the session has joined as many rooms as it may"));
+            } else if self.has(&name) {
+                self.effects.push_back(not(Code::AlreadyJoined, "the room was joined anew before"));
+            } else {
+                let from = JoinFrom::Position(epoch, seq);
+                self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from });
+                let pending = Pending { request, room: Some(room), asks: Asks::Resume(seq) };
+                self.effects.push_back(Effect::Begin(pending));
+                self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! Sessions that go on over another connection.
+
+use parlor_protocol::{
+    Code, Epoch, Extensions, List, RoomNumber,
+    message::{Goodbye, Network, Part, Position, RecordKind, Resume},
+};
+
+use super::{Session, session};
+use crate::session::{parked::Parked, state::Input};
+
+/// The session, broken and taken up again by a client on another network.
+fn again(mut before: Session) -> Session {
+    let parked = before.state.park().unwrap();
+    assert!(before.state.park().is_none(), "it is handed over once");
+    let mut after = session();
+    after.now = before.now;
+    after.state.uploads = before.state.uploads.clone();
+    after.state.take_up(after.now, Network::Wired, parked);
+    after
+}
+
+fn resume(rooms: &[u64]) -> Resume<'static> {
+    let position = |&room: &u64| Position { room: RoomNumber(room), epoch: Epoch(1), seq: 5 };
+    Resume { positions: List(rooms.iter().map(position).collect()), extensions: Extensions::default() }
+}
+
+#[test]
+fn its_rooms_are_joined_from_the_positions_that_its_client_holds() {
+    let mut session = again(session().joined());
+    session.frame(
+        2,
+        &resume(&[8, 7]),
+        &["#2 not resumed 8 NotJoined", "#2 begins to Resume(5)", "#2 resolve room, which was 7"],
+    );
+    let resolved = |room| Input::Resolved { request: 2, resumes: Some(RoomNumber(7)), room };
+    session.check(resolved(Ok(RoomNumber(7))), &["#2 join 7 Position(Epoch(1), 5)"]);
+    let joined = Some((RoomNumber(7), "room".parse().unwrap()));
+    session.check(Input::JoinEnded { request: 2, asked: Some(RoomNumber(7)), room: joined }, &[]);
+    session.join(3, "room", &["#3 AlreadyJoined"]);
+    // A second one finds nothing.
+    session.frame(4, &resume(&[7]), &["#4 not resumed 7 NotJoined"]);
+}
+
+#[test]
+fn a_room_that_was_made_again_meanwhile_is_another() {
+    let mut session = again(session().joined());
+    session.frame(2, &resume(&[7]), &["#2 begins to Resume(5)", "#2 resolve room, which was 7"]);
+    let resolved = Input::Resolved { request: 2, resumes: Some(RoomNumber(7)), room: Ok(RoomNumber(9)) };
+    session.check(resolved, &["#2 refuse 7 RoomDeleted"]);
+    session.check(Input::JoinEnded { request: 2, asked: Some(RoomNumber(7)), room: None }, &[]);
+    session.join(3, "room", &["#3 begins to Join", "#3 resolve room"]);
+}
+
+#[test]
+fn rooms_that_it_did_not_go_on_with_are_kept_until_it_says_so() {
+    let mut session = again(again(session().joined()));
+    session.frame(2, &resume(&[7]), &["#2 begins to Resume(5)", "#2 resolve room, which was 7"]);
+}
+
+#[test]
+fn parts_of_a_long_message_survive_the_connection() {
+    let mut before = session().joined();
+    let part = |number, payload: &'static [u8]| Part {
+        room: RoomNumber(7),
+        nonce: 1,
+        number,
+        parts: 3,
+        total_bytes: 11,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        lifetime_ms: None,
+        flags: 0,
+        content_type: parlor_protocol::message::ContentType(0),
+        payload,
+        extensions: Extensions::default(),
+    };
+    before.frame(2, &part(0, b"hello"), &["timer at 1000", "#2 misses [1, 2]"]);
+    let mut session = again(before);
+    assert_eq!(session.state.deadline(), 1_000, "an abandoned one is forgotten");
+    session.frame(3, &resume(&[7]), &["#3 begins to Resume(5)", "#3 resolve room, which was 7"]);
+    let joined = Some((RoomNumber(7), "room".parse().unwrap()));
+    session.check(Input::JoinEnded { request: 3, asked: Some(RoomNumber(7)), room: joined }, &[]);
+    session.frame(4, &part(2, b"!"), &["#4 misses [1]"]);
+}
+
+#[test]
+fn its_hello_is_a_beat_and_tells_the_network() {
+    let mut before = session();
+    before.now.mono_ms = 1_200;
+    let session = again(before);
+    // One interval of 1,000 ms was missed: half of the base of a cable.
+    assert_eq!(session.state.grant_ms(), 5_000);
+}
+
+#[test]
+fn what_ended_for_good_is_not_kept() {
+    let kept = |code| {
+        let mut session = session().joined();
+        session.state.on_closed(code);
+        session.state.park().is_some()
+    };
+    for code in [Code::SlowReader, Code::TooSlow, Code::GoingAway] {
+        assert!(kept(code), "{code}: its client is told to come back");
+    }
+    for code in [Code::LeaseExpired, Code::Internal, Code::Replaced, Code::MalformedFrame, Code::Goodbye] {
+        assert!(!kept(code), "{code}");
+    }
+    let mut session = session().joined();
+    session.frame(2, &Goodbye { extensions: Extensions::default() }, &["close Goodbye when answered"]);
+    assert!(session.state.park().is_none());
+    let parked: Option<Parked> = super::session().state.park();
+    assert!(parked.is_some(), "a connection that breaks ends nothing");
+}

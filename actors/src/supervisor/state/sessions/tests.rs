@@ -1,0 +1,219 @@
+//! Who takes whose place, each step written as a line of text. Sessions are words, connections numbers.
+
+use parlor_protocol::message::Network;
+
+use super::*;
+use crate::{
+    port::Now,
+    session::heartbeat::{BeatIntervals, Heartbeat},
+};
+
+struct Lab {
+    sessions: Sessions<&'static str>,
+    now: Now,
+}
+
+fn lab(policy: SessionPolicy) -> Lab {
+    let limits = Limits { sessions_away_max: 4, sessions_away_per_user_max: 2, ..Limits::default() };
+    Lab { sessions: Sessions::new(Arc::new(limits), policy), now: Now { unix_ms: 1_000, mono_ms: 0 } }
+}
+
+fn conn(serial: u64) -> Conn {
+    Conn { arbiter: 0, slot: 0, serial }
+}
+
+fn token(of: u8) -> Token {
+    Token([of; 16])
+}
+
+/// A hello of ann's phone over this connection, which offers `fresh` as a token.
+struct Hello {
+    conn: u64,
+    fresh: u8,
+    resume: Option<u8>,
+    attempt: u64,
+    device: u64,
+    class: DeviceClass,
+}
+
+fn hello(conn: u64, resume: Option<u8>, attempt: u64) -> Hello {
+    Hello { conn, fresh: u8::try_from(conn).unwrap(), resume, attempt, device: 1, class: DeviceClass::Mobile }
+}
+
+impl Lab {
+    #[track_caller]
+    fn told(&mut self, want: &[&str]) {
+        let mut lines = Vec::new();
+        while let Some(told) = self.sessions.poll() {
+            lines.push(match told {
+                Told::Begin(session, None) => format!("{session} begins anew"),
+                Told::Begin(session, Some(_)) => format!("{session} goes on"),
+                Told::End(session, code) => format!("{session} {}", code.name().unwrap()),
+                Told::Enter(user, presence) => format!("{user} enters by {}", presence.conn.serial),
+                Told::Move(user, before, presence) => {
+                    assert_eq!(presence.since, 1_000, "she was there all the time");
+                    format!("{user} moves from {} to {}", before.serial, presence.conn.serial)
+                }
+                Told::Rest(user, conn) => format!("{user} rests at {}", conn.serial),
+                Told::Exit(user, conn) => format!("{user} exits by {}", conn.serial),
+            });
+        }
+        assert_eq!(lines, want);
+    }
+
+    #[track_caller]
+    fn opened(&mut self, hello: Hello, want: &[&str]) {
+        let names = ["none", "one", "two", "three", "four", "five"];
+        let Hello { conn: serial, fresh, resume, attempt, device, class } = hello;
+        let presence = Presence {
+            device: "phone".parse().unwrap(),
+            device_tag: DeviceTag(device),
+            device_class: class,
+            network: Network::Wifi,
+            since: self.now.unix_ms,
+            conn: conn(serial),
+            connected: true,
+        };
+        let (user, session) = ("ann".parse().unwrap(), names[usize::try_from(serial).unwrap()]);
+        let (token, resume) = (token(fresh), resume.map(token));
+        self.sessions.on_opened(Opening { user, presence, token, resume, attempt, session });
+        self.told(want);
+    }
+
+    fn parked(&self) -> Option<Box<Parked>> {
+        let heartbeat = Heartbeat::new(BeatIntervals::default(), Network::Wifi, self.now.mono_ms);
+        Some(Box::new(Parked::idle(heartbeat, self.now)))
+    }
+
+    #[track_caller]
+    fn broke(&mut self, serial: u64, want: &[&str]) {
+        self.sessions.on_closed(&"ann".parse().unwrap(), conn(serial), self.parked());
+        self.told(want);
+    }
+
+    #[track_caller]
+    fn ended(&mut self, serial: u64, want: &[&str]) {
+        self.sessions.on_closed(&"ann".parse().unwrap(), conn(serial), None);
+        self.told(want);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.sessions.users.is_empty() && self.sessions.away.is_empty()
+    }
+}
+
+#[test]
+fn the_newer_session_of_a_device_replaces_the_older() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.opened(hello(2, None, 1), &["one Replaced", "ann exits by 1", "ann enters by 2"]);
+    lab.broke(1, &[]);
+    lab.opened(Hello { device: 2, ..hello(3, None, 1) }, &["ann enters by 3"]);
+    lab.ended(2, &["ann exits by 2"]);
+    lab.ended(3, &["ann exits by 3"]);
+    assert!(lab.is_empty());
+}
+
+#[test]
+fn the_host_says_how_many_sessions_a_user_may_have() {
+    let enter = |serial: u64, device, class, policy, want: &[&str]| {
+        let mut lab = lab(policy);
+        lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+        lab.opened(Hello { device, class, ..hello(serial, None, 1) }, want);
+    };
+    let (both, newer) = (["ann enters by 2"], ["one Replaced", "ann exits by 1", "ann enters by 2"]);
+    for (device, class, policy, replaced) in [
+        (1, DeviceClass::Mobile, SessionPolicy::All, false),
+        (2, DeviceClass::Mobile, SessionPolicy::OnePerDevice, false),
+        (1, DeviceClass::Web, SessionPolicy::OnePerDevice, true),
+        (2, DeviceClass::Mobile, SessionPolicy::OnePerClass, true),
+        (2, DeviceClass::Web, SessionPolicy::OnePerClass, false),
+        (1, DeviceClass::Web, SessionPolicy::OnePerClass, true),
+        (2, DeviceClass::Web, SessionPolicy::Single, true),
+    ] {
+        enter(2, device, class, policy, if replaced { &newer } else { &both });
+    }
+}
+
+#[test]
+fn a_session_whose_connection_broke_goes_on_over_the_next() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    lab.now.unix_ms = 9_000;
+    lab.opened(hello(2, Some(1), 2), &["ann moves from 1 to 2", "two goes on"]);
+    // Its token is still the first one.
+    lab.broke(2, &["ann rests at 2"]);
+    lab.opened(hello(3, Some(1), 3), &["ann moves from 2 to 3", "three goes on"]);
+    lab.ended(3, &["ann exits by 3"]);
+    assert!(lab.is_empty());
+}
+
+#[test]
+fn a_session_is_taken_up_while_its_older_connection_stands() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.opened(hello(2, Some(1), 2), &["ann moves from 1 to 2", "one Superseded"]);
+    lab.broke(1, &["two goes on"]);
+    // The older one failed, and nothing is left of it: the session is a new one, with the new token.
+    lab.opened(hello(3, Some(1), 3), &["ann moves from 2 to 3", "two Superseded"]);
+    lab.ended(2, &["three begins anew"]);
+    lab.opened(hello(4, Some(1), 4), &["three Replaced", "ann exits by 3", "four begins anew", "ann enters by 4"]);
+    lab.opened(hello(5, Some(4), 5), &["ann moves from 4 to 5", "four Superseded"]);
+}
+
+#[test]
+fn the_highest_attempt_wins_whichever_comes_first() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.opened(hello(2, Some(1), 3), &["ann moves from 1 to 2", "one Superseded"]);
+    // An earlier attempt comes late, and a later one before the first has handed over.
+    lab.opened(hello(3, Some(1), 2), &["three Superseded"]);
+    lab.opened(hello(4, Some(1), 4), &["ann moves from 2 to 4", "two Superseded"]);
+    lab.ended(3, &[]);
+    lab.ended(2, &[]);
+    lab.broke(1, &["four goes on"]);
+    // The newest breaks before it has begun.
+    lab.opened(hello(5, Some(1), 5), &["ann moves from 4 to 5", "four Superseded"]);
+    lab.ended(5, &[]);
+    lab.broke(4, &["ann rests at 5"]);
+    lab.opened(hello(1, Some(1), 5), &["one Superseded"]);
+    lab.opened(hello(2, Some(1), 6), &["ann moves from 5 to 2", "two goes on"]);
+}
+
+#[test]
+fn a_token_opens_its_own_device_alone() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    lab.opened(Hello { device: 2, ..hello(2, Some(1), 2) }, &["two begins anew", "ann enters by 2"]);
+    lab.opened(hello(3, Some(9), 2), &["ann exits by 1", "three begins anew", "ann enters by 3"]);
+}
+
+#[test]
+fn a_session_without_a_connection_ends_with_its_lease() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    lab.sessions.on_tick(98_999);
+    lab.told(&[]);
+    // Three grants of 30 s, and 3 s of grace each.
+    lab.sessions.on_tick(99_000);
+    lab.told(&["ann exits by 1"]);
+    assert!(lab.is_empty());
+}
+
+#[test]
+fn of_too_many_the_one_that_would_end_first_has_to_go() {
+    let mut lab = lab(SessionPolicy::default());
+    for serial in 1..=3 {
+        let enters = format!("ann enters by {serial}");
+        lab.opened(Hello { device: serial, ..hello(serial, None, 1) }, &[&enters]);
+    }
+    lab.broke(1, &["ann rests at 1"]);
+    lab.now.mono_ms = 1;
+    lab.broke(2, &["ann rests at 2"]);
+    lab.now.mono_ms = 2;
+    lab.broke(3, &["ann rests at 3", "ann exits by 1"]);
+    assert_eq!(lab.sessions.away(), 2);
+}
