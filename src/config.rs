@@ -48,6 +48,9 @@ pub struct EngineConfig {
     pub tiers: Tiers,
     /// How long a shutdown waits for answers, and then for clients to read them, in milliseconds.
     pub shutdown_patience_ms: u64,
+    /// Within how long clients come back after a shutdown: each is told a time of its own, a millisecond apart where that
+    /// is enough.
+    pub come_back_spread_ms: u32,
 }
 
 impl EngineConfig {
@@ -66,6 +69,7 @@ impl EngineConfig {
             authenticate: None,
             tiers: Tiers::default(),
             shutdown_patience_ms: 5_000,
+            come_back_spread_ms: 30_000,
         }
     }
 
@@ -196,6 +200,7 @@ pub struct ConfigFile {
     pub data: Option<PathBuf>,
     arbiters: Option<usize>,
     shutdown_patience_ms: Option<u64>,
+    come_back_spread_ms: Option<u32>,
     #[serde(default)]
     rooms: RoomsSection,
     #[serde(default)]
@@ -411,6 +416,7 @@ impl ConfigFile {
             config.data.clone_from(data);
         }
         config.arbiters = self.arbiters.unwrap_or(config.arbiters);
+        config.come_back_spread_ms = self.come_back_spread_ms.unwrap_or(config.come_back_spread_ms);
         config.shutdown_patience_ms = self.shutdown_patience_ms.unwrap_or(config.shutdown_patience_ms);
         if let Some(name) = self.rooms.durability {
             config.room_defaults.durability = match name {

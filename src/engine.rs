@@ -3,6 +3,7 @@
 use std::{
     io,
     net::SocketAddr,
+    ops::Range,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -20,6 +21,7 @@ use parlor_actors::{
     port::{Clock, DeviceKey, Now},
     rates::Rates,
     router::Router,
+    supervisor::state::sessions::Which,
 };
 use parlor_protocol::{
     Code, DeviceTag, Extensions, Name, NameError, RoomNumber, Seq,
@@ -39,8 +41,11 @@ use crate::{
 
 pub mod rooms;
 
-/// Clients are asked to come back after this, at a shutdown.
+/// Clients are asked to come back not sooner than this, at a shutdown.
 const COME_BACK_MS: u32 = 500;
+
+/// The longest reason of a kick, so that the close frame keeps its limit.
+const REASON_CHARS_MAX: usize = 512;
 
 /// Why an engine does not start.
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +75,17 @@ pub enum RoomError {
         /// The same for a person.
         message: &'static str,
     },
+}
+
+/// Which sessions of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionsOf<'a> {
+    /// All of them.
+    User,
+    /// Those of the device of this name.
+    Device(&'a str),
+    /// One that [`Engine::sessions`] told.
+    Session(&'a Presence),
 }
 
 /// Whom a signal of the host is for.
@@ -109,6 +125,7 @@ pub struct Engine {
     stop: watch::Sender<bool>,
     threads: Mutex<Option<Threads>>,
     patience: Duration,
+    come_back_ms: Range<u32>,
 }
 
 struct Threads {
@@ -152,6 +169,7 @@ impl Engine {
             stop: watch::Sender::new(false),
             threads: Mutex::new(Some(threads)),
             patience: Duration::from_millis(config.shutdown_patience_ms),
+            come_back_ms: COME_BACK_MS..COME_BACK_MS.saturating_add(config.come_back_spread_ms),
         })
     }
 
@@ -254,7 +272,24 @@ impl Engine {
         self.fleet.shared().router.sessions(user)
     }
 
-    /// How many users are online.
+    /// Puts sessions of a user out, for a reason that their clients are told with [`Code::Kicked`], which tells them not to
+    /// come back by themselves; returns how many there were. They cannot be taken up again. Who is to stay out has to be
+    /// refused by the host's authentication, or banned from its rooms.
+    ///
+    /// # Errors
+    /// If a name is none.
+    pub async fn kick(&self, user: &str, which: SessionsOf<'_>, reason: &str) -> Result<usize, NameError> {
+        let user = Name::parse(user)?;
+        let which = match which {
+            SessionsOf::User => Which::All,
+            SessionsOf::Device(device) => Which::Device(DeviceTag::of(&user, &Name::parse(device)?)),
+            SessionsOf::Session(presence) => Which::Session(presence.conn),
+        };
+        let reason: String = reason.chars().take(REASON_CHARS_MAX).collect();
+        Ok(self.fleet.kick(user, which, &reason).await)
+    }
+
+    /// How many users are online, those included whose connections broke and whose sessions may come back.
     #[must_use]
     pub fn users_online(&self) -> usize {
         self.fleet.shared().router.users_online()
@@ -285,7 +320,7 @@ impl Engine {
     pub async fn shutdown(&self) {
         let Some(threads) = self.threads.lock().take() else { return };
         self.stop.send_replace(true);
-        self.fleet.drain(self.patience, COME_BACK_MS).await;
+        self.fleet.drain(self.patience, self.come_back_ms.clone()).await;
         let (done, closed) = oneshot::channel();
         let store = self.store.clone();
         // Joining threads and closing the store block; the host's runtime must not.

@@ -1,6 +1,6 @@
 //! All actors of one engine, started and stopped together.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use actix::{Actor, Addr};
 use actix_rt::ArbiterHandle;
@@ -17,7 +17,7 @@ use crate::{
     message::Signal,
     port::RoomOptions,
     relay::{Local, Relay, ToRelay},
-    supervisor::{Supervisor, ToSupervisor, Waiter},
+    supervisor::{Supervisor, ToSupervisor, Waiter, state::sessions::Which},
 };
 
 const SHUT_DOWN: Refusal = (Code::GoingAway, "the engine is shut down");
@@ -181,15 +181,28 @@ impl Fleet {
         self.supervisor.do_send(ToSupervisor::Resolve { name, create: None, waiter });
     }
 
-    /// Reads nothing more, answers everything accepted, closes all connections. Waits `patience` for each of the last two.
-    pub async fn drain(&self, patience: Duration, retry_after_ms: u32) {
+    /// Puts sessions of a user out; returns how many there were.
+    pub async fn kick(&self, user: Name, which: Which, reason: &str) -> usize {
+        let (answer, kicked) = oneshot::channel();
+        let waiter = Waiter::HostKick(Box::new(move |count| {
+            // As above.
+            let _ = answer.send(count);
+        }));
+        self.supervisor.do_send(ToSupervisor::Kick { user, which, reason: reason.into(), waiter });
+        kicked.await.unwrap_or(0)
+    }
+
+    /// Reads nothing more, answers everything accepted, closes all connections, which are told to come back within
+    /// `come_back_ms`. Waits `patience` for each of the last two.
+    pub async fn drain(&self, patience: Duration, come_back_ms: Range<u32>) {
         self.supervisor.do_send(ToSupervisor::Drain);
         let drains: Vec<_> = self
             .relays
             .iter()
             .map(|relay| {
                 let (done, drained) = oneshot::channel();
-                relay.do_send(ToRelay::Drain { patience, retry_after_ms, done });
+                let come_back_ms = come_back_ms.clone();
+                relay.do_send(ToRelay::Drain { patience, come_back_ms, done });
                 drained
             })
             .collect();

@@ -124,6 +124,8 @@ codes! {
     InvalidHello = 4007,
     /// The same device connected again.
     Replaced = 4008,
+    /// The host put the session out.
+    Kicked = 4009,
 
     /// The client said goodbye.
     Goodbye = 4500,

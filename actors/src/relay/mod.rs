@@ -5,6 +5,7 @@
 
 use std::{
     cell::{OnceCell, RefCell},
+    ops::Range,
     rc::Rc,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
@@ -95,7 +96,7 @@ pub(crate) enum ToRelay {
     /// Run this on the arbiter's thread.
     Run(Box<dyn FnOnce(&Local) + Send>),
     /// Take nothing more, answer everything, then close all connections.
-    Drain { patience: Duration, retry_after_ms: u32, done: oneshot::Sender<()> },
+    Drain { patience: Duration, come_back_ms: Range<u32>, done: oneshot::Sender<()> },
 }
 
 impl Message for ToRelay {
@@ -160,8 +161,8 @@ impl Handler<ToRelay> for Relay {
             ToRelay::HandOver(handover) => handover.hand_over(&*self.local.shared().store),
             ToRelay::Settled(handover) => handover.tell(),
             ToRelay::Run(run) => run(&self.local),
-            ToRelay::Drain { patience, retry_after_ms, done } => {
-                actix_rt::spawn(drain(self.local.clone(), patience, retry_after_ms, done));
+            ToRelay::Drain { patience, come_back_ms, done } => {
+                actix_rt::spawn(drain(self.local.clone(), patience, come_back_ms, done));
             }
         }
         self.turns.count(ctx);
@@ -404,7 +405,7 @@ impl Local {
         self.with(|state| state.on_beat(conn, positions));
     }
 
-    pub(crate) fn close(&self, conn: Conn, code: Code, message: &'static str, goodbye: Option<u32>) {
+    pub(crate) fn close(&self, conn: Conn, code: Code, message: &str, goodbye: Option<u32>) {
         self.with(|state| state.on_close(conn, code, message, goodbye));
     }
 
@@ -466,7 +467,16 @@ async fn flush_turns(local: Local) {
     .await;
 }
 
-async fn drain(local: Local, patience: Duration, retry_after_ms: u32, done: oneshot::Sender<()>) {
+/// When each of `count` clients may come back: one a millisecond, or as many as it takes for all to be told a time within
+/// `come_back_ms`.
+fn spread(count: usize, come_back_ms: &Range<u32>) -> impl Iterator<Item = u32> {
+    let (start, window) = (come_back_ms.start, u64::from(come_back_ms.end.saturating_sub(come_back_ms.start)));
+    let (count, window) = (count.max(1) as u64, window.min(count as u64));
+    #[expect(clippy::cast_possible_truncation, reason = "less than the window, which fits")]
+    (0..count).map(move |at| start + (at * window / count) as u32)
+}
+
+async fn drain(local: Local, patience: Duration, come_back_ms: Range<u32>, done: oneshot::Sender<()>) {
     local.0.draining.set(true);
     let wait_for = async |idle: fn(&Local) -> bool| {
         let waiting = async {
@@ -480,7 +490,9 @@ async fn drain(local: Local, patience: Duration, retry_after_ms: u32, done: ones
         tracing::warn!("the shutdown did not wait for all answers");
     }
     local.with(|state| {
-        for conn in state.all() {
+        let conns = state.all();
+        let times = spread(conns.len(), &come_back_ms);
+        for (conn, retry_after_ms) in conns.into_iter().zip(times) {
             state.close(conn, 0, Code::GoingAway, "the server shuts down", retry_after_ms);
         }
     });
@@ -489,4 +501,19 @@ async fn drain(local: Local, patience: Duration, retry_after_ms: u32, done: ones
     }
     // The receiver is gone if the engine did not wait; then nobody is to be told.
     let _ = done.send(());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_come_back_one_by_one() {
+        let times = |count, range| spread(count, &range).collect::<Vec<u32>>();
+        assert_eq!(times(3, 500..30_000), [500, 501, 502]);
+        assert_eq!(times(4, 500..502), [500, 500, 501, 501]);
+        assert_eq!(times(2, 500..500), [500, 500]);
+        assert_eq!(spread(100_000, &(500..30_500)).max(), Some(30_499));
+        assert_eq!(times(0, 500..600), [500]);
+    }
 }

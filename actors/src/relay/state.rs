@@ -162,7 +162,7 @@ struct Held {
 enum Closing {
     Open,
     /// As soon as all is answered.
-    WhenAnswered(u32, Code, &'static str),
+    WhenAnswered(u32),
     Closed,
 }
 
@@ -327,11 +327,11 @@ impl State {
         }
     }
 
-    /// The session ends the connection: now, or, for a goodbye, when everything accepted is answered.
-    pub fn on_close(&mut self, conn: Conn, code: Code, message: &'static str, goodbye: Option<u32>) {
+    /// The session ends the connection: now, or, for a goodbye of this request, when everything accepted is answered.
+    pub fn on_close(&mut self, conn: Conn, code: Code, message: &str, goodbye: Option<u32>) {
         let Some(connection) = self.open_mut(conn) else { return };
         if let Some(request) = goodbye {
-            connection.closing = Closing::WhenAnswered(request, code, message);
+            connection.closing = Closing::WhenAnswered(request);
             self.close_if_answered(conn);
         } else {
             self.close(conn, 0, code, message, 0);

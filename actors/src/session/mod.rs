@@ -1,6 +1,6 @@
 //! The session actor: one connection's client. Decides nothing: [`state`] does.
 
-use std::rc::Rc;
+use std::{rc::Rc, sync::Arc};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
@@ -71,6 +71,8 @@ pub(crate) enum ToSession {
     Timer,
     /// It has to go, for another session.
     End(Code),
+    /// The host puts it out, for this reason.
+    Kick(Arc<str>),
 }
 
 impl Message for ToSession {
@@ -191,7 +193,7 @@ impl Session {
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {
                     self.backlog.clear();
-                    self.local.close(conn, code, message, goodbye);
+                    self.local.close(conn, code, &message, goodbye);
                 }
             }
         }
@@ -224,6 +226,13 @@ impl Session {
         }
         self.welcome(&hello, resumed);
         self.read(ctx);
+    }
+
+    fn end(&mut self, input: Input, ctx: &mut Context<Self>) {
+        if self.opening.is_some() {
+            self.read(ctx); // It has not begun, but its close has to be written.
+        }
+        self.input(input, ctx);
     }
 
     /// From here on it reads its connection, and writes what its relay cannot.
@@ -310,12 +319,8 @@ impl Handler<ToSession> for Session {
                 let at_once = self.now().mono_ms + 1;
                 self.local.arm(self.conn, self.state.deadline().max(at_once));
             }
-            ToSession::End(code) => {
-                if self.opening.is_some() {
-                    self.read(ctx); // Its close has to be written.
-                }
-                self.input(Input::End(code), ctx);
-            }
+            ToSession::End(code) => self.end(Input::End(code), ctx),
+            ToSession::Kick(reason) => self.end(Input::Kick(reason), ctx),
         }
         self.state.rest();
     }

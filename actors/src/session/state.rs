@@ -3,7 +3,7 @@
 //! In: [`handle`](State::handle). Out: [`poll`](State::poll), until it says `None`. Answers that rooms give do not pass
 //! here: a relay hands them to the connection.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{borrow::Cow, collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
 use parlor_protocol::{
@@ -80,6 +80,8 @@ pub enum Input {
     },
     /// It has to go, for another session. If that is its own, over another connection, what is left of it is handed over.
     End(Code),
+    /// The host puts it out, for this reason.
+    Kick(Arc<str>),
 }
 
 /// What a session wants done.
@@ -204,7 +206,7 @@ pub enum Effect {
         /// Why.
         code: Code,
         /// For a person.
-        message: &'static str,
+        message: Cow<'static, str>,
         /// The goodbye that this answers, as soon as everything accepted is answered; `None` for at once.
         goodbye: Option<u32>,
     },
@@ -351,6 +353,7 @@ impl State {
                 self.close(Code::Superseded, "the session goes on over another connection", None);
             }
             Input::End(code) => self.close(code, "the user connected again", None),
+            Input::Kick(reason) => self.close(Code::Kicked, reason.to_string(), None),
         }
     }
 
@@ -545,8 +548,9 @@ impl State {
         self.effects.push_back(Effect::Error { request, code, message });
     }
 
-    fn close(&mut self, code: Code, message: &'static str, goodbye: Option<u32>) {
+    fn close(&mut self, code: Code, message: impl Into<Cow<'static, str>>, goodbye: Option<u32>) {
         self.on_closed(code);
+        let message = message.into();
         self.effects.push_back(Effect::Close { code, message, goodbye });
     }
 }

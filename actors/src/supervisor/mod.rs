@@ -19,7 +19,7 @@ use crate::{
 };
 use state::{
     Effect, Input, Refusal, State,
-    sessions::{Opening, Told},
+    sessions::{Opening, Told, Which},
 };
 
 pub mod state;
@@ -48,6 +48,8 @@ pub(crate) enum Waiter {
     Host(Box<dyn FnOnce(Result<RoomNumber, Refusal>) + Send>),
     /// The host, who wants a room changed.
     HostChange(Box<dyn FnOnce(Result<Changed, Refusal>) + Send>),
+    /// The host, which puts sessions out.
+    HostKick(Box<dyn FnOnce(usize) + Send>),
     /// The host, for the room's channel.
     Channel(Box<dyn FnOnce(Result<Addr<Channel>, Refusal>) + Send>),
 }
@@ -62,6 +64,8 @@ pub(crate) enum ToSupervisor {
     Loaded { name: Name, loaded: Result<Loaded, StoreError> },
     /// A channel is gone.
     Died { room: RoomNumber, generation: Generation },
+    /// The host puts sessions out.
+    Kick { user: Name, which: Which, reason: Arc<str>, waiter: Waiter },
     /// Somebody wants a room changed.
     Change { change: RoomChange, waiter: Option<Waiter> },
     /// The store's answer to that.
@@ -107,7 +111,9 @@ impl Supervisor {
                         Err(refusal) => erase.told.tell(Err(refusal)),
                     },
                     Waiter::Host(reply) => reply(room.map(|(room, _)| room)),
-                    Waiter::HostChange(_) => debug_assert!(false, "who wants a change waits for no room"),
+                    Waiter::HostChange(_) | Waiter::HostKick(_) => {
+                        debug_assert!(false, "who wants a change waits for no room");
+                    }
                     Waiter::Channel(reply) => reply(room.map(|(_, channel)| channel)),
                 },
                 Effect::Change { change, waiter } => {
@@ -121,7 +127,7 @@ impl Supervisor {
                         session.do_send(ToSession::Changed { request, outcome });
                     }
                     Waiter::HostChange(reply) => reply(outcome),
-                    Waiter::Host(_) | Waiter::Erase(_) | Waiter::Channel(_) => {
+                    Waiter::Host(_) | Waiter::HostKick(_) | Waiter::Erase(_) | Waiter::Channel(_) => {
                         debug_assert!(false, "who waits for a room wants no change");
                     }
                 },
@@ -132,6 +138,8 @@ impl Supervisor {
                     self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
                 }
                 Effect::Session(told) => self.tell(told),
+                Effect::Kicked(Waiter::HostKick(reply), kicked) => reply(kicked),
+                Effect::Kicked(..) => debug_assert!(false, "the host alone puts sessions out"),
                 Effect::Sweep(sweep) => {
                     let supervisor = ctx.address();
                     let reply = move |swept| supervisor.do_send(ToSupervisor::Swept(swept));
@@ -149,6 +157,7 @@ impl Supervisor {
         let router = &self.shared.router;
         match told {
             Told::Begin(session, parked) => session.do_send(ToSession::Begin(parked)),
+            Told::Kick(session, reason) => session.do_send(ToSession::Kick(reason)),
             Told::End(session, code) => session.do_send(ToSession::End(code)),
             Told::Enter(user, presence) => router.insert(user, presence),
             Told::Move(user, before, presence) => router.replace(&user, before, presence),
@@ -195,6 +204,9 @@ impl Handler<ToSupervisor> for Supervisor {
             ToSupervisor::Resolve { name, create, waiter } => self.input(Input::Resolve { name, create, waiter }, ctx),
             ToSupervisor::Loaded { name, loaded } => self.input(Input::Loaded { name, loaded }, ctx),
             ToSupervisor::Died { room, generation } => self.input(Input::Died { room, generation }, ctx),
+            ToSupervisor::Kick { user, which, reason, waiter } => {
+                self.input(Input::Kick { user, which, reason, waiter }, ctx);
+            }
             ToSupervisor::Change { change, waiter } => self.input(Input::Change { change, waiter }, ctx),
             ToSupervisor::Changed { change, waiter, outcome } => {
                 self.input(Input::Changed { change, waiter, outcome }, ctx);

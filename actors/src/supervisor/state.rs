@@ -20,7 +20,7 @@ use crate::{
     restart::Intensity,
     session::parked::Parked,
 };
-use sessions::{Opening, SessionPolicy, Sessions, Told};
+use sessions::{Opening, SessionPolicy, Sessions, Told, Which};
 
 pub use crate::members::Refusal;
 
@@ -73,6 +73,17 @@ pub enum Input<H, S, W> {
         conn: Conn,
         /// What is left of it, if it may go on.
         parked: Option<Box<Parked>>,
+    },
+    /// The host puts sessions out.
+    Kick {
+        /// Whose.
+        user: Name,
+        /// Which of his.
+        which: Which,
+        /// Why, for a person.
+        reason: Arc<str>,
+        /// Who is told how many there were.
+        waiter: W,
     },
     /// Somebody wants a room changed.
     Change {
@@ -127,6 +138,8 @@ pub enum Effect<H, S, W> {
     Up(RoomNumber, H),
     /// Do something about sessions.
     Session(Told<S>),
+    /// Tell the host how many sessions it has put out.
+    Kicked(W, usize),
     /// Ask the store to sweep, then say [`Input::Swept`].
     Sweep(Sweep),
     /// Say [`Input::Sweep`] after so many milliseconds.
@@ -247,6 +260,10 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             Input::Died { room, generation } => self.on_died(now, room, generation),
             Input::Opened(opening) => self.sessions.on_opened(opening),
             Input::Closed { user, conn, parked } => self.sessions.on_closed(&user, conn, parked),
+            Input::Kick { user, which, reason, waiter } => {
+                let kicked = self.sessions.on_kick(&user, which, &reason);
+                self.effects.push_back(Effect::Kicked(waiter, kicked));
+            }
             Input::Change { change, waiter } => self.on_change(change, waiter),
             Input::Changed { change, waiter, outcome } => self.on_changed(change, waiter, outcome),
             Input::Told(id) => self.on_told(id),

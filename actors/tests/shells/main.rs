@@ -141,7 +141,7 @@ impl Engine {
         let fleet = self.fleet.clone();
         std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-            runtime.block_on(fleet.drain(PATIENCE, 5));
+            runtime.block_on(fleet.drain(PATIENCE, 5..5));
         })
     }
 }

@@ -597,6 +597,7 @@ impl House {
                 }
                 // Nobody asks here who is online.
                 Effect::Session(_) => {}
+                Effect::Kicked(..) => unreachable!("nobody is put out here"),
                 Effect::Sweep(sweep) => {
                     let ears = self.ears.clone();
                     let reply = move |swept| ears.lock().push(Said::ToSupervisor(ToSupervisor::Swept(swept)));
@@ -1012,7 +1013,7 @@ impl House {
                     state.on_beat(conn, &positions);
                 }
                 Effect::Close { code, message, goodbye } => {
-                    state.on_close(conn, code, message, goodbye);
+                    state.on_close(conn, code, &message, goodbye);
                     if let Some(line) = self.line_of(conn) {
                         line.backlog.clear();
                     }

@@ -134,10 +134,10 @@ impl State {
 
     pub(super) fn close_if_answered(&mut self, conn: Conn) {
         if let Some(connection) = self.connection(conn)
-            && let Closing::WhenAnswered(request, code, message) = connection.closing
+            && let Closing::WhenAnswered(request) = connection.closing
             && connection.pending.is_empty()
         {
-            self.close(conn, request, code, message, 0);
+            self.close(conn, request, Code::Goodbye, "goodbye", 0);
         }
     }
 

@@ -225,6 +225,7 @@ fn what_is_not_a_request_ends_the_session() {
     session().check(Input::Frame { kind: 0x8001, request: 1, reused: false, body: Bytes::new() }, &[]);
     session().frame(1, &Goodbye { extensions: Extensions::default() }, &["close Goodbye when answered"]);
     session().check(Input::End(Code::Replaced), &["close Replaced"]);
+    session().check(Input::Kick("cheats".into()), &["close Kicked"]);
     session().check(Input::End(Code::Superseded), &["hand over", "close Superseded"]);
 }
 

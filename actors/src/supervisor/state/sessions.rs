@@ -44,6 +44,17 @@ pub struct Opening<S> {
     pub session: S,
 }
 
+/// Which sessions of a user.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// All.
+    All,
+    /// Those of this device.
+    Device(DeviceTag),
+    /// The one that has, or last had, this connection.
+    Session(Conn),
+}
+
 /// What is to be done about sessions.
 #[derive(Debug)]
 pub enum Told<S> {
@@ -52,6 +63,8 @@ pub enum Told<S> {
     /// End a session. With [`Code::Superseded`] another one goes on with what it was: it says so with
     /// [`on_closed`](Sessions::on_closed) at once.
     End(S, Code),
+    /// End a session for good: the host says so, for this reason.
+    Kick(S, Arc<str>),
     /// A session is there.
     Enter(Name, Presence),
     /// A session goes on over another connection, or without one.
@@ -221,6 +234,34 @@ impl<S: Clone> Sessions<S> {
             (None, Some(parked)) => self.park(user, at, parked),
             (None, None) => self.remove(user, at),
         }
+    }
+
+    /// The host puts sessions out; returns how many. They cannot be taken up again.
+    pub fn on_kick(&mut self, user: &Name, which: Which, reason: &Arc<str>) -> usize {
+        let Some(sessions) = self.users.get_mut(user) else { return 0 };
+        let goes = |session: &mut Session<S>| match which {
+            Which::All => true,
+            Which::Device(device) => session.device == device,
+            Which::Session(conn) => session.conn == conn,
+        };
+        let kicked: Vec<Session<S>> = sessions.extract_if(.., goes).collect();
+        if sessions.is_empty() {
+            self.users.remove(user);
+        }
+        let count = kicked.len();
+        for session in kicked {
+            self.told.push_back(Told::Exit(user.clone(), session.conn));
+            let here = match session.status {
+                Status::Here(session) => Some(session),
+                Status::Passing(passing) => passing.to,
+                Status::Away { until, .. } => {
+                    self.away.remove(&(until, session.conn));
+                    None
+                }
+            };
+            self.told.extend(here.map(|session| Told::Kick(session, reason.clone())));
+        }
+        count
     }
 
     /// Keeps a session without a connection. Where too many are kept, the one that would end first has to go.

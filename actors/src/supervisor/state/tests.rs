@@ -62,6 +62,7 @@ impl Office {
                 Effect::Resolved { waiter, room: Err((code, _)) } => format!("{waiter} {}", code.name().unwrap()),
                 Effect::Down(room) => format!("{room} down"),
                 Effect::Up(room, handle) => format!("{room} up by {handle}"),
+                Effect::Kicked(waiter, count) => format!("{waiter} kicked {count}"),
                 Effect::Session(told) => format!("{told:?}"),
                 Effect::Sweep(sweep) => format!("sweep at {}", sweep.now.unix_ms),
                 Effect::SweepIn(ms) => format!("sweep in {ms}"),

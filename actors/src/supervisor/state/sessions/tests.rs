@@ -49,6 +49,7 @@ impl Lab {
                 Told::Begin(session, None) => format!("{session} begins anew"),
                 Told::Begin(session, Some(_)) => format!("{session} goes on"),
                 Told::End(session, code) => format!("{session} {}", code.name().unwrap()),
+                Told::Kick(session, reason) => format!("{session} kicked: {reason}"),
                 Told::Enter(user, presence) => format!("{user} enters by {}", presence.conn.serial),
                 Told::Move(user, before, presence) => {
                     assert_eq!(presence.since, 1_000, "she was there all the time");
@@ -216,4 +217,30 @@ fn of_too_many_the_one_that_would_end_first_has_to_go() {
     lab.now.mono_ms = 2;
     lab.broke(3, &["ann rests at 3", "ann exits by 1"]);
     assert_eq!(lab.sessions.away(), 2);
+}
+
+#[test]
+fn the_host_puts_out_a_user_a_device_or_a_session() {
+    let mut lab = lab(SessionPolicy::default());
+    for serial in 1..=3 {
+        let enters = format!("ann enters by {serial}");
+        lab.opened(Hello { device: serial, ..hello(serial, None, 1) }, &[&enters]);
+    }
+    let (ann, reason): (Name, Arc<str>) = ("ann".parse().unwrap(), "cheats".into());
+    let kick = |lab: &mut Lab, which, want: &[&str]| {
+        let count = lab.sessions.on_kick(&ann, which, &reason);
+        lab.told(want);
+        count
+    };
+    assert_eq!(kick(&mut lab, Which::Device(DeviceTag(9)), &[]), 0);
+    assert_eq!(kick(&mut lab, Which::Device(DeviceTag(2)), &["ann exits by 2", "two kicked: cheats"]), 1);
+    assert_eq!(kick(&mut lab, Which::Session(conn(3)), &["ann exits by 3", "three kicked: cheats"]), 1);
+    // One without a connection, and one that passes to another connection.
+    lab.broke(1, &["ann rests at 1"]);
+    assert_eq!(kick(&mut lab, Which::All, &["ann exits by 1"]), 1);
+    lab.opened(hello(4, None, 1), &["ann enters by 4"]);
+    lab.opened(hello(5, Some(4), 2), &["ann moves from 4 to 5", "four Superseded"]);
+    assert_eq!(kick(&mut lab, Which::All, &["ann exits by 5", "five kicked: cheats"]), 1);
+    lab.broke(4, &[]);
+    assert!(lab.is_empty());
 }
