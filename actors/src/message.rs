@@ -35,6 +35,8 @@ pub struct Join {
     pub device: DeviceKey,
     /// Where delivery begins.
     pub from: JoinFrom,
+    /// The session follows its user, and its client may not have heard of the room.
+    pub follows: bool,
 }
 
 /// A message on its way to a room.

@@ -253,7 +253,7 @@ impl World {
     /// The request of a join says whose it is.
     fn join_one(&mut self, request: u32) {
         let user = USERS[usize::try_from(u32::MAX - request).unwrap()];
-        self.handle(Input::Join(Join { conn: CONN, request, device: key(user), from: JoinFrom::Tail }));
+        self.handle(Input::Join(Join { conn: CONN, request, device: key(user), from: JoinFrom::Tail, follows: false }));
     }
 
     fn count(&mut self, what: impl Into<String>) {

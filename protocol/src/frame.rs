@@ -103,6 +103,10 @@ kinds! {
     Leave = 0x0022,
     /// Answers `Leave`.
     Left = 0x0023,
+    /// Attaches the session to all rooms of its user, those included that he is added to later.
+    Follow = 0x0024,
+    /// The session is attached to a room of its user.
+    Attached = 0x0025,
     /// Moves the user's read cursor of a room.
     Mark = 0x0026,
     /// Answers `Mark`, and tells the user's other sessions.
@@ -179,13 +183,13 @@ impl Kind {
     pub fn body_bytes_max(self, payload_bytes_max: u32) -> u32 {
         match self {
             Self::Hello => 8 << 10,
-            Self::Heartbeat | Self::Resume => 64 << 10,
+            Self::Heartbeat | Self::Resume | Self::Follow => 64 << 10,
             Self::Readers => 128 << 10,
             Self::Publish | Self::Part | Self::Deliver => payload_bytes_max.min(PAYLOAD_BYTES_MAX) + ENVELOPE_BYTES_MAX,
             Self::CreateRoom | Self::SetMembers | Self::RemoveMembers => 72 << 10,
             Self::Members => 128 << 10,
             Self::Page | Self::Rooms => BODY_BYTES_MAX,
-            Self::Welcome | Self::Close | Self::Error | Self::Joined => 4 << 10,
+            Self::Welcome | Self::Close | Self::Error | Self::Joined | Self::Attached => 4 << 10,
             _ => 1 << 10,
         }
     }

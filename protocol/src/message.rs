@@ -35,7 +35,8 @@ macro_rules! bodies {
 }
 
 bodies! {
-    Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Resume<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Publish<'a>,
+    Hello<'a>, Welcome<'a>, Goodbye<'a>, Close<'a>, Resume<'a>, Error<'a>, Join<'a>, Joined<'a>, Leave<'a>, Left<'a>, Follow<'a>,
+    Attached<'a>, Publish<'a>,
     Ack<'a>, Deliver<'a>, Gap<'a>, Fetch<'a>, Page<'a>, Heartbeat<'a>, HeartbeatAck<'a>,
     Mark<'a>, Marked<'a>, FetchReaders<'a>, Readers<'a>, Signal<'a>, Signaled<'a>,
     Part<'a>, PartTaken<'a>,

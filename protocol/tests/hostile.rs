@@ -12,7 +12,7 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 /// Applies a macro to every message's type.
 macro_rules! every_message {
     ($macro:ident) => {
-        $macro!(Hello Welcome Goodbye Close Resume Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
+        $macro!(Hello Welcome Goodbye Close Resume Follow Attached Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
             HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
             CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
             RemoveMembers ListMembers ListRooms OpenDirect)
@@ -296,6 +296,9 @@ proptest! {
             extensions: extensions(),
         });
         check_round_trip!(request, Goodbye { extensions: extensions() });
+        check_round_trip!(request, Follow {
+            positions: List(list.iter().map(position).collect()), newest: c, extensions: extensions(),
+        });
         check_round_trip!(request, Resume {
             positions: List(list.iter().map(position).collect()), extensions: extensions(),
         });
@@ -355,6 +358,10 @@ proptest! {
         check_round_trip!(request, Error { code: Code(d), retry_after_ms: c, message: &one, extensions: extensions() });
         check_round_trip!(request, Joined {
             room, epoch: Epoch(b), tail: f, first: a, cursor: b, count: f, read: a, unread: b, durability,
+            newest_nonce: some, extensions: extensions(),
+        });
+        check_round_trip!(request, Attached {
+            name: &one, room, epoch: Epoch(b), tail: f, first: a, cursor: b, count: f, read: a, unread: b, durability,
             newest_nonce: some, extensions: extensions(),
         });
         check_round_trip!(request, Left { room, cursor: b, extensions: extensions() });

@@ -128,7 +128,7 @@ fn create(
             same = same && member(desk.db, room, user)?.is_some();
         }
         let exists = (Code::RoomExists, "there is a room of that name");
-        return if same { Ok(Changed::Made { room, name }) } else { Err(exists.into()) };
+        return if same { Ok(Changed::Made { room, name, fresh: false }) } else { Err(exists.into()) };
     }
     let stand = Stand { tail: 0, count: 0, epoch: desk.counters.next_epoch(), at };
     let first = deciding::first_members(&name, &by, members, stand);
@@ -138,7 +138,7 @@ fn create(
     desk.batch.put_cf(desk.db.family(Family::Rooms), schema::room_key(found.room), found.meta.encode());
     desk.counters.put(desk.db, desk.batch);
     put(desk, found.room, &first, counts);
-    Ok(Changed::Made { room: found.room, name })
+    Ok(Changed::Made { room: found.room, name, fresh: true })
 }
 
 fn configure(desk: &mut Desk<'_>, name: &Name, by: &Asker, options: RoomOptions) -> Result<Changed, Failure> {

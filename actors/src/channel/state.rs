@@ -10,7 +10,7 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
     Code, Extensions, Name, RoomNumber, Seq, UnixMillis,
-    message::{Durability, Gap, JoinFrom, Joined},
+    message::{Attached, Durability, Gap, JoinFrom, Joined},
 };
 
 use self::erasing::Erasures;
@@ -537,7 +537,11 @@ impl State {
             extensions: Extensions::default(),
         };
         let mut answer = BytesMut::new();
-        parlor_protocol::encode(join.request, &joined, &mut answer);
+        if join.follows {
+            parlor_protocol::encode(join.request, &attached(&self.name, joined), &mut answer);
+        } else {
+            parlor_protocol::encode(join.request, &joined, &mut answer);
+        }
         if let Some((from, to, why)) = start.gap {
             parlor_protocol::encode(
                 0,
@@ -594,6 +598,12 @@ mod reading;
 mod receipts;
 mod rights;
 mod signals;
+/// The same as told to a client that may not have heard of the room.
+fn attached<'a>(name: &'a str, joined: Joined<'a>) -> Attached<'a> {
+    let Joined { room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions } = joined;
+    Attached { name, room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions }
+}
+
 #[cfg(test)]
 mod tests;
 mod trimming;

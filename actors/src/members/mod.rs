@@ -144,6 +144,8 @@ pub enum Changed {
         room: RoomNumber,
         /// Its name.
         name: Name,
+        /// Whether it was not there before.
+        fresh: bool,
     },
     /// Its options are these.
     Configured(RoomNumber, RoomOptions),

@@ -59,8 +59,8 @@ pub enum Effect {
         request: u32,
         /// Of which room, where the request is about several.
         asked: Option<RoomNumber>,
-        /// The room, or `None` if the join was refused.
-        room: Option<(RoomNumber, Name)>,
+        /// The room, or why the join was refused.
+        room: Result<(RoomNumber, Name), Code>,
     },
     /// Tell the connection's session that it is no longer attached to a room.
     Lost {
@@ -98,6 +98,16 @@ pub struct Pending {
 }
 
 impl Pending {
+    /// Whether the server wants it by itself, so that its number is none of the client's.
+    fn is_unasked(&self) -> bool {
+        self.request == 0 && self.asks == Asks::Follow
+    }
+
+    /// Whether it is a join of one kind or another.
+    fn is_join(&self) -> bool {
+        matches!(self.asks, Asks::Join | Asks::Resume(_) | Asks::Follow)
+    }
+
     fn is(&self, room: RoomNumber, asks: Asks) -> bool {
         self.room == Some(room) && self.asks == asks
     }
@@ -110,6 +120,8 @@ pub enum Asks {
     Join,
     /// To join a room that the session was in, behind this seq. One request asks for several.
     Resume(Seq),
+    /// To join rooms of the session's user, all in one request, or as he is added: the session alone hears of refusals.
+    Follow,
     /// To publish, under this nonce.
     Publish(Nonce),
     /// To read.
@@ -267,7 +279,8 @@ impl State {
     #[must_use]
     pub fn is_pending(&self, conn: Conn, request: u32) -> bool {
         self.connection(conn).is_some_and(|connection| {
-            request <= connection.newest && connection.pending.iter().any(|pending| pending.request == request)
+            let is = |pending: &Pending| pending.request == request && !pending.is_unasked();
+            request <= connection.newest && connection.pending.iter().any(is)
         })
     }
 

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parlor_protocol::{
     Advice, Code, Extensions, Header, List, Name, RoomNumber,
     frame::HEADER_BYTES,
-    message::{Detached, Error, HeartbeatAck, Limits as WireLimits, PartTaken, Position, Welcome},
+    message::{Detached, Error, HeartbeatAck, JoinFrom, Limits as WireLimits, PartTaken, Position, Welcome},
 };
 
 use crate::{
@@ -58,13 +58,15 @@ pub(crate) enum ToSession {
     /// It begins, after it asked to take another one up: with what is left of that, or as a new one.
     Begin(Option<Box<Parked>>),
     /// A join was answered.
-    JoinEnded { request: u32, asked: Option<RoomNumber>, room: Option<(RoomNumber, Name)> },
+    JoinEnded { request: u32, asked: Option<RoomNumber>, room: Result<(RoomNumber, Name), Code> },
     /// The supervisor's answer.
     Resolved { request: u32, resumes: Option<RoomNumber>, room: Result<(RoomNumber, Addr<Channel>), Refusal> },
     /// A change that its client wanted was made, or refused.
     Changed { request: u32, outcome: Result<Changed, Refusal> },
     /// A question of its client's was answered, or refused.
     Seen { request: u32, seen: Result<Seen, Refusal> },
+    /// Its user was added to a room, where delivery begins so.
+    Added { room: RoomNumber, name: Name, from: JoinFrom },
     /// A room put it out.
     Lost(RoomNumber),
     /// Its deadline may have come.
@@ -170,6 +172,10 @@ impl Session {
                     self.local.send(conn, request, &Detached { room, cursor, code, message, extensions });
                 }
                 Effect::HandOver => self.say_gone(),
+                Effect::Follow => {
+                    let user = self.device.user.clone();
+                    self.local.supervisor().do_send(ToSupervisor::Follow { user, conn });
+                }
                 Effect::Channel { request, room, input } => self.local.to_channel(conn, request, room, input),
                 Effect::SignalUser { user, signal } => self.local.signal_user(&user, &signal),
                 Effect::SignalDropped => self.local.signal_dropped(),
@@ -312,6 +318,7 @@ impl Handler<ToSession> for Session {
             }
             ToSession::Changed { request, outcome } => self.input(Input::Changed { request, outcome }, ctx),
             ToSession::Seen { request, seen } => self.input(Input::Seen { request, seen }, ctx),
+            ToSession::Added { room, name, from } => self.input(Input::Added { room, name, from }, ctx),
             ToSession::Lost(room) => self.input(Input::Lost(room), ctx),
             ToSession::Timer => {
                 let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;

@@ -24,6 +24,7 @@ use crate::{
 pub use rooms::Wanted;
 
 pub(in crate::session) use self::receipts::SignalPace;
+use following::Following;
 
 /// What a session is told.
 #[derive(Debug)]
@@ -54,8 +55,8 @@ pub enum Input {
         request: u32,
         /// Of which room, where the request is about several.
         asked: Option<RoomNumber>,
-        /// The room, or `None` if it was refused.
-        room: Option<(RoomNumber, Name)>,
+        /// The room, or why it was refused.
+        room: Result<(RoomNumber, Name), Code>,
     },
     /// A change that its client wanted was made, or refused.
     Changed {
@@ -70,6 +71,15 @@ pub enum Input {
         request: u32,
         /// The answer.
         seen: Result<Seen, Refusal>,
+    },
+    /// Its user was added to a room: the session follows.
+    Added {
+        /// The room.
+        room: RoomNumber,
+        /// Its name.
+        name: Name,
+        /// Where delivery begins.
+        from: JoinFrom,
     },
     /// A room put the session out.
     Lost(RoomNumber),
@@ -199,6 +209,8 @@ pub enum Effect {
         /// For a person.
         message: &'static str,
     },
+    /// Say that the session wants to hear of rooms that its user is added to.
+    Follow,
     /// Hand what [`State::park`] leaves to the supervisor.
     HandOver,
     /// End the connection.
@@ -220,6 +232,8 @@ struct Joining {
     resumes: Option<RoomNumber>,
     name: Name,
     from: JoinFrom,
+    /// The server wants it for a session that follows.
+    follows: bool,
 }
 
 impl Joining {
@@ -250,6 +264,8 @@ pub struct State {
     joining: Vec<Joining>,
     /// The rooms that it was in over an earlier connection, until its client says which it goes on with.
     left_behind: Vec<(RoomNumber, Name)>,
+    /// Rooms of its user that it is being attached to.
+    following: Option<Box<Following>>,
     /// It ended for good: nothing of it is kept.
     over: bool,
     /// A long message of which some parts are there.
@@ -291,6 +307,7 @@ impl State {
             rooms: Vec::new(),
             joining: Vec::new(),
             left_behind: Vec::new(),
+            following: None,
             over: false,
             effects: VecDeque::new(),
         }
@@ -306,7 +323,8 @@ impl State {
     #[must_use]
     pub fn deadline(&self) -> u64 {
         let upload = self.upload.as_ref().map_or(u64::MAX, |upload| upload.expires);
-        self.lease_ends().min(upload)
+        let retry = self.following.as_ref().map_or(u64::MAX, |following| following.retry_at());
+        self.lease_ends().min(upload).min(retry)
     }
 
     fn lease_ends(&self) -> u64 {
@@ -335,12 +353,14 @@ impl State {
                 self.on_frame(now, kind, request, &body);
             }
             Input::Resolved { request, resumes, room } => self.on_resolved(request, resumes, room),
-            Input::JoinEnded { request, asked, room } => self.on_join_ended(request, asked, room),
+            Input::JoinEnded { request, asked, room } => self.on_join_ended(now, request, asked, room),
             Input::Changed { request, outcome } => self.on_changed(request, outcome),
-            Input::Seen { request, seen } => self.on_seen(request, seen),
+            Input::Seen { request, seen } => self.on_seen(now, request, seen),
+            Input::Added { room, name, from } => self.on_added(room, name, from),
             Input::Lost(room) => self.on_lost(room),
             Input::Timer { owes } => {
                 self.expire_upload(now);
+                self.follow_on(now);
                 if owes {
                     // A client that waits for the server is not silent: its frames are not read.
                     self.last_frame = now.mono_ms;
@@ -384,6 +404,7 @@ impl State {
         };
         let handled = match kind {
             Kind::Join => self.on_join(request, body),
+            Kind::Follow => self.on_follow(now, request, body),
             Kind::Resume => self.on_resume(request, body),
             Kind::Leave => self.on_leave(request, body),
             Kind::Publish => self.on_publish(request, body),
@@ -423,7 +444,8 @@ impl State {
         } else if self.has(&name) {
             self.error(request, Code::AlreadyJoined, format!("room {name:?} is joined already"));
         } else {
-            self.joining.push(Joining { request, resumes: None, name: name.clone(), from: join.from });
+            let (name, from) = (name.clone(), join.from);
+            self.joining.push(Joining { request, resumes: None, name: name.clone(), from, follows: false });
             self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Join }));
             self.effects.push_back(Effect::Resolve { request, resumes: None, name });
         }
@@ -445,19 +467,27 @@ impl State {
         };
         self.effects.push_back(match room {
             Ok(room) => {
-                Effect::Join(room, Join { conn: self.conn, request, device: self.device.clone(), from: joining.from })
+                let (conn, device, from, follows) = (self.conn, self.device.clone(), joining.from, joining.follows);
+                Effect::Join(room, Join { conn, request, device, from, follows })
             }
             Err((code, message)) => Effect::Refuse { request, room: resumes, code, message },
         });
     }
 
-    fn on_join_ended(&mut self, request: u32, asked: Option<RoomNumber>, room: Option<(RoomNumber, Name)>) {
+    fn on_join_ended(
+        &mut self,
+        now: Now,
+        request: u32,
+        asked: Option<RoomNumber>,
+        room: Result<(RoomNumber, Name), Code>,
+    ) {
         let Some(at) = self.joining.iter().position(|joining| joining.is(request, asked)) else { return };
-        self.joining.swap_remove(at);
+        let joining = self.joining.swap_remove(at);
         if self.joining.is_empty() {
             self.joining = Vec::new();
         }
-        let Some((room, name)) = room else { return };
+        self.follow_ended(now, joining, room.as_ref().err().copied());
+        let Ok((room, name)) = room else { return };
         if self.rooms.is_empty() {
             self.rooms.reserve_exact(1); // Mostly it stays at one.
         }
@@ -555,6 +585,7 @@ impl State {
     }
 }
 
+mod following;
 mod receipts;
 mod resuming;
 mod rooms;

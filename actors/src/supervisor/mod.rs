@@ -64,6 +64,8 @@ pub(crate) enum ToSupervisor {
     Loaded { name: Name, loaded: Result<Loaded, StoreError> },
     /// A channel is gone.
     Died { room: RoomNumber, generation: Generation },
+    /// A session wants to hear of rooms that its user is added to.
+    Follow { user: Name, conn: Conn },
     /// The host puts sessions out.
     Kick { user: Name, which: Which, reason: Arc<str>, waiter: Waiter },
     /// Somebody wants a room changed.
@@ -158,6 +160,7 @@ impl Supervisor {
         match told {
             Told::Begin(session, parked) => session.do_send(ToSession::Begin(parked)),
             Told::Kick(session, reason) => session.do_send(ToSession::Kick(reason)),
+            Told::Added(session, room, name, from) => session.do_send(ToSession::Added { room, name, from }),
             Told::End(session, code) => session.do_send(ToSession::End(code)),
             Told::Enter(user, presence) => router.insert(user, presence),
             Told::Move(user, before, presence) => router.replace(&user, before, presence),
@@ -204,6 +207,7 @@ impl Handler<ToSupervisor> for Supervisor {
             ToSupervisor::Resolve { name, create, waiter } => self.input(Input::Resolve { name, create, waiter }, ctx),
             ToSupervisor::Loaded { name, loaded } => self.input(Input::Loaded { name, loaded }, ctx),
             ToSupervisor::Died { room, generation } => self.input(Input::Died { room, generation }, ctx),
+            ToSupervisor::Follow { user, conn } => self.input(Input::Follow { user, conn }, ctx),
             ToSupervisor::Kick { user, which, reason, waiter } => {
                 self.input(Input::Kick { user, which, reason, waiter }, ctx);
             }

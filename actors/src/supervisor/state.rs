@@ -74,6 +74,13 @@ pub enum Input<H, S, W> {
         /// What is left of it, if it may go on.
         parked: Option<Box<Parked>>,
     },
+    /// A session wants to hear of rooms that its user is added to.
+    Follow {
+        /// Whose.
+        user: Name,
+        /// Its connection.
+        conn: Conn,
+    },
     /// The host puts sessions out.
     Kick {
         /// Whose.
@@ -260,6 +267,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             Input::Died { room, generation } => self.on_died(now, room, generation),
             Input::Opened(opening) => self.sessions.on_opened(opening),
             Input::Closed { user, conn, parked } => self.sessions.on_closed(&user, conn, parked),
+            Input::Follow { user, conn } => self.sessions.on_follow(&user, conn),
             Input::Kick { user, which, reason, waiter } => {
                 let kicked = self.sessions.on_kick(&user, which, &reason);
                 self.effects.push_back(Effect::Kicked(waiter, kicked));

@@ -67,7 +67,7 @@ impl Inside {
         if let Some(room) = self.rooms.get(&name) {
             let same = members.iter().all(|(user, _)| room.members.contains_key(user));
             return if or_find && same {
-                Ok(Changed::Made { room: room.number, name })
+                Ok(Changed::Made { room: room.number, name, fresh: false })
             } else {
                 Err((Code::RoomExists, "there is a room of that name"))
             };
@@ -81,7 +81,7 @@ impl Inside {
         let number = room.number;
         self.names.insert(number, name.clone());
         self.rooms.insert(name.clone(), room);
-        Ok(Changed::Made { room: number, name })
+        Ok(Changed::Made { room: number, name, fresh: true })
     }
 
     pub(super) fn member(&self, room: RoomNumber, user: &Name) -> Option<Member> {

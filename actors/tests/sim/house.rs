@@ -79,7 +79,7 @@ pub enum ToRelay {
 enum ToSession {
     Frames(Bytes),
     Resume,
-    JoinEnded { request: u32, asked: Option<RoomNumber>, room: Option<(RoomNumber, Name)> },
+    JoinEnded { request: u32, asked: Option<RoomNumber>, room: Result<(RoomNumber, Name), Code> },
     Resolved { request: u32, resumes: Option<RoomNumber>, room: Result<(RoomNumber, ChannelId), Refusal> },
     Timer,
     End(Code),
@@ -981,7 +981,9 @@ impl House {
                         self.refuse(conn, request, Code::RoomUnavailable, "the room is being rebuilt");
                     }
                 }
-                Effect::NotResumed { .. } | Effect::HandOver => unreachable!("nobody takes a session up here"),
+                Effect::NotResumed { .. } | Effect::HandOver | Effect::Follow => {
+                    unreachable!("nobody takes a session up here")
+                }
                 Effect::Refuse { request, code, message, .. } => self.refuse(conn, request, code, message),
                 Effect::Channel { request, room, input } => {
                     if !state.may_pass(conn, request) {

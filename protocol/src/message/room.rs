@@ -1,7 +1,8 @@
 //! Joining and leaving rooms.
 
+use super::{Position, ROOMS_PER_SESSION_MAX};
 use crate::{
-    codec::{BorrowDecode, Encode, Extensions},
+    codec::{BorrowDecode, Encode, Extensions, List},
     id::{Epoch, Nonce, RoomNumber, Seq},
 };
 
@@ -103,6 +104,47 @@ pub struct Join<'a> {
 /// Answers `Join`.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct Joined<'a> {
+    /// The number by which frames name the room.
+    pub room: RoomNumber,
+    /// The room's epoch.
+    pub epoch: Epoch,
+    /// The seq of the newest stored record; 0 in an empty room.
+    pub tail: Seq,
+    /// The seq of the oldest record that can still be read; `tail + 1` if there is none.
+    pub first: Seq,
+    /// Delivery begins behind this seq.
+    pub cursor: Seq,
+    /// How many countable records the room holds up to and with the tail.
+    pub count: u64,
+    /// Where the user's read cursor stands.
+    pub read: Seq,
+    /// How many countable records the user has not read.
+    pub unread: u64,
+    /// What an ack means in this room.
+    pub durability: Durability,
+    /// The newest nonce that the server has stored from this device in this room.
+    pub newest_nonce: Option<Nonce>,
+    /// What later versions add.
+    pub extensions: Extensions<'a>,
+}
+
+/// Attaches the session to all rooms that its user is a member of, and from now on to each that he is added to. Answered
+/// with one `Attached` for each, then `Done`.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct Follow<'a> {
+    /// Where the client stands in rooms that it has been in.
+    pub positions: List<Position, ROOMS_PER_SESSION_MAX>,
+    /// Delivery of the other rooms begins with the newest this many seqs; 0 for behind the newest record.
+    pub newest: u32,
+    /// What later versions add.
+    pub extensions: Extensions<'a>,
+}
+
+/// The session is attached to a room of its user, as if it had joined it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, BorrowDecode)]
+pub struct Attached<'a> {
+    /// The room's name.
+    pub name: &'a str,
     /// The number by which frames name the room.
     pub room: RoomNumber,
     /// The room's epoch.

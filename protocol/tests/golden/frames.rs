@@ -67,6 +67,13 @@ fn welcome() -> Welcome<'static> {
     }
 }
 
+fn attached() -> Attached<'static> {
+    let Joined { room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions } =
+        joined();
+    let name = "lobby";
+    Attached { name, room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions }
+}
+
 fn joined() -> Joined<'static> {
     Joined {
         room: TEA,
@@ -603,6 +610,14 @@ fn heartbeats(out: &mut Vectors) {
     let all = heartbeat(Some(Network::Unknown), boundaries);
     out.add("heartbeat with everything", 4, Heartbeat { extensions: Extensions(vec![(2, b"x")]), ..all });
 
+    out.add("follow", 3, Follow { positions: List(vec![]), newest: 0, extensions: none() });
+    let follow =
+        Follow { positions: List(vec![position(7, 3, 42)]), newest: 300, extensions: Extensions(vec![(2, b"x")]) };
+    out.add("follow with a position", 250, follow);
+    out.add("attached", 3, attached());
+    let everything =
+        Attached { name: "票房", read: 250, unread: 251, extensions: Extensions(vec![(2, b"x")]), ..attached() };
+    out.add("attached, not ASCII", 0, everything);
     out.add("resume", 3, Resume { positions: List(vec![position(7, 3, 42), position(8, 4, 0)]), extensions: none() });
     let nothing = Resume { positions: List(vec![]), extensions: Extensions(vec![(2, b"x")]) };
     out.add("resume of no room", 250, nothing);

@@ -209,6 +209,10 @@ fields! {
     Error<'a> { code, retry_after_ms, message, extensions }
     Join<'a> { room, from, extensions }
     Joined<'a> { room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions }
+    Follow<'a> { positions, newest, extensions }
+    Attached<'a> {
+        name, room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions,
+    }
     Leave<'a> { room, extensions }
     Left<'a> { room, cursor, extensions }
     Publish<'a> {
@@ -270,7 +274,7 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
             }
         };
     }
-    dispatch!(Hello Welcome Goodbye Close Resume Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
+    dispatch!(Hello Welcome Goodbye Close Resume Follow Attached Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
         HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
         CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
         RemoveMembers ListMembers ListRooms OpenDirect)

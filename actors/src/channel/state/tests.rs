@@ -185,7 +185,7 @@ impl Room {
     }
 
     pub(super) fn join(&mut self, user: &str, arbiter: u16, from: JoinFrom) -> Vec<String> {
-        self.handle(Input::Join(Join { conn: conn(arbiter), request: 1, device: key(user), from }))
+        self.handle(Input::Join(Join { conn: conn(arbiter), request: 1, device: key(user), from, follows: false }))
     }
 
     pub(super) fn answers(&mut self, user: &str, answers: Vec<Answer>) -> Vec<String> {

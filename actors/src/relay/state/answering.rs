@@ -24,8 +24,9 @@ impl State {
     /// A join's room is known now.
     pub fn on_resolved(&mut self, conn: Conn, request: u32, room: RoomNumber) {
         let Some(connection) = self.connection_mut(conn) else { return };
-        if let Some(pending) = connection.pending.iter_mut().find(|pending| pending.request == request) {
-            pending.room.get_or_insert(room);
+        let is = |pending: &&mut Pending| pending.request == request && pending.asks == Asks::Join;
+        if let Some(pending) = connection.pending.iter_mut().find(is) {
+            pending.room = Some(room);
         }
     }
 
@@ -58,7 +59,7 @@ impl State {
 
     /// Refuses a pending request.
     pub fn refuse(&mut self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
-        self.refuse_one(conn, request, |_| true, code, retry_after_ms, message);
+        self.refuse_one(conn, request, |pending| !pending.is_unasked(), code, retry_after_ms, message);
     }
 
     /// Refuses a pending request about this room.
@@ -86,8 +87,11 @@ impl State {
     ) {
         let Some(ended) = self.end(conn, request, meant) else { return };
         let asked = ended.room;
-        if matches!(ended.asks, Asks::Join | Asks::Resume(_)) {
-            self.effects.push_back(Effect::JoinEnded { conn, request, asked, room: None });
+        if ended.is_join() {
+            self.effects.push_back(Effect::JoinEnded { conn, request, asked, room: Err(code) });
+        }
+        if ended.asks == Asks::Follow {
+            return self.close_if_answered(conn);
         }
         if let (Asks::Resume(cursor), Some(room)) = (ended.asks, asked) {
             let extensions = Extensions::default();
@@ -124,7 +128,7 @@ impl State {
         for (conn, Pending { request, asks, .. }) in ended {
             let (code, message) = match asks {
                 Asks::Publish(_) => (Code::OutcomeUnknown, "the room is being rebuilt: it may be stored or not"),
-                Asks::Join | Asks::Resume(_) | Asks::Fetch | Asks::Mark | Asks::Rooms => {
+                Asks::Join | Asks::Resume(_) | Asks::Follow | Asks::Fetch | Asks::Mark | Asks::Rooms => {
                     (Code::RoomUnavailable, "the room is being rebuilt")
                 }
             };
@@ -150,7 +154,7 @@ impl State {
         connection.fetches -= usize::from(ended.asks == Asks::Fetch);
         if connection.pending.is_empty() {
             connection.newest = 0;
-            if matches!(ended.asks, Asks::Join | Asks::Resume(_)) {
+            if ended.is_join() {
                 connection.pending = VecDeque::new(); // It may only listen from now on.
             }
         }

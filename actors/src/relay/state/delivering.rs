@@ -8,7 +8,7 @@ use parlor_protocol::{
     message::{Gap, GapReason, Left, Position},
 };
 
-use super::{Asks, Closing, Effect, PULLS_PER_CONNECTION_MAX, Pending, Room, Standing, State, Subscriber};
+use super::{Closing, Effect, PULLS_PER_CONNECTION_MAX, Pending, Room, Standing, State, Subscriber};
 use crate::{
     channel::position::Extent,
     message::{Attach, Batch, Conn},
@@ -30,8 +30,7 @@ impl State {
             self.effects.push_back(Effect::Detached { room, device });
             return;
         }
-        let meant =
-            |pending: &Pending| pending.room == Some(room) && matches!(pending.asks, Asks::Join | Asks::Resume(_));
+        let meant = |pending: &Pending| pending.room == Some(room) && pending.is_join();
         if self.end(conn, request, meant).is_none() {
             // The connection is gone, and the channel has to hear of it.
             self.effects.push_back(Effect::Detached { room, device });
@@ -59,7 +58,7 @@ impl State {
                 connection.lagging.push_back(room);
             }
         }
-        self.effects.push_back(Effect::JoinEnded { conn, request, asked: Some(room), room: Some((room, name)) });
+        self.effects.push_back(Effect::JoinEnded { conn, request, asked: Some(room), room: Ok((room, name)) });
         self.pull_lagging(conn);
         self.close_if_answered(conn);
     }

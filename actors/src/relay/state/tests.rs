@@ -115,7 +115,7 @@ impl Relay {
                 Effect::Pull { conn, after, .. } => format!("pull {} after {after}", conn.slot),
                 Effect::Detached { device, .. } => format!("detached {}", device.user),
                 Effect::JoinEnded { conn, room, .. } => {
-                    format!("join of {} {}", conn.slot, if room.is_some() { "ends" } else { "fails" })
+                    format!("join of {} {}", conn.slot, if room.is_ok() { "ends" } else { "fails" })
                 }
                 Effect::Answered(conn) => format!("answered {}", conn.slot),
                 Effect::Lost { conn, room } => format!("{} lost {room}", conn.slot),

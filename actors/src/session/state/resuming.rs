@@ -71,7 +71,7 @@ impl State {
                 self.effects.push_back(not(Code::AlreadyJoined, "the room was joined anew before"));
             } else {
                 let from = JoinFrom::Position(epoch, seq);
-                self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from });
+                self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: false });
                 let pending = Pending { request, room: Some(room), asks: Asks::Resume(seq) };
                 self.effects.push_back(Effect::Begin(pending));
                 self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });

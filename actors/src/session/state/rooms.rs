@@ -131,7 +131,10 @@ impl State {
     }
 
     /// A question was answered, or refused.
-    pub(super) fn on_seen(&mut self, request: u32, seen: Result<Seen, Refusal>) {
+    pub(super) fn on_seen(&mut self, now: Now, request: u32, seen: Result<Seen, Refusal>) {
+        if self.is_listing(request) {
+            return self.on_listed(now, seen);
+        }
         match seen {
             Ok(Seen::Room(room)) => self.answer(request, &info(&room)),
             Ok(Seen::Members(members, more)) => self.answer(request, &members_page(&members, more)),
@@ -148,7 +151,7 @@ impl State {
         }
     }
 
-    fn answer<'a, B: Body<'a>>(&mut self, request: u32, body: &B) {
+    pub(super) fn answer<'a, B: Body<'a>>(&mut self, request: u32, body: &B) {
         self.effects.push_back(Effect::Answer { request, frame: to_bytes(request, body) });
     }
 }

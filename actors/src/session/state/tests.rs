@@ -58,6 +58,7 @@ impl Session {
                 Effect::NotResumed { request, position, code, .. } => {
                     format!("#{request} not resumed {} {}", position.room, code.name().unwrap())
                 }
+                Effect::Follow => "follow".into(),
                 Effect::HandOver => "hand over".into(),
                 Effect::Channel { request, room, input } => match input {
                     channel::state::Input::Publish(publish) => {
@@ -114,7 +115,7 @@ impl Session {
         self.join(1, "room", &["#1 begins to Join", "#1 resolve room"]);
         self.check(Input::Resolved { request: 1, resumes: None, room: Ok(RoomNumber(7)) }, &["#1 join 7 Tail"]);
         self.check(
-            Input::JoinEnded { request: 1, asked: None, room: Some((RoomNumber(7), "room".parse().unwrap())) },
+            Input::JoinEnded { request: 1, asked: None, room: Ok((RoomNumber(7), "room".parse().unwrap())) },
             &[],
         );
         self
@@ -166,7 +167,7 @@ fn a_join_asks_for_the_room_and_a_name_is_joined_once() {
     session.check(Input::Resolved { request: 9, resumes: None, room: Ok(RoomNumber(7)) }, &[]);
     let refusal = Err((Code::UnknownRoom, ""));
     session.check(Input::Resolved { request: 1, resumes: None, room: refusal }, &["#1 refuse UnknownRoom"]);
-    session.check(Input::JoinEnded { request: 1, asked: None, room: None }, &[]);
+    session.check(Input::JoinEnded { request: 1, asked: None, room: Err(Code::UnknownRoom) }, &[]);
     let mut session = session.joined();
     session.join(2, "room", &["#2 AlreadyJoined"]);
     session.join(3, "other", &["#3 begins to Join", "#3 resolve other"]);
@@ -272,7 +273,7 @@ fn rooms_are_found_whatever_the_order_of_their_joins() {
     let mut session = session();
     for (request, room, name) in [(1, 9, "nine"), (2, 3, "three")] {
         session.join(request, name, &[&format!("#{request} begins to Join"), &format!("#{request} resolve {name}")]);
-        let joined = Some((RoomNumber(room), name.parse().unwrap()));
+        let joined = Ok((RoomNumber(room), name.parse().unwrap()));
         session.check(Input::JoinEnded { request, asked: None, room: joined }, &[]);
     }
     session.join(5, "five", &["#5 TooManyRooms"]);
@@ -287,5 +288,6 @@ fn rooms_are_found_whatever_the_order_of_their_joins() {
     session.join(8, "three", &["#8 begins to Join", "#8 resolve three"]);
 }
 
+mod following;
 mod receipts;
 mod resuming;

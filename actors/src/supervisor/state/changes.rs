@@ -5,11 +5,14 @@
 
 use std::sync::Arc;
 
-use parlor_protocol::{Code, Name, RoomNumber};
+use parlor_protocol::{
+    Code, Name, RoomNumber,
+    message::{JoinFrom, Role},
+};
 
 use super::{Effect, Refusal, Room, State, Status};
 use crate::{
-    members::{Asker, Changed, RoomChange, What},
+    members::{Asker, Changed, Member, MemberChange, RoomChange, What},
     port::StoreError,
     restart::Intensity,
 };
@@ -18,6 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub(super) struct Telling<W> {
     room: RoomNumber,
+    name: Name,
     waiter: Option<W>,
     change: Arc<Changed>,
 }
@@ -51,7 +55,12 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             }
         };
         match changed {
-            Changed::Made { .. } => self.answer(waiter, Ok(changed)),
+            Changed::Made { room, ref name, fresh } => {
+                if fresh {
+                    self.tell_first_members(room, name, &change);
+                }
+                self.answer(waiter, Ok(changed));
+            }
             Changed::Deleted { room, more } => {
                 if more {
                     self.effects.push_back(Effect::Change { change: purge(&change, room), waiter: None });
@@ -71,8 +80,8 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
 
     /// The room's channel goes by a change.
     pub(super) fn on_told(&mut self, id: u64) {
-        if let Some(Telling { waiter, change, .. }) = self.telling.remove(&id) {
-            self.answer(waiter, Ok(Arc::unwrap_or_clone(change)));
+        if let Some(Telling { waiter, name, change, .. }) = self.telling.remove(&id) {
+            self.counts(&name, waiter, Arc::unwrap_or_clone(change));
         }
     }
 
@@ -86,13 +95,13 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         }
         let Some(room) = self.rooms.get_mut(&name).filter(|room| room.number.is_none_or(|known| known == number))
         else {
-            return self.answer(waiter, Ok(changed));
+            return self.counts(&name, waiter, changed);
         };
         let handle = match &room.status {
             Status::Running { handle, .. } => Some(handle.clone()),
             Status::Loading { .. } => None,
             // Whoever takes it up again reads the store.
-            Status::Resting { .. } => return self.answer(waiter, Ok(changed)),
+            Status::Resting { .. } => return self.counts(&name, waiter, changed),
         };
         self.changes += 1;
         let (id, change) = (self.changes, Arc::new(changed));
@@ -100,7 +109,31 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             Some(handle) => self.effects.push_back(Effect::Tell { handle, id, change: change.clone() }),
             None => room.untold.push(id),
         }
-        self.telling.insert(id, Telling { room: number, waiter, change });
+        self.telling.insert(id, Telling { room: number, name, waiter, change });
+    }
+
+    /// A change counts everywhere: whoever wanted it is answered, and sessions that follow users who were added are told.
+    fn counts(&mut self, name: &Name, waiter: Option<W>, changed: Changed) {
+        if let Changed::Members(members) = &changed {
+            let belongs = |member: &Member| member.role != Role::Banned;
+            for MemberChange { user, before, after } in &members.users {
+                if let (None, Some(after)) = (before.filter(belongs), after.filter(belongs)) {
+                    let from = JoinFrom::Position(after.epoch, after.since.saturating_sub(1));
+                    self.sessions.on_added(user, members.room, name, from);
+                }
+            }
+        }
+        self.answer(waiter, Ok(changed));
+    }
+
+    /// A room was made: sessions that follow its first members are told.
+    fn tell_first_members(&mut self, room: RoomNumber, name: &Name, change: &RoomChange) {
+        let What::Create { members, .. } = &change.what else { return };
+        let maker = if let Asker::User(user) = &change.by { Some(user) } else { None };
+        let others = members.iter().map(|(user, _)| user).filter(|user| Some(*user) != maker);
+        for user in maker.into_iter().chain(others) {
+            self.sessions.on_added(user, room, name, JoinFrom::Seq(1));
+        }
     }
 
     /// A channel is there: it is told what changed while it was built.

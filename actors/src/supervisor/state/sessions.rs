@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use parlor_protocol::{Code, DeviceTag, Name, Token, UnixMillis, message::DeviceClass};
+use parlor_protocol::{
+    Code, DeviceTag, Name, RoomNumber, Token, UnixMillis,
+    message::{DeviceClass, JoinFrom},
+};
 
 use crate::{limits::Limits, message::Conn, router::Presence, session::parked::Parked};
 
@@ -65,6 +68,8 @@ pub enum Told<S> {
     End(S, Code),
     /// End a session for good: the host says so, for this reason.
     Kick(S, Arc<str>),
+    /// Tell a session that follows its user that he was added to a room, and where delivery begins.
+    Added(S, RoomNumber, Name, JoinFrom),
     /// A session is there.
     Enter(Name, Presence),
     /// A session goes on over another connection, or without one.
@@ -96,6 +101,8 @@ struct Session<S> {
     since: UnixMillis,
     token: Token,
     attempt: u64,
+    /// It hears of rooms that its user is added to.
+    follows: bool,
     status: Status<S>,
 }
 
@@ -197,7 +204,16 @@ impl<S: Clone> Sessions<S> {
             self.told.push_back(Told::Begin(session.clone(), None));
         }
         self.told.push_back(Told::Enter(user, presence));
-        sessions.push(Session { conn, device, class, since, token, attempt, status: Status::Here(session) });
+        sessions.push(Session {
+            conn,
+            device,
+            class,
+            since,
+            token,
+            attempt,
+            follows: false,
+            status: Status::Here(session),
+        });
     }
 
     /// A session's connection is gone, or it is superseded. `parked` is what is left of it; `None` if it is over.
@@ -233,6 +249,23 @@ impl<S: Clone> Sessions<S> {
             }
             (None, Some(parked)) => self.park(user, at, parked),
             (None, None) => self.remove(user, at),
+        }
+    }
+
+    /// A session wants to hear of rooms that its user is added to.
+    pub fn on_follow(&mut self, user: &Name, conn: Conn) {
+        let mut sessions = self.users.get_mut(user).into_iter().flatten();
+        if let Some(session) = sessions.find(|session| session.conn == conn) {
+            session.follows = true;
+        }
+    }
+
+    /// A user was added to a room.
+    pub fn on_added(&mut self, user: &Name, room: RoomNumber, name: &Name, from: JoinFrom) {
+        for session in self.users.get(user).into_iter().flatten().filter(|session| session.follows) {
+            if let Status::Here(here) = &session.status {
+                self.told.push_back(Told::Added(here.clone(), room, name.clone(), from));
+            }
         }
     }
 

@@ -45,8 +45,10 @@ fn a_join_tells_where_the_user_stands() {
     let mut room = talked();
     room.handle(mark("bob", 1, 5, 1));
     let mut stands = |user: &str| {
-        room.state
-            .handle(room.now, Input::Join(Join { conn: conn(0), request: 1, device: key(user), from: JoinFrom::Tail }));
+        room.state.handle(
+            room.now,
+            Input::Join(Join { conn: conn(0), request: 1, device: key(user), from: JoinFrom::Tail, follows: false }),
+        );
         let mut found = None;
         while let Some(effect) = room.state.poll() {
             match effect {
@@ -78,7 +80,7 @@ fn a_join_waits_for_the_answers_and_for_the_marks() {
     for (first, second) in [(answers(), marks()), (marks(), answers())] {
         let mut room = room(Durability::Synced, 1, 0);
         let Room { state, now, .. } = &mut room;
-        let join = Join { conn: conn(0), request: 1, device: key("ann"), from: JoinFrom::Tail };
+        let join = Join { conn: conn(0), request: 1, device: key("ann"), from: JoinFrom::Tail, follows: false };
         state.handle(*now, Input::Join(join));
         let asked = [state.poll(), state.poll(), state.poll()];
         assert!(matches!(&asked, [Some(Effect::LoadAnswers(_)), Some(Effect::LoadMarks(_)), None]), "{asked:?}");
@@ -94,7 +96,7 @@ fn a_join_whose_marks_cannot_be_loaded_is_refused_and_may_come_again() {
     let mut room = room(Durability::Synced, 1, 0);
     let Room { state, now, .. } = &mut room;
     for _ in 0..2 {
-        let join = Join { conn: conn(0), request: 1, device: key("ann"), from: JoinFrom::Tail };
+        let join = Join { conn: conn(0), request: 1, device: key("ann"), from: JoinFrom::Tail, follows: false };
         state.handle(*now, Input::Join(join));
         while state.poll().is_some() {}
         state.handle(*now, Input::Answers { device: key("ann"), answers: Ok(Vec::new()) });

@@ -213,7 +213,7 @@ impl World {
             0..30 => {
                 self.attached.insert((user, tag));
                 let from = JoinFrom::Position(self.state.epoch(), self.chance.below(9) as u64);
-                let join = Join { conn: conn(0), request: 1, device: device(user, tag), from };
+                let join = Join { conn: conn(0), request: 1, device: device(user, tag), from, follows: false };
                 self.handle(Input::Join(join));
             }
             30..45 if is_in => {

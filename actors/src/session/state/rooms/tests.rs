@@ -40,7 +40,7 @@ fn who_made_a_room_is_told_what_it_is_like() {
     let create = CreateRoom { room: "tea", options: RoomOptions::default(), members, extensions: none() };
     session.frame(1, &create, &["#1 begins to Rooms", "#1 change tea: create with 1"]);
     let (name, room): (Name, _) = ("tea".parse().unwrap(), RoomNumber(4));
-    let made = Changed::Made { room, name: name.clone() };
+    let made = Changed::Made { room, name: name.clone(), fresh: true };
     session.check(
         Input::Changed { request: 1, outcome: Ok(made) },
         &["#1 look Room { name: \"tea\", by: User(\"ann\") }"],

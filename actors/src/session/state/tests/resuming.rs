@@ -34,7 +34,7 @@ fn its_rooms_are_joined_from_the_positions_that_its_client_holds() {
     );
     let resolved = |room| Input::Resolved { request: 2, resumes: Some(RoomNumber(7)), room };
     session.check(resolved(Ok(RoomNumber(7))), &["#2 join 7 Position(Epoch(1), 5)"]);
-    let joined = Some((RoomNumber(7), "room".parse().unwrap()));
+    let joined = Ok((RoomNumber(7), "room".parse().unwrap()));
     session.check(Input::JoinEnded { request: 2, asked: Some(RoomNumber(7)), room: joined }, &[]);
     session.join(3, "room", &["#3 AlreadyJoined"]);
     // A second one finds nothing.
@@ -47,7 +47,7 @@ fn a_room_that_was_made_again_meanwhile_is_another() {
     session.frame(2, &resume(&[7]), &["#2 begins to Resume(5)", "#2 resolve room, which was 7"]);
     let resolved = Input::Resolved { request: 2, resumes: Some(RoomNumber(7)), room: Ok(RoomNumber(9)) };
     session.check(resolved, &["#2 refuse 7 RoomDeleted"]);
-    session.check(Input::JoinEnded { request: 2, asked: Some(RoomNumber(7)), room: None }, &[]);
+    session.check(Input::JoinEnded { request: 2, asked: Some(RoomNumber(7)), room: Err(Code::RoomDeleted) }, &[]);
     session.join(3, "room", &["#3 begins to Join", "#3 resolve room"]);
 }
 
@@ -78,7 +78,7 @@ fn parts_of_a_long_message_survive_the_connection() {
     let mut session = again(before);
     assert_eq!(session.state.deadline(), 1_000, "an abandoned one is forgotten");
     session.frame(3, &resume(&[7]), &["#3 begins to Resume(5)", "#3 resolve room, which was 7"]);
-    let joined = Some((RoomNumber(7), "room".parse().unwrap()));
+    let joined = Ok((RoomNumber(7), "room".parse().unwrap()));
     session.check(Input::JoinEnded { request: 3, asked: Some(RoomNumber(7)), room: joined }, &[]);
     session.frame(4, &part(2, b"!"), &["#4 misses [1]"]);
 }

@@ -50,6 +50,7 @@ impl Lab {
                 Told::Begin(session, Some(_)) => format!("{session} goes on"),
                 Told::End(session, code) => format!("{session} {}", code.name().unwrap()),
                 Told::Kick(session, reason) => format!("{session} kicked: {reason}"),
+                Told::Added(session, room, name, from) => format!("{session} added to {name}, {room}, {from:?}"),
                 Told::Enter(user, presence) => format!("{user} enters by {}", presence.conn.serial),
                 Told::Move(user, before, presence) => {
                     assert_eq!(presence.since, 1_000, "she was there all the time");

@@ -1,0 +1,192 @@
+//! A session that follows its user: it is attached to all his rooms, and to each that he is added to.
+//!
+//! A few rooms are on their way at a time, so that a user of a thousand does not flood the supervisor. A room that cannot
+//! be attached now is tried again.
+
+use std::collections::VecDeque;
+
+use parlor_protocol::{
+    Advice, Code, DecodeError, Name, RoomNumber,
+    message::{self, Done, JoinFrom, Position, ROOMS_PER_PAGE_MAX},
+};
+
+use super::{Effect, Joining, State};
+use crate::{
+    members::{Look, Refusal, RoomOf, Seen},
+    port::Now,
+    relay::state::{Asks, Pending},
+};
+
+/// Rooms that are on their way at a time.
+const UNDER_WAY_MAX: usize = 16;
+
+/// When a room that could not be attached is tried again.
+const RETRY_MS: u64 = 500;
+
+/// Rooms that a session is being attached to.
+#[derive(Debug)]
+pub(super) struct Following {
+    /// The `Follow` that waits for its `Done`.
+    request: Option<u32>,
+    /// Its pages are still listed.
+    listing: bool,
+    positions: Vec<Position>,
+    newest: u32,
+    waiting: VecDeque<Wanted>,
+    under_way: usize,
+    /// Those among the waiting that were refused for now are tried again then.
+    retry_at: Option<u64>,
+}
+
+#[derive(Debug)]
+struct Wanted {
+    /// The request that it belongs to; 0 for one that the user was added to later.
+    request: u32,
+    room: RoomNumber,
+    name: Name,
+    from: JoinFrom,
+}
+
+impl Following {
+    fn new() -> Box<Self> {
+        Box::new(Self {
+            request: None,
+            listing: false,
+            positions: Vec::new(),
+            newest: 0,
+            waiting: VecDeque::new(),
+            under_way: 0,
+            retry_at: None,
+        })
+    }
+
+    /// When it has to be looked at, on the monotonic clock.
+    pub(super) fn retry_at(&self) -> u64 {
+        self.retry_at.unwrap_or(u64::MAX)
+    }
+
+    /// Where delivery of a room begins.
+    fn from(&self, room: RoomNumber) -> JoinFrom {
+        let known = self.positions.iter().find(|position| position.room == room);
+        match known {
+            Some(&Position { epoch, seq, .. }) => JoinFrom::Position(epoch, seq),
+            None if self.newest == 0 => JoinFrom::Tail,
+            None => JoinFrom::Newest(self.newest),
+        }
+    }
+}
+
+impl State {
+    pub(super) fn on_follow(&mut self, now: Now, request: u32, body: &[u8]) -> Result<(), DecodeError> {
+        let message::Follow { positions, newest, .. } = parlor_protocol::decode(body)?;
+        let following = self.following.get_or_insert_with(Following::new);
+        if following.request.is_some() {
+            self.error(request, Code::Busy, "an earlier follow waits for its answer".into());
+            return Ok(());
+        }
+        (following.request, following.listing) = (Some(request), true);
+        (following.positions, following.newest) = (positions.0, newest);
+        self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Rooms }));
+        // First, so that no room is missed between the list and what is told.
+        self.effects.push_back(Effect::Follow);
+        self.list_rooms_of_user(now, request, None);
+        Ok(())
+    }
+
+    fn list_rooms_of_user(&mut self, now: Now, request: u32, before: Option<message::Activity>) {
+        let user = self.device.user.clone();
+        let look = Look::RoomsOf { user, before, limit: ROOMS_PER_PAGE_MAX, now: now.unix_ms };
+        self.effects.push_back(Effect::Look { request, look });
+    }
+
+    /// Whether the answer to a question of this number is for the list of rooms to follow.
+    pub(super) fn is_listing(&self, request: u32) -> bool {
+        self.following.as_ref().is_some_and(|following| following.listing && following.request == Some(request))
+    }
+
+    pub(super) fn on_listed(&mut self, now: Now, seen: Result<Seen, Refusal>) {
+        let Some(following) = &mut self.following else { return };
+        let Some(request) = following.request else { return };
+        match seen {
+            Ok(Seen::RoomsOf(rooms, more)) => {
+                for RoomOf { room, name, .. } in &rooms {
+                    let from = following.from(*room);
+                    following.waiting.push_back(Wanted { request, room: *room, name: name.clone(), from });
+                }
+                let taken = self.rooms.len() + self.joining.len() + following.waiting.len();
+                match rooms.last().filter(|_| more && taken < self.rooms_max as usize) {
+                    Some(last) => {
+                        let before = message::Activity { time: last.time, room: last.room };
+                        self.list_rooms_of_user(now, request, Some(before));
+                    }
+                    None => {
+                        following.listing = false;
+                        following.positions = Vec::new();
+                    }
+                }
+                self.follow_on(now);
+            }
+            Ok(_) => debug_assert!(false, "a list of rooms is answered by one"),
+            Err((code, message)) => {
+                self.following = None;
+                self.effects.push_back(Effect::Refuse { request, room: None, code, message });
+            }
+        }
+    }
+
+    /// The user was added to a room.
+    pub(super) fn on_added(&mut self, room: RoomNumber, name: Name, from: JoinFrom) {
+        let following = self.following.get_or_insert_with(Following::new);
+        if following.waiting.iter().all(|wanted| wanted.room != room) {
+            following.waiting.push_back(Wanted { request: 0, room, name, from });
+        }
+        self.attach_waiting();
+    }
+
+    /// Tries again what was refused for now, if it is time.
+    pub(super) fn follow_on(&mut self, now: Now) {
+        if let Some(following) = &mut self.following {
+            following.retry_at.take_if(|at| *at <= now.mono_ms);
+            self.attach_waiting();
+        }
+    }
+
+    /// A join has ended, maybe one of those that follow; `refused` says why it was not carried out.
+    pub(super) fn follow_ended(&mut self, now: Now, ended: Joining, refused: Option<Code>) {
+        let (Some(following), Some(room), true) = (&mut self.following, ended.resumes, ended.follows) else { return };
+        following.under_way -= 1;
+        if refused.is_some_and(|code| code.advice() == Advice::RetryLater) {
+            let Joining { request, name, from, .. } = ended;
+            following.waiting.push_back(Wanted { request, room, name, from });
+            if following.retry_at.is_none() {
+                following.retry_at = Some(now.mono_ms + RETRY_MS);
+                self.effects.push_back(Effect::Arm);
+            }
+        }
+        self.attach_waiting();
+    }
+
+    fn attach_waiting(&mut self) {
+        let Some(mut following) = self.following.take() else { return };
+        while following.under_way < UNDER_WAY_MAX
+            && following.retry_at.is_none()
+            && let Some(Wanted { request, room, name, from }) = following.waiting.pop_front()
+        {
+            if self.has(&name) || self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
+                continue;
+            }
+            following.under_way += 1;
+            self.left_behind.retain(|(behind, _)| *behind != room);
+            self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: true });
+            self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Follow }));
+            self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });
+        }
+        let rests = following.under_way == 0 && following.waiting.is_empty() && !following.listing;
+        if rests && let Some(request) = following.request {
+            self.answer(request, &Done::default());
+        }
+        if !rests {
+            self.following = Some(following);
+        }
+    }
+}

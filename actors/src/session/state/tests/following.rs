@@ -1,0 +1,145 @@
+//! A session that follows its user.
+
+use bytes::Bytes;
+use parlor_protocol::{
+    Code, Epoch, Extensions, List, RoomNumber,
+    message::{Follow, JoinFrom, Position, Role},
+};
+
+use super::{Session, session};
+use crate::{
+    members::{RoomOf, Seen},
+    session::state::Input,
+};
+
+fn room_of(number: u64) -> RoomOf {
+    RoomOf {
+        room: RoomNumber(number),
+        name: format!("room {number}").parse().unwrap(),
+        epoch: Epoch(1),
+        role: Role::Member,
+        tail: 9,
+        count: 9,
+        unread: 1,
+        time: 100 - number,
+        newest: Bytes::new(),
+    }
+}
+
+fn follow(positions: &[u64]) -> Follow<'static> {
+    let position = |&room: &u64| Position { room: RoomNumber(room), epoch: Epoch(1), seq: 5 };
+    Follow { positions: List(positions.iter().map(position).collect()), newest: 3, extensions: Extensions::default() }
+}
+
+impl Session {
+    /// Asks to follow as request 1, and is told of these rooms.
+    #[track_caller]
+    fn follow(&mut self, positions: &[u64], rooms: &[u64], want: &[&str]) {
+        let user = "ann";
+        let look = format!("#1 look RoomsOf {{ user: {user:?}, before: None, limit: 100, now: 0 }}");
+        self.frame(1, &follow(positions), &["#1 begins to Rooms", "follow", &look]);
+        self.listed(rooms, false, want);
+    }
+
+    #[track_caller]
+    fn listed(&mut self, rooms: &[u64], more: bool, want: &[&str]) {
+        let rooms = rooms.iter().map(|number| room_of(*number)).collect();
+        self.check(Input::Seen { request: 1, seen: Ok(Seen::RoomsOf(rooms, more)) }, want);
+    }
+
+    #[track_caller]
+    fn ended(&mut self, request: u32, number: u64, refused: Option<Code>, want: &[&str]) {
+        let room = (RoomNumber(number), format!("room {number}").parse().unwrap());
+        let ended = Input::JoinEnded { request, asked: Some(room.0), room: refused.map_or(Ok(room), Err) };
+        self.check(ended, want);
+    }
+
+    #[track_caller]
+    fn resolved(&mut self, request: u32, number: u64, want: &[&str]) {
+        let room = RoomNumber(number);
+        self.check(Input::Resolved { request, resumes: Some(room), room: Ok(room) }, want);
+    }
+}
+
+/// What it takes to attach a room.
+fn attaching(request: u32, number: u64) -> [String; 2] {
+    [format!("#{request} begins to Follow"), format!("#{request} resolve room {number}, which was {number}")]
+}
+
+fn lines<const N: usize>(rooms: [[String; 2]; N]) -> Vec<String> {
+    rooms.into_iter().flatten().collect()
+}
+
+macro_rules! refs {
+    ($lines:expr) => {
+        $lines.iter().map(String::as_str).collect::<Vec<_>>().as_slice()
+    };
+}
+
+#[test]
+fn all_rooms_of_the_user_are_attached_and_then_it_is_done() {
+    let mut session = session();
+    session.follow(&[4], &[4, 8], refs!(lines([attaching(1, 4), attaching(1, 8)])));
+    session.resolved(1, 4, &["#1 join 4 Position(Epoch(1), 5)"]);
+    session.resolved(1, 8, &["#1 join 8 Newest(3)"]);
+    session.ended(1, 8, None, &[]);
+    // A room that is gone meanwhile is left out.
+    session.ended(1, 4, Some(Code::Forbidden), &["#1 Done"]);
+    session.join(2, "room 8", &["#2 AlreadyJoined"]);
+}
+
+#[test]
+fn a_room_that_cannot_be_had_now_is_tried_again() {
+    let mut session = session();
+    session.follow(&[], &[4], refs!(attaching(1, 4)));
+    session.ended(1, 4, Some(Code::Busy), &["timer at 500"]);
+    assert_eq!(session.state.deadline(), 500);
+    session.now.mono_ms = 499;
+    session.check(Input::Timer { owes: true }, &[]);
+    session.now.mono_ms = 500;
+    session.check(Input::Timer { owes: true }, refs!(attaching(1, 4)));
+    session.ended(1, 4, None, &["#1 Done"]);
+}
+
+#[test]
+fn a_session_has_no_more_rooms_than_it_may() {
+    let mut session = session().joined();
+    session.follow(&[], &[4, 8], refs!(attaching(1, 4)));
+    session.ended(1, 4, None, &["#1 Done"]);
+}
+
+#[test]
+fn rooms_are_listed_page_by_page() {
+    let mut session = session();
+    session.frame(
+        1,
+        &follow(&[]),
+        &["#1 begins to Rooms", "follow", "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }"],
+    );
+    session.frame(2, &follow(&[]), &["#2 Busy"]);
+    let before = "Some(Activity { time: 96, room: RoomNumber(4) })";
+    let look = format!("#1 look RoomsOf {{ user: \"ann\", before: {before}, limit: 100, now: 0 }}");
+    let mut want = vec![look];
+    want.extend(attaching(1, 4));
+    session.listed(&[4], true, refs!(want));
+    session.ended(1, 4, None, &[]);
+    session.listed(&[8], false, refs!(attaching(1, 8)));
+    session.ended(1, 8, None, &["#1 Done"]);
+    session.frame(
+        3,
+        &follow(&[]),
+        &["#3 begins to Rooms", "follow", "#3 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }"],
+    );
+    let failed = Input::Seen { request: 3, seen: Err((Code::StoreUnavailable, "it failed")) };
+    session.check(failed, &["#3 refuse StoreUnavailable"]);
+}
+
+#[test]
+fn a_room_that_the_user_is_added_to_is_attached_unasked() {
+    let mut session = session();
+    let added = |from| Input::Added { room: RoomNumber(4), name: "room 4".parse().unwrap(), from };
+    session.check(added(JoinFrom::Seq(1)), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Seq(1)"]);
+    session.ended(0, 4, None, &[]);
+    session.check(added(JoinFrom::Seq(1)), &[]);
+}
