@@ -384,6 +384,7 @@ impl State {
                 }
             }
             FromChannel::Detach { users, code, message } => self.on_detach(room, &users, code, message),
+            FromChannel::Hide(hidden) => self.on_hide(room, &hidden),
             FromChannel::Signal(signal) => self.on_signal(room, &signal),
             FromChannel::SignalRefused { conn, request, code, message } => {
                 self.on_signal_refused(conn, request, code, message);
@@ -532,6 +533,7 @@ impl State {
 mod answering;
 mod delivering;
 mod detaching;
+mod hiding;
 mod signals;
 #[cfg(test)]
 mod tests;
