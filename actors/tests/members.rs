@@ -15,7 +15,7 @@ use parlor_actors::{
     limits::Limits,
     members::{Asker, Changed, Look, RoomChange, Seen, What},
     message::{Conn, FetchReaders, FromChannel, Join, MarkRead, Publish},
-    port::{Append, Commits, DeviceKey, Load, Now, Outcome, Place, RoomOptions, Store},
+    port::{Append, Commits, DeviceKey, Load, Marks, Now, Outcome, Place, RoomOptions, Store},
     testkit::{Chance, Crash, MemStore, with_deliver},
     tiers::{SendRate, TierNumber, Tiers},
 };
@@ -74,6 +74,8 @@ struct World {
     attached: BTreeSet<&'static str>,
     joining: BTreeSet<&'static str>,
     loading: bool,
+    /// Who has marked since he was last put out of the room's people.
+    marked: BTreeSet<String>,
     /// How many channels there were.
     channels: u64,
     /// The end of a turn, or the time to save, is due.
@@ -108,6 +110,7 @@ impl World {
             attached: BTreeSet::new(),
             joining: BTreeSet::new(),
             loading: false,
+            marked: BTreeSet::new(),
             channels: 0,
             ends: false,
             saves: false,
@@ -284,6 +287,13 @@ impl World {
     /// Tells the channel of the changes, in their order; without a channel the store has said it.
     fn tell(&mut self) {
         for changed in std::mem::take(&mut self.untold) {
+            if let Changed::Members(change) = &changed {
+                for one in &change.users {
+                    if one.after.is_none_or(|after| after.role == Role::Banned) {
+                        self.marked.remove(&*one.user);
+                    }
+                }
+            }
             self.handle(Input::Changed { id: 1, change: Arc::new(changed) });
         }
     }
@@ -315,6 +325,7 @@ impl World {
             }
             20 if self.attached.contains(user) => {
                 let read = Seq::MAX;
+                self.marked.insert(user.into());
                 self.handle(Input::Mark(MarkRead { conn: conn(user), request: 2, device: key(user), read }));
             }
             21 if self.attached.remove(user) => {
@@ -382,6 +393,24 @@ impl World {
         found
     }
 
+    /// Nothing is stored of how far somebody was who is no member any more.
+    fn check_marks(&mut self, seed: u64, members: &BTreeMap<String, Role>) {
+        let Some(room) = self.state.as_ref().map(State::room) else { return };
+        for user in USERS {
+            let found = Arc::new(Mutex::new(Marks::default()));
+            let answer = found.clone();
+            let reply = move |marks: Result<Vec<Marks>, _>| *answer.lock() = marks.unwrap()[0];
+            self.store.marks(user.parse().unwrap(), vec![room], Box::new(reply));
+            self.store.run();
+            let marks = *found.lock();
+            if marks.read.seq > 0 || marks.delivered.seq > 0 {
+                self.count("stored");
+                assert!(self.marked.contains(user), "seed {seed}: {user} has old marks: {marks:?}");
+                assert_ne!(members.get(user), Some(&Role::Banned), "seed {seed}: {user} has marks: {marks:?}");
+            }
+        }
+    }
+
     /// Members, log and readers say the same.
     fn check(&mut self, seed: u64) {
         self.settle();
@@ -403,6 +432,7 @@ impl World {
         if !numbers.is_empty() {
             self.count("recorded");
         }
+        self.check_marks(seed, &members);
         let fetch = FetchReaders { conn: conn("ann"), request: 3, seq: 0 };
         self.readers = None;
         self.handle(Input::FetchReaders(fetch));
@@ -455,7 +485,9 @@ fn whatever_dies_members_log_and_readers_say_the_same() {
         }
     }
     if one.is_none() {
-        for what in ["told", "joined", "put out", "forbidden", "crash", "left to the successor", "recorded", "named"] {
+        for what in
+            ["told", "joined", "put out", "forbidden", "crash", "left to the successor", "recorded", "named", "stored"]
+        {
             assert!(counts.get(what).is_some_and(|count| *count > 100), "{what} hardly happens: {counts:?}");
         }
     }

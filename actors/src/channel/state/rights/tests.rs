@@ -266,3 +266,5 @@ fn what_is_asked_for_backward_and_hidden_is_told() {
     let page = room.fetch("ann", Some(3), Direction::Backward).concat();
     assert_eq!(page, "0: #9 page none gap 1-3 not yours, next None, tail 5");
 }
+
+mod hiding;
