@@ -84,7 +84,6 @@ struct World {
     /// What others put into the writer's queue.
     crowd: Vec<Place>,
     nonce: u64,
-    durability: Durability,
     access: Access,
     /// The answers to requests for readers.
     readers: Option<Vec<String>>,
@@ -116,7 +115,6 @@ impl World {
             saves: false,
             crowd: Vec::new(),
             nonce: 0,
-            durability,
             access,
             readers: None,
             counts: BTreeMap::new(),
@@ -239,11 +237,11 @@ impl World {
                     }
                 }
             }
-            FromChannel::Answer { frame, .. } => {
-                if Header::from_bytes(frame.first_chunk().unwrap()).kind == Kind::Readers as u16 {
-                    let readers: Readers<'_> = parlor_protocol::decode(&frame[HEADER_BYTES..]).unwrap();
-                    self.readers = Some(readers.readers.0.iter().map(|reader| reader.user.to_owned()).collect());
-                }
+            FromChannel::Answer { frame, .. }
+                if Header::from_bytes(frame.first_chunk().unwrap()).kind == Kind::Readers as u16 =>
+            {
+                let readers: Readers<'_> = parlor_protocol::decode(&frame[HEADER_BYTES..]).unwrap();
+                self.readers = Some(readers.readers.0.iter().map(|reader| reader.user.to_owned()).collect());
             }
             FromChannel::Refused { conn: refused, request, code, .. } => {
                 if request == 1 {
@@ -389,8 +387,7 @@ impl World {
         };
         self.store.look(look, Box::new(reply));
         self.store.run();
-        let found = found.lock().clone();
-        found
+        found.lock().clone()
     }
 
     /// Nothing is stored of how far somebody was who is no member any more.

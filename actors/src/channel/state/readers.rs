@@ -79,13 +79,17 @@ impl State {
                 None => {}
             }
         }
+        let nobody = all.is_empty();
         let has_marks = |marks: &Marks| marks.delivered.seq > 0 || marks.read.seq > 0;
         all.retain(|_, marks| has_marks(marks));
         strangers.retain(|_, marks| has_marks(marks));
-        if more || all.len() > max {
+        let strangers_may = self.people.kind.access != Access::Members;
+        let fits = few && all.len() + strangers.len() <= max;
+        // Where all are strangers there is nobody to name instead of them.
+        if more || all.len() > max || (nobody && strangers_may && !fits) {
             return self.refuse(conn, request, Code::Unsupported, 0, "the room is too large to tell who has read");
         }
-        if few && self.people.kind.access != Access::Members && all.len() + strangers.len() <= max {
+        if strangers_may && fits {
             all.append(&mut strangers);
         }
         let reader = |(user, marks)| {

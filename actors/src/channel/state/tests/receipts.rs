@@ -203,7 +203,7 @@ fn who_has_read_is_told_from_the_store_and_from_memory() {
     let found = |seq| {
         let all = vec![("bob".parse().unwrap(), marks(1)), ("cid".parse().unwrap(), marks(3))];
         let fetch = FetchReaders { conn: conn(0), request: 6, seq };
-        Input::RoomMarks { fetch, found: Ok(RoomMarks { members: all, ..RoomMarks::default() }) }
+        Input::RoomMarks { fetch, found: Ok(RoomMarks { members: all, strangers: Some(Vec::new()), more: false }) }
     };
     room.check(fetch_readers(6, 0), &["load marks of 1000 for #6"]);
     room.check(found(0), &["0: #6 readers bob 2/3, cid 3/3"]);
