@@ -181,6 +181,15 @@ pub struct Attach {
     pub answer: Bytes,
 }
 
+/// From whom the past is hidden.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hidden {
+    /// The subscriber's device.
+    pub device: DeviceKey,
+    /// The first seq that it may read.
+    pub first: Seq,
+}
+
 /// What a relay hears from channels, through its arbiter's mailbox.
 #[derive(Debug, PartialEq, Eq)]
 pub enum FromChannel {
@@ -255,6 +264,8 @@ pub enum FromChannel {
         /// For a person.
         message: &'static str,
     },
+    /// From these subscribers some of the past is hidden from now on.
+    Hide(Arc<[Hidden]>),
     /// A rebuilt channel has taken up the arbiter's subscribers.
     Adopted {
         /// The room's epochs, oldest first.

@@ -19,7 +19,7 @@ use parlor_protocol::{
 
 pub use parlor_protocol::message::RoomOptions;
 
-use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen};
+use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen, announcing::Announcement};
 
 /// Where an answer of the store goes. Called exactly once, from any thread, and must not block.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
@@ -44,15 +44,17 @@ pub trait Store: Send + Sync + 'static {
     fn read(&self, read: Read, reply: Reply<Records>);
 
     /// Stores how far users are in a room, behind everything appended before it; without a sync of its own. Refused as
-    /// [`Superseded`](StoreError::Superseded) if another generation of the room has been loaded since.
+    /// [`Superseded`](StoreError::Superseded) if another generation of the room has been loaded since, and as
+    /// [`Busy`](StoreError::Busy) if a change of members is stored of which the channel has not heard: what it holds may be
+    /// that of somebody who is no member any more.
     fn save_marks(&self, save: SaveMarks, reply: Reply<()>);
 
     /// Reads how far a user is in each of these rooms, in their order. What he sent counts as of his newest answer, so that
     /// it is right also where marks were not saved any more.
     fn marks(&self, user: Name, rooms: Vec<RoomNumber>, reply: Reply<Vec<Marks>>);
 
-    /// Reads how far users are in a room, in any order, at most so many of them.
-    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>);
+    /// Reads how far the users of a room are, if it knows at most so many people.
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<RoomMarks>);
 
     /// Reads one record to change it. `None` if it is not there. Rewrites not yet committed may be missing.
     fn target(&self, room: RoomNumber, seq: Seq, reply: Reply<Option<Target>>);
@@ -125,6 +127,10 @@ pub struct Loaded {
     pub time: UnixMillis,
     /// How many people it knows, the banned among them.
     pub known: u64,
+    /// The number of the newest change of members in the store, of any room.
+    pub change: u64,
+    /// What of earlier changes of its members has yet to be recorded, oldest first.
+    pub announcements: Vec<Announcement>,
     /// The count of the newest record that is gone on purpose; 0 if none is.
     pub gone_count: u64,
     /// What is gone below this seq is gone because the room keeps only so much; what is gone from here up to `first` has
@@ -257,6 +263,17 @@ impl Marks {
     }
 }
 
+/// How far the users of a room are, as they are stored.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RoomMarks {
+    /// Its members, the banned left out, each with his marks if he has any; in any order.
+    pub members: Vec<(Name, Marks)>,
+    /// Whether it knows more people than were asked for; then they are not all here.
+    pub more: bool,
+    /// Strangers who have marks, in any order; `None` if they are too many.
+    pub strangers: Option<Vec<(Name, Marks)>>,
+}
+
 /// How far users of a room are, as one entry of the writer's queue.
 #[derive(Debug)]
 pub struct SaveMarks {
@@ -264,6 +281,8 @@ pub struct SaveMarks {
     pub room: RoomNumber,
     /// The saving channel's generation.
     pub generation: Generation,
+    /// The number of the newest change of members that it has heard of.
+    pub heard: u64,
     /// The users, each with all his marks.
     pub marks: Vec<(Name, Marks)>,
 }

@@ -24,11 +24,11 @@ use parlor_protocol::{
 };
 
 pub use self::chance::{Chance, TestClock};
-use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen};
+use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen, announcing::Announcement};
 use crate::port::{
     Answer, Append, AppendRecord, Budget, Commit, CommitNumber, Commits, DeviceKey, EpochStart, Generation, Load,
-    Loaded, Marks, Outcome, Read, Records, Reply, Rewrite, RoomOptions, Run, SaveMarks, Store, StoreError, Sweep,
-    Swept, Target, Trim, Trimmed,
+    Loaded, Marks, Outcome, Read, Records, Reply, Rewrite, RoomMarks, RoomOptions, Run, SaveMarks, Store, StoreError,
+    Sweep, Swept, Target, Trim, Trimmed,
 };
 
 /// What may go wrong in a store.
@@ -69,6 +69,8 @@ struct Inside {
     names: BTreeMap<RoomNumber, Name>,
     next_room: u64,
     next_epoch: u64,
+    /// The number of the newest change of members.
+    changes: u64,
     losses: u64,
     generation: u64,
     commit: u64,
@@ -94,6 +96,10 @@ struct Room {
     writer: Option<Generation>,
     members: BTreeMap<Name, Member>,
     marks: BTreeMap<Name, Marks>,
+    /// The newest change of its members since it was loaded.
+    changed: u64,
+    /// What its log was ever to say of changes of its members, oldest first.
+    announcements: Vec<Announcement>,
 }
 
 struct Kept {
@@ -128,7 +134,7 @@ enum Entry {
 enum Job {
     Read(Read, Reply<Records>),
     Marks(Name, Vec<RoomNumber>, Reply<Vec<Marks>>),
-    RoomMarks(RoomNumber, usize, Reply<Vec<(Name, Marks)>>),
+    RoomMarks(RoomNumber, usize, Reply<RoomMarks>),
     Target(RoomNumber, Seq, Reply<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Reply<Vec<(u8, Answer)>>),
     Member(RoomNumber, Name, Reply<Option<Member>>),
@@ -150,6 +156,7 @@ impl MemStore {
             names: BTreeMap::new(),
             next_room: 0,
             next_epoch: 1,
+            changes: 0,
             losses: 0,
             generation: 0,
             commit: 0,
@@ -340,7 +347,7 @@ impl Store for MemStore {
         self.work.notify_one();
     }
 
-    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>) {
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<RoomMarks>) {
         self.lock().reads.push_back(Job::RoomMarks(room, users_max, reply));
         self.work.notify_one();
     }
@@ -551,6 +558,7 @@ impl Inside {
         }
         self.generation += 1;
         room.writer = Some(Generation(self.generation));
+        room.changed = 0;
         let (count, time) = (room.count(), room.time());
         Ok(Loaded {
             room: room.number,
@@ -567,6 +575,8 @@ impl Inside {
             bytes_before: room.bytes_before(room.first),
             bytes_upto: room.bytes_before(room.tail() + 1),
             known: room.counts().known(),
+            change: self.changes,
+            announcements: room.unannounced(),
         })
     }
 
@@ -574,8 +584,22 @@ impl Inside {
         self.next_room += 1;
         let (epochs, records, losses) = (Vec::new(), Vec::new(), self.losses);
         let number = RoomNumber(self.next_room);
-        let (marks, members) = (BTreeMap::new(), BTreeMap::new());
-        Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None, members, marks }
+        let (marks, members, announcements) = (BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Room {
+            number,
+            options,
+            epochs,
+            losses,
+            first: 1,
+            trimmed: 1,
+            records,
+            synced: 0,
+            writer: None,
+            members,
+            marks,
+            changed: 0,
+            announcements,
+        }
     }
 
     /// Does a read; what comes back tells it.
@@ -593,9 +617,7 @@ impl Inside {
                 Box::new(move || reply(found))
             }
             Job::RoomMarks(room, users_max, reply) => {
-                let room = self.names.get(&room).and_then(|name| self.rooms.get(name));
-                let all = room.into_iter().flat_map(|room| &room.marks).map(|(user, marks)| (user.clone(), *marks));
-                let found = all.take(users_max).collect();
+                let found = self.room_marks(room, users_max);
                 Box::new(move || reply(Ok(found)))
             }
             Job::Target(room, seq, reply) => {

@@ -46,6 +46,8 @@ impl Room {
             bytes_before: 0,
             bytes_upto: 0,
             known: 0,
+            change: 0,
+            announcements: Vec::new(),
         };
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);

@@ -4,8 +4,10 @@
 //! as well, which are stored with the records themselves. Answers are forgotten after the dedupe horizon; long before that,
 //! his row says it: it is saved when he leaves, and with whatever else of it changes.
 
-use parlor_actors::port::{Mark, Marks, SaveMarks, StoreError};
-use parlor_protocol::{Name, RoomNumber};
+use std::collections::HashMap;
+
+use parlor_actors::port::{Mark, Marks, RoomMarks, SaveMarks, StoreError};
+use parlor_protocol::{Name, RoomNumber, message::Role};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
@@ -99,26 +101,50 @@ fn newest_answer(db: &Db, room: RoomNumber, user: &Name) -> Result<Mark, StoreEr
     Ok(newest)
 }
 
-/// How far users are in a room, at most so many of them.
-pub(super) fn of_room(db: &Db, room: RoomNumber, users_max: usize) -> Result<Vec<(Name, Marks)>, StoreError> {
+/// How far the users of a room are, if it knows at most so many people.
+pub(super) fn of_room(db: &Db, room: RoomNumber, users_max: usize) -> Result<RoomMarks, StoreError> {
+    let (people, more) = members::people(db, room, users_max)?;
+    let belongs = |role: &Role| *role != Role::Banned;
+    let one = |(user, _): (&Name, &Role)| {
+        let key = key(room, user);
+        let value = db.value(Family::Marks, &key)?;
+        let marks = value.map(|value| decode(&value).map_err(|wrong| damaged(Family::Marks, &key, &wrong)));
+        Ok((user.clone(), marks.transpose()?.unwrap_or_default()))
+    };
+    let members: Vec<(Name, Marks)> =
+        people.iter().filter(|(_, role)| belongs(role)).map(one).collect::<Result<_, StoreError>>()?;
+    let strangers = if more { None } else { strangers(db, room, &people, users_max)? };
+    Ok(RoomMarks { members, more, strangers })
+}
+
+/// Who has marks and is none of these people; `None` if there are more of them.
+fn strangers(
+    db: &Db,
+    room: RoomNumber,
+    people: &HashMap<Name, Role>,
+    users_max: usize,
+) -> Result<Option<Vec<(Name, Marks)>>, StoreError> {
     let mut options = ReadOptions::default();
     options.set_iterate_lower_bound(schema::room_key(room));
     options.set_iterate_upper_bound([&schema::room_key(room)[..], &[u8::MAX]].concat());
     let mut found = db.rocks().raw_iterator_cf_opt(db.family(Family::Marks), options);
     found.seek_to_first();
     let mut users = Vec::new();
-    while let Some((key, value)) = found.item()
-        && users.len() < users_max
-    {
+    while let Some((key, value)) = found.item() {
         let wrong = |wrong: String| damaged(Family::Marks, key, &wrong);
         // Behind the room's number and the name's length.
         let name = key.get(9..).map(std::str::from_utf8).and_then(Result::ok).map(Name::parse);
         let Some(Ok(user)) = name else { return Err(wrong("the key ends with no name".into())) };
-        users.push((user, decode(value).map_err(wrong)?));
+        if !people.contains_key(&user) {
+            if users.len() == users_max {
+                return Ok(None);
+            }
+            users.push((user, decode(value).map_err(wrong)?));
+        }
         found.next();
     }
     found.status().map_err(failed)?;
-    Ok(users)
+    Ok(Some(users))
 }
 
 #[cfg(test)]

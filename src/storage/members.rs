@@ -4,11 +4,11 @@
 //! from then on nobody finds it. What remains are its members and their memberships, which are cleared away in pieces, so
 //! that no turn of the writer takes long; a mark that is found at an opening is worked off then.
 
-use std::sync::Arc;
+use std::{collections::HashMap, sync::Arc};
 
 use parlor_actors::{
     members::{
-        Asker, Changed, Counts, Member, MemberChange, MembersChanged, Refusal, RoomChange, What, announces,
+        Asker, Changed, Counts, Member, MemberChange, MembersChanged, Refusal, RoomChange, What,
         deciding::{self, Facts, Stand},
         rights::Act,
     },
@@ -21,6 +21,7 @@ use parlor_protocol::{
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
+    announcements,
     db::{Db, failed},
     member_schema::{
         DOOMED, counts_key, decode_counts, decode_member, doomed_key, encode_counts, encode_member, member_key,
@@ -107,9 +108,14 @@ fn make(
     };
     let users = facts.change_members(role, &users, stand, |user| Ok::<_, Failure>(member(desk.db, room, user)?))?;
     let counts = deciding::count(counts(desk.db, room)?, &users, members_max)?;
-    let announced = announces(&meta.options, counts);
     put(desk, room, &users, counts);
-    Ok(Changed::Members(Arc::new(MembersChanged { room, by, users, counts, announced })))
+    let changed = MembersChanged::new(room, &meta.options, by, users, counts, || desk.counters.change());
+    desk.counters.put(desk.db, desk.batch);
+    // A memory room has no log in which it would be missing after a crash.
+    if meta.options.durability != Durability::Memory {
+        announcements::put(desk.db, desk.batch, room, &changed.announcements);
+    }
+    Ok(Changed::Members(Arc::new(changed)))
 }
 
 const UNKNOWN: Refusal = (Code::UnknownRoom, "there is no such room");
@@ -161,6 +167,7 @@ fn delete(desk: &mut Desk<'_>, name: &Name, by: &Asker) -> Result<Changed, Failu
     for family in [Family::Log, Family::Answers, Family::Marks] {
         batch.delete_range_cf(db.family(family), low, high);
     }
+    announcements::forget(db, batch, room)?;
     if more {
         batch.put_cf(db.family(Family::Meta), doomed_key(room), []);
     }
@@ -221,7 +228,8 @@ pub(super) fn finish_deletions(db: &Db) -> Result<(), StoreError> {
 
 fn put(desk: &mut Desk<'_>, room: RoomNumber, changes: &[MemberChange], counts: Counts) {
     let Desk { db, batch, .. } = desk;
-    let (members, memberships) = (db.family(Family::Members), db.family(Family::Memberships));
+    let (members, memberships, marks) =
+        (db.family(Family::Members), db.family(Family::Memberships), db.family(Family::Marks));
     for MemberChange { user, after, .. } in changes {
         match after {
             Some(member) => batch.put_cf(members, member_key(room, user), encode_member(member)),
@@ -231,7 +239,11 @@ fn put(desk: &mut Desk<'_>, room: RoomNumber, changes: &[MemberChange], counts: 
             Some(member) if member.role != Role::Banned => {
                 batch.put_cf(memberships, membership_key(user, room), []);
             }
-            _ => batch.delete_cf(memberships, membership_key(user, room)),
+            _ => {
+                batch.delete_cf(memberships, membership_key(user, room));
+                // How far he was goes with his membership.
+                batch.delete_cf(marks, schema::user_prefix(room, user));
+            }
         }
     }
     if !changes.is_empty() {
@@ -244,6 +256,27 @@ pub(super) fn member(db: &Db, room: RoomNumber, user: &Name) -> Result<Option<Me
     let key = member_key(room, user);
     let value = db.value(Family::Members, &key)?;
     value.map(|value| decode_member(&value).map_err(|wrong| damaged(Family::Members, &key, &wrong))).transpose()
+}
+
+/// The people that a room knows, at most so many, and whether there are more.
+pub(super) fn people(db: &Db, room: RoomNumber, max: usize) -> Result<(HashMap<Name, Role>, bool), StoreError> {
+    let mut options = ReadOptions::default();
+    // Behind the counts, whose key is the room's alone.
+    options.set_iterate_lower_bound([counts_key(room).as_slice(), &[0]].concat());
+    options.set_iterate_upper_bound(schema::room_key(RoomNumber(room.0 + 1)));
+    let mut found = db.rocks().raw_iterator_cf_opt(db.family(Family::Members), options);
+    found.seek_to_first();
+    let mut people = HashMap::new();
+    while let Some((key, value)) = found.item() {
+        if people.len() == max {
+            return Ok((people, true));
+        }
+        let member = decode_member(value).map_err(|wrong| damaged(Family::Members, key, &wrong))?;
+        people.insert(member_key_user(key)?, member.role);
+        found.next();
+    }
+    found.status().map_err(failed)?;
+    Ok((people, false))
 }
 
 /// How many people a room knows.

@@ -9,6 +9,7 @@
 //! append of a `synced` room that was told `committed` is there; a `buffered` room may lose its newest records and goes
 //! on in a new epoch.
 
+mod announcements;
 mod db;
 mod filter;
 mod looking;
@@ -39,8 +40,8 @@ use parlor_actors::{
     limits::Limits,
     members::{Changed, Look, Member, Refusal, RoomChange, Seen},
     port::{
-        Answer, Append, Budget, DeviceKey, Load, Loaded, Marks, Read, Records, Reply, SaveMarks, Store, StoreError,
-        Sweep, Swept, Target, Trim, Trimmed,
+        Answer, Append, Budget, DeviceKey, Load, Loaded, Marks, Read, Records, Reply, RoomMarks, SaveMarks, Store,
+        StoreError, Sweep, Swept, Target, Trim, Trimmed,
     },
 };
 use parlor_protocol::{Name, RoomNumber, Seq};
@@ -297,7 +298,7 @@ impl Store for RocksStore {
         self.ask(Question::Marks(user, rooms, Once::new(reply)));
     }
 
-    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<Vec<(Name, Marks)>>) {
+    fn room_marks(&self, room: RoomNumber, users_max: usize, reply: Reply<RoomMarks>) {
         self.ask(Question::RoomMarks(room, users_max, Once::new(reply)));
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use crossbeam::channel::Receiver;
 use parlor_actors::{
     members::{Look, Member, Refusal, Seen},
-    port::{Answer, DeviceKey, Marks, Read, Records, Run, StoreError, Target},
+    port::{Answer, DeviceKey, Marks, Read, Records, RoomMarks, Run, StoreError, Target},
 };
 use parlor_protocol::{
     Name, RoomNumber, Seq,
@@ -35,7 +35,7 @@ const EXAMINED_MAX: usize = 4_096;
 pub(super) enum Question {
     Records(Read, Once<Records>),
     Marks(Name, Vec<RoomNumber>, Once<Vec<Marks>>),
-    RoomMarks(RoomNumber, usize, Once<Vec<(Name, Marks)>>),
+    RoomMarks(RoomNumber, usize, Once<RoomMarks>),
     Target(RoomNumber, Seq, Once<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Once<Vec<(u8, Answer)>>),
     Compact(Once<()>),

@@ -9,11 +9,15 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use parlor_actors::port::{EpochStart, Load, Loaded, RoomOptions, StoreError};
+use parlor_actors::{
+    members::announcing::Announcement,
+    port::{EpochStart, Generation, Load, Loaded, RoomOptions, StoreError},
+};
 use parlor_protocol::{Epoch, Name, RoomNumber, Seq, UnixMillis, message::Durability};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
+    announcements,
     db::{Age, Db, failed},
     members, prefix,
     schema::{self, FORMAT, Family, Floor, Record, RoomMeta, damaged, meta},
@@ -24,6 +28,8 @@ use super::{
 pub(super) struct Counters {
     next_room: u64,
     next_epoch: u64,
+    /// The number of the newest change of members.
+    changes: u64,
     /// How often what was not synced may have been lost.
     losses: u64,
     /// The wall clock at some sweep of late; 0 if there was none.
@@ -56,7 +62,7 @@ pub(super) fn mark_doubt(db: &Db, why: &str) {
 /// All of that is synced when this returns.
 pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>) -> Result<Counters, StoreError> {
     let mut batch = WriteBatch::default();
-    let mut counters = Counters { next_room: 1, next_epoch: 1, losses: 0, swept: 0 };
+    let mut counters = Counters { next_room: 1, next_epoch: 1, changes: 0, losses: 0, swept: 0 };
     let family = db.family(Family::Meta);
     let doubt = db.rocks().path().join(DOUBT);
     match age {
@@ -69,6 +75,9 @@ pub(super) fn begin(db: &Db, age: Age, boot: Option<&str>) -> Result<Counters, S
             counters.next_room = number(meta::NEXT_ROOM)?;
             counters.next_epoch = number(meta::NEXT_EPOCH)?;
             counters.losses = number(meta::LOSSES)?;
+            if db.value(Family::Meta, meta::CHANGES)?.is_some() {
+                counters.changes = number(meta::CHANGES)?;
+            }
             if db.value(Family::Meta, meta::SWEPT)?.is_some() {
                 counters.swept = number(meta::SWEPT)?;
             }
@@ -98,6 +107,18 @@ impl Counters {
         let family = db.family(Family::Meta);
         batch.put_cf(family, meta::NEXT_ROOM, self.next_room.to_be_bytes());
         batch.put_cf(family, meta::NEXT_EPOCH, self.next_epoch.to_be_bytes());
+        batch.put_cf(family, meta::CHANGES, self.changes.to_be_bytes());
+    }
+
+    /// The number of the newest change of members.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// The number of another change of members.
+    pub(super) fn change(&mut self) -> u64 {
+        self.changes += 1;
+        self.changes
     }
 
     fn room(&mut self) -> RoomNumber {
@@ -125,6 +146,8 @@ pub(super) struct Found {
     pub(super) end: End,
     /// How many people it knows.
     pub(super) known: u64,
+    /// What it has yet to record, oldest first.
+    pub(super) announcements: Vec<Announcement>,
 }
 
 impl Found {
@@ -137,8 +160,9 @@ impl Found {
         meta.epochs.last().map_or(Epoch(0), |start| start.epoch)
     }
 
-    pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
-        let Self { room, meta, end, known } = self;
+    /// As it is answered; `change` is the number of the newest change of members.
+    pub(super) fn loaded(self, generation: Generation, change: u64) -> Loaded {
+        let Self { room, meta, end, known, announcements } = self;
         let RoomMeta { name, options, epochs, trimmed, gone_count, .. } = meta;
         let End { first, tail, count, time, bytes_before, bytes_upto } = end;
         Loaded {
@@ -155,6 +179,8 @@ impl Found {
             bytes_before,
             bytes_upto,
             known,
+            change,
+            announcements,
             gone_count,
         }
     }
@@ -166,7 +192,8 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
     let mut found = match find(db, &load.name)? {
         Some((room, meta)) => {
             let end = if meta.options.durability == Durability::Memory { End::EMPTY } else { end(db, room, &meta)? };
-            Found { room, meta, end, known: members::counts(db, room)?.known() }
+            let (known, announcements) = (members::counts(db, room)?.known(), announcements::of_room(db, room)?);
+            Found { room, meta, end, known, announcements }
         }
         None => create(db, load.name, load.create.ok_or(StoreError::UnknownRoom)?, counters, batch),
     };
@@ -247,7 +274,7 @@ pub(super) fn create(
         losses: counters.losses,
         epochs: Vec::new(),
     };
-    Found { room, meta, end: End::EMPTY, known: 0 }
+    Found { room, meta, end: End::EMPTY, known: 0, announcements: Vec::new() }
 }
 
 /// For people who look into a store; nothing depends on it, so it need not come from the engine's clock.

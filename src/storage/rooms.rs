@@ -13,6 +13,8 @@ pub(super) struct Live {
     pub(super) durability: Durability,
     pub(super) epoch: Epoch,
     pub(super) tail: Seq,
+    /// The number of the newest change of its members since it was loaded; 0 if there was none.
+    pub(super) changed: u64,
     /// The bytes of all frames up to and with it.
     pub(super) bytes_upto: u64,
     /// Entries of the index by time that need not be written again.
@@ -81,7 +83,17 @@ mod tests {
     fn live(generation: u64) -> Live {
         let (generation, epoch) = (Generation(generation), Epoch(1));
         let (tail, bytes_upto, due) = (0, 0, RecentlyDue::default());
-        Live { generation, durability: Durability::Synced, epoch, tail, bytes_upto, due, commit: 0, notice: 0 }
+        Live {
+            generation,
+            durability: Durability::Synced,
+            epoch,
+            tail,
+            changed: 0,
+            bytes_upto,
+            due,
+            commit: 0,
+            notice: 0,
+        }
     }
 
     #[test]

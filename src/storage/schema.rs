@@ -91,6 +91,8 @@ pub(super) mod meta {
     pub(in crate::storage) const CLEAN: &[u8] = b"clean";
     /// The wall clock at some sweep of late, u64; missing before the first.
     pub(in crate::storage) const SWEPT: &[u8] = b"swept";
+    /// The number of the newest change of members, u64; missing before the first.
+    pub(in crate::storage) const CHANGES: &[u8] = b"changes";
 }
 
 /// What is wrong with a stored value.

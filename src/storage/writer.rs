@@ -25,6 +25,7 @@ use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
 use rocksdb::WriteBatch;
 
 use super::{
+    announcements,
     db::Db,
     marks,
     members::{self, Desk},
@@ -299,16 +300,22 @@ impl Writer {
             let mut slot = schema::answers_prefix(room, &record.device);
             slot.push(record.slot);
             self.batch.put_cf(answers, slot, schema::encode_answer(&record.answer));
+            if record.device.tag.0 == 0 {
+                announcements::done(&self.db, &mut self.batch, room, frame);
+            }
         }
     }
 
-    /// Gathers marks, unless the room is another channel's now.
+    /// Gathers marks, unless the room is another channel's now, or its channel has yet to hear of a change of members: what
+    /// was deleted with a membership would come back.
     fn take_marks(&mut self, save: &SaveMarks, reply: Once<()>) {
-        let known = self.rooms.find(save.room).is_some_and(|live| live.generation == save.generation);
-        match self.poisoned() {
-            Some(poisoned) => unharmed(|| reply.give(Err(poisoned))),
-            None if !known => unharmed(|| reply.give(Err(StoreError::Superseded(save.generation)))),
-            None => {
+        let live = self.rooms.find(save.room).filter(|live| live.generation == save.generation);
+        let heard = live.map(|live| live.changed <= save.heard);
+        match (self.poisoned(), heard) {
+            (Some(poisoned), _) => unharmed(|| reply.give(Err(poisoned))),
+            (None, None) => unharmed(|| reply.give(Err(StoreError::Superseded(save.generation)))),
+            (None, Some(false)) => unharmed(|| reply.give(Err(StoreError::Busy))),
+            (None, Some(true)) => {
                 marks::gather(&self.db, save, &mut self.batch);
                 self.saves.push(reply);
             }
@@ -330,13 +337,14 @@ impl Writer {
                     durability,
                     epoch: found.epoch(),
                     tail: found.end.tail,
+                    changed: 0,
                     bytes_upto: found.end.bytes_upto,
                     due: RecentlyDue::default(),
                     commit: 0,
                     notice: 0,
                 };
                 self.rooms.insert(found.room, live);
-                found.loaded(generation)
+                found.loaded(generation, self.counters.changes())
             }),
         };
         self.settled.push(Box::new(move |poisoned| reply.give(poisoned.map_or(loaded, Err))));
@@ -357,6 +365,11 @@ impl Writer {
         if let Ok(Ok(Changed::Deleted { room, .. })) = &changed {
             // What its channel still appends is refused.
             self.rooms.remove(*room);
+        }
+        if let Ok(Ok(Changed::Members(members))) = &changed
+            && let Some(live) = self.rooms.peek(members.room)
+        {
+            live.changed = live.changed.max(members.number);
         }
         self.settled.push(Box::new(move |poisoned| reply.give(poisoned.map_or(changed, Err))));
     }

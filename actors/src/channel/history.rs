@@ -119,6 +119,15 @@ impl Reads {
         Ok(NewRead { id, read })
     }
 
+    /// Takes away all requests that wait for pages; whoever takes them answers them.
+    pub fn give_up_fetches(&mut self) -> Vec<Fetched> {
+        let pages = self.under_way.values_mut().filter_map(|purpose| match purpose {
+            Purpose::Page(waiters) => Some(std::mem::take(&mut waiters.fetches)),
+            Purpose::Target(_) | Purpose::Refill | Purpose::Count => None,
+        });
+        pages.flatten().collect()
+    }
+
     /// How many reads are under way.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]

@@ -44,6 +44,10 @@ struct User<Waiting> {
     dirty: bool,
     /// Whether the store is being told.
     saving: bool,
+    /// What is being loaded is of a membership that has ended.
+    stale: bool,
+    /// He may not be in the room: nothing moves his marks.
+    out: bool,
     /// How many searches for a count are under way for him.
     pins: u32,
     waiting: Vec<Waiting>,
@@ -83,7 +87,9 @@ impl<Waiting> Users<Waiting> {
     pub fn loaded(&mut self, name: &Name, stored: &Marks) -> Vec<Waiting> {
         let Some(user) = self.users.get_mut(name) else { return Vec::new() };
         (user.loading, user.loaded) = (false, true);
-        user.marks.merge(stored);
+        // What he sent is the room's, whatever he was when he sent it.
+        let sent = Marks { sent: stored.sent, ..Marks::default() };
+        user.marks.merge(if std::mem::take(&mut user.stale) { &sent } else { stored });
         std::mem::take(&mut user.waiting)
     }
 
@@ -107,7 +113,7 @@ impl<Waiting> Users<Waiting> {
     /// Raises a user's marks; true if that changed them. What he sent is told only when something else is: the store finds
     /// it out by itself.
     pub fn raise(&mut self, name: &Name, marks: &Marks) -> bool {
-        let Some(user) = self.users.get_mut(name) else { return false };
+        let Some(user) = self.users.get_mut(name).filter(|user| !user.out) else { return false };
         let before = user.marks;
         user.marks.merge(marks);
         let changed = (before.read, before.delivered) != (user.marks.read, user.marks.delivered);
@@ -121,9 +127,31 @@ impl<Waiting> Users<Waiting> {
     pub fn sent(&mut self, name: &Name, sent: Mark) {
         if let Some(user) = self.users.get_mut(name)
             && sent > user.marks.sent
+            && !user.out
         {
             user.marks.sent = sent;
             self.stain(name);
+        }
+    }
+
+    /// A user is no member any more, and the store has forgotten his marks. `out` says that he may not be here either.
+    pub fn reset(&mut self, name: &Name, out: bool) {
+        let Some(user) = self.users.get_mut(name) else { return };
+        user.marks = Marks { sent: user.marks.sent, ..Marks::default() };
+        user.stale |= user.loading;
+        (user.out, user.saving) = (out, false);
+        if std::mem::take(&mut user.dirty) {
+            self.dirty -= 1;
+        }
+        if self.absent_max.is_none() {
+            self.settle(name);
+        }
+    }
+
+    /// A user may be here.
+    pub fn let_in(&mut self, name: &Name) {
+        if let Some(user) = self.users.get_mut(name) {
+            user.out = false;
         }
     }
 
@@ -204,8 +232,8 @@ impl<Waiting> Users<Waiting> {
     pub fn saved(&mut self, names: &[Name], stored: bool) {
         for name in names {
             if let Some(user) = self.users.get_mut(name) {
-                user.saving = false;
-                if !stored {
+                // Not if he was reset meanwhile.
+                if std::mem::take(&mut user.saving) && !stored {
                     self.stain(name);
                 }
             }
@@ -270,6 +298,8 @@ impl<Waiting> Users<Waiting> {
                 loading: false,
                 dirty: false,
                 saving: false,
+                stale: false,
+                out: false,
                 pins: 0,
                 waiting: Vec::new(),
             })

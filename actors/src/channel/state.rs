@@ -33,8 +33,8 @@ use crate::{
     },
     message::{Attach, Conn, Fetch, FetchReaders, FromChannel, Join, MarkRead, Publish, Signal, Stored},
     port::{
-        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, Rewrite, RoomOptions,
-        SaveMarks, StoreError, Target, Trim, Trimmed,
+        Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, Rewrite, RoomMarks,
+        RoomOptions, SaveMarks, StoreError, Target, Trim, Trimmed,
     },
     rates::{Bucket, Rates},
     tiers::Tiers,
@@ -90,7 +90,7 @@ pub enum Input {
         /// Which request.
         fetch: FetchReaders,
         /// How far users are.
-        found: Result<Vec<(Name, Marks)>, StoreError>,
+        found: Result<RoomMarks, StoreError>,
     },
     /// The time that [`Effect::SaveMarksIn`] named has come.
     SaveMarks,
@@ -198,9 +198,9 @@ pub enum Effect {
     LoadAnswers(DeviceKey),
     /// Load a user's marks.
     LoadMarks(Name),
-    /// Load the marks of at most so many users, for a request.
+    /// Load the marks of a room that knows at most so many people, for a request.
     LoadRoomMarks(FetchReaders, usize),
-    /// Give it [`Input::SaveMarks`] after so many milliseconds.
+    /// Give it [`Input::SaveMarks`] after so many milliseconds. What else waits for the writer is tried again then, too.
     SaveMarksIn(u64),
     /// Have the store save marks.
     SaveMarks(SaveMarks),
@@ -331,7 +331,7 @@ impl State {
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
         let Setting { limits, budget, tiers, rates } = setting;
-        let people = People::new(&loaded.name, &loaded.options, loaded.known);
+        let people = People::new(&loaded);
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
         let mut state = Self {
@@ -443,6 +443,9 @@ impl State {
 
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
+        if self.announces() {
+            self.announce(now);
+        }
         match input {
             Input::Join(join) => self.on_join(join),
             Input::Publish(publish) => self.on_publish(now, publish),
@@ -516,6 +519,7 @@ impl State {
             self.devices.detach(&join.device);
             return self.refuse(join.conn, join.request, Code::Forbidden, 0, "the user may not join this room");
         }
+        self.users.let_in(&join.device.user);
         let newest_nonce = self.devices.device(&join.device).and_then(|device| device.window.as_ref()?.newest_nonce());
         let (start, first) = self.start(join.from, rights);
         let (room, epoch, tail) = (self.room, self.extent.epoch(), self.extent.tail);
@@ -593,7 +597,9 @@ use trimming::Held;
 mod announcing;
 mod changing;
 mod erasing;
+mod hiding;
 mod publishing;
+mod readers;
 mod reading;
 mod receipts;
 mod rights;

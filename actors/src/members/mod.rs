@@ -1,7 +1,7 @@
 //! Rooms as something that is made, changed and looked at, and the people who belong to them.
 //!
-//! Pure: [`rights`] says who may do what, [`deciding`] what a change of members comes to, [`direct`] which room two
-//! users have. What is asked of a store is here too: a [`RoomChange`] goes through its writer, a [`Look`] to its readers.
+//! Pure: [`rights`] says who may do what, [`deciding`] what a change of members comes to, [`announcing`] what is recorded
+//! of it, [`direct`] which room two users have. What is asked of a store is here too: a [`RoomChange`] goes through its writer, a [`Look`] to its readers.
 
 use std::sync::Arc;
 
@@ -11,8 +11,10 @@ use parlor_protocol::{
     message::{Activity, Announce, Role, RoomOptions},
 };
 
+use self::announcing::Announcement;
 use crate::port::{EpochStart, Mark};
 
+pub mod announcing;
 pub mod asking;
 pub mod deciding;
 pub mod direct;
@@ -171,8 +173,10 @@ pub struct MembersChanged {
     pub users: Vec<MemberChange>,
     /// How many there are now.
     pub counts: Counts,
-    /// Whether the room records it.
-    pub announced: bool,
+    /// Its number: later changes have higher ones, in the whole store; 0 if it changed nothing.
+    pub number: u64,
+    /// What the room's log is to say of it.
+    pub announcements: Vec<Announcement>,
 }
 
 /// One user's change.

@@ -116,7 +116,7 @@ mod tests {
             .collect();
         let rows: [(&str, &[Act]); 9] = [
             ("join, fetch, describe the room, list its members", &[Act::Join]),
-            ("publish, signal", &[Act::Speak]),
+            ("publish, edit, react, recall what he said, signal", &[Act::Speak]),
             ("recall what others said", &[Act::Moderate]),
             ("remove oneself", &[Act::Leave]),
             ("add, remove, mute, ban, and undo these", &among_ordinary),

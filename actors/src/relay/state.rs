@@ -399,6 +399,7 @@ impl State {
                 }
             }
             FromChannel::Detach { users, code, message } => self.on_detach(room, &users, code, message),
+            FromChannel::Hide(hidden) => self.on_hide(room, &hidden),
             FromChannel::Signal(signal) => self.on_signal(room, &signal),
             FromChannel::SignalRefused { conn, request, code, message } => {
                 self.on_signal_refused(conn, request, code, message);
@@ -547,6 +548,7 @@ impl State {
 mod answering;
 mod delivering;
 mod detaching;
+mod hiding;
 mod signals;
 #[cfg(test)]
 mod tests;

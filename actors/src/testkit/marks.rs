@@ -1,20 +1,37 @@
 //! How far users are, in a [`MemStore`](super::MemStore).
 
-use parlor_protocol::{Name, RoomNumber};
+use parlor_protocol::{Name, RoomNumber, message::Role};
 
 use super::{Inside, Kept, Room};
 use crate::{
     members::Member,
-    port::{Mark, Marks, SaveMarks, StoreError},
+    port::{Mark, Marks, RoomMarks, SaveMarks, StoreError},
 };
 
 impl Inside {
     pub(super) fn save_marks(&mut self, save: SaveMarks) -> Result<(), StoreError> {
-        let SaveMarks { room, generation, marks } = save;
+        let SaveMarks { room, generation, heard, marks } = save;
         let room = self.names.get(&room).and_then(|name| self.rooms.get_mut(name));
         let room = room.filter(|room| room.writer == Some(generation)).ok_or(StoreError::Superseded(generation))?;
+        if room.changed > heard {
+            return Err(StoreError::Busy);
+        }
         room.marks.extend(marks);
         Ok(())
+    }
+
+    pub(super) fn room_marks(&self, room: RoomNumber, users_max: usize) -> RoomMarks {
+        let Some(room) = self.names.get(&room).and_then(|name| self.rooms.get(name)) else {
+            return RoomMarks { strangers: Some(Vec::new()), ..RoomMarks::default() };
+        };
+        let belongs = |member: &Member| member.role != Role::Banned;
+        let people = room.members.iter().take(users_max).filter(|(_, member)| belongs(member));
+        let marks = |user: &Name| (user.clone(), room.marks.get(user).copied().unwrap_or_default());
+        let members = people.map(|(user, _)| marks(user)).collect();
+        let strangers = room.marks.keys().filter(|user| !room.members.contains_key(*user));
+        let strangers: Vec<_> = strangers.take(users_max + 1).map(marks).collect();
+        let strangers = (strangers.len() <= users_max).then_some(strangers);
+        RoomMarks { members, more: room.members.len() > users_max, strangers }
     }
 
     pub(super) fn marks(&self, room: RoomNumber, user: &Name) -> Marks {

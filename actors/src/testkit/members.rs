@@ -4,15 +4,16 @@ use std::sync::Arc;
 
 use parlor_protocol::{
     Code, Epoch, Name, RoomNumber,
-    message::{Durability, Role},
+    message::{Durability, RecordKind, Role},
 };
 
-use super::{Inside, Room};
+use super::{Inside, Room, with_deliver};
 use crate::{
     channel::marks::unread,
     members::{
         Asker, Changed, Counts, Look, Member, MemberChange, MembersChanged, Refusal, RoomChange, RoomOf, RoomSummary,
-        Seen, What, announces,
+        Seen, What,
+        announcing::Announcement,
         deciding::{self, Facts, Stand},
         rights::Act,
     },
@@ -53,8 +54,17 @@ impl Inside {
             facts.change_members(role, &users, stand, |user| Ok::<_, Refusal>(room.members.get(user).copied()))?;
         let counts = deciding::count(room.counts(), &users, members_max)?;
         room.apply(&users);
-        let announced = announces(&room.options, counts);
-        Ok(Changed::Members(Arc::new(MembersChanged { room: room.number, by, users, counts, announced })))
+        let changes = &mut self.changes;
+        let next = || {
+            *changes += 1;
+            *changes
+        };
+        let changed = MembersChanged::new(room.number, &room.options, by, users, counts, next);
+        if room.options.durability != Durability::Memory {
+            room.announcements.extend(changed.announcements.iter().cloned());
+        }
+        room.changed = room.changed.max(changed.number);
+        Ok(Changed::Members(Arc::new(changed)))
     }
 
     fn create(
@@ -174,6 +184,19 @@ impl Room {
                 Some(member) => self.members.insert(user.clone(), *member),
                 None => self.members.remove(user),
             };
+            if matches!(after, None | Some(Member { role: Role::Banned, .. })) {
+                self.marks.remove(user);
+            }
         }
+    }
+
+    /// What of changes of its members is not in its log.
+    pub(super) fn unannounced(&self) -> Vec<Announcement> {
+        let recorded = |number: u64| {
+            self.records.iter().any(|kept| {
+                with_deliver(&kept.frame, |deliver| deliver.kind == RecordKind::MEMBERS && deliver.nonce == number)
+            })
+        };
+        self.announcements.iter().filter(|announcement| !recorded(announcement.number)).cloned().collect()
     }
 }

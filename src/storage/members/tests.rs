@@ -171,3 +171,5 @@ fn a_direct_room_is_found_again_by_its_two_only() {
     assert_eq!(open("ann", "eve").unwrap_err().0, Code::RoomExists, "were it another pair's name");
     assert_eq!(members(&store, "direct:1").iter().map(|member| member.1).collect::<Vec<_>>(), [Role::Member; 2]);
 }
+
+mod leaving;

@@ -156,3 +156,31 @@ fn a_user_stays_while_something_is_looked_for_on_his_behalf() {
     users.settle(&ann);
     assert_eq!(users.len(), 0);
 }
+
+#[test]
+fn what_is_loaded_or_saved_while_a_membership_ends_is_not_taken_for_the_next() {
+    let ann = name("ann");
+    let mut users = Users::<()>::new(None);
+    users.attach(&ann, DeviceTag(1));
+    assert!(users.wants_load(&ann));
+    users.reset(&ann, false);
+    let stored = Marks { read: mark(5, 5), delivered: mark(6, 6), sent: mark(4, 4), since: mark(1, 1) };
+    users.loaded(&ann, &stored);
+    assert_eq!(users.marks(&ann), Some(&Marks { sent: mark(4, 4), ..Marks::default() }), "read before it ended");
+    // What is being saved ends without effect, whatever becomes of it.
+    let read = Marks { read: mark(7, 7), ..Marks::default() };
+    assert!(users.raise(&ann, &read));
+    assert_eq!(users.take_dirty(9, 9, |_, _| Mark::default()).len(), 1);
+    users.reset(&ann, true);
+    users.saved(std::slice::from_ref(&ann), false);
+    assert_eq!((users.dirty(), users.marks(&ann).unwrap().read), (0, Mark::default()));
+    // Who may not be here marks nothing, until he may.
+    assert!(!users.raise(&ann, &read));
+    users.sent(&ann, mark(8, 8));
+    assert_eq!(users.dirty(), 0);
+    users.let_in(&ann);
+    assert!(users.raise(&ann, &read));
+    users.reset(&ann, true);
+    users.detach(&ann, DeviceTag(1));
+    assert_eq!(users.len(), 0, "nothing is left to be saved");
+}

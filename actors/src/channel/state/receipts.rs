@@ -1,16 +1,17 @@
-//! Receipts: how far users are, kept and saved; what is unread; who has read.
+//! Receipts: how far users are, kept and saved; what is unread.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use parlor_protocol::{
-    Code, DeviceTag, Extensions, List, Name, Seq,
-    message::{self, Direction, Durability},
+    Code, DeviceTag, Extensions, Name, Seq,
+    message::{self, Direction},
 };
 
-use super::{BUSY_RETRY_MS, Effect, State};
+use super::{BUSY_RETRY_MS, Effect, State, readers::Asked};
 use crate::{
     channel::marks::unread,
-    message::{Conn, FetchReaders, FromChannel, Join, MarkRead},
+    members::rights::{Act, may},
+    message::{Conn, FromChannel, Join, MarkRead},
     port::{DeviceKey, Mark, Marks, Read, Records, Run, SaveMarks, StoreError},
 };
 
@@ -102,8 +103,8 @@ pub(super) struct Saves {
     due: bool,
     /// Whose marks are being saved.
     under_way: Option<Vec<Name>>,
-    /// What was not saved when somebody asked who has read, until he is answered.
-    asked: Vec<(FetchReaders, Vec<(Name, Marks)>)>,
+    /// Who asked who has read, and is not answered.
+    pub(super) asked: Vec<Asked>,
 }
 
 impl State {
@@ -121,7 +122,8 @@ impl State {
 
     /// A subscriber's user is gone. Comes before its device goes, which knows what he sent.
     pub(super) fn detach_user(&mut self, device: &DeviceKey) {
-        if let Some(newest) = self.devices.newest(device) {
+        let out = self.rights_of(device).is_some_and(|rights| !may(self.people.kind, rights.role, Act::Join));
+        if let Some(newest) = self.devices.newest(device).filter(|_| !out) {
             self.users.sent(&device.user, Mark { seq: newest.seq, count: newest.count });
         }
         self.users.detach(&device.user, device.tag);
@@ -183,7 +185,7 @@ impl State {
     }
 
     /// Marks never stand above the tail: what they spoke of there was never stored, or lost.
-    fn within(&self, marks: Marks) -> Marks {
+    pub(super) fn within(&self, marks: Marks) -> Marks {
         let tail = Mark { seq: self.extent.tail, count: self.committed_count };
         let within = |mark: Mark| if mark.seq > tail.seq { tail } else { mark };
         // A record of his own may be on its way.
@@ -226,6 +228,9 @@ impl State {
         let user = mark.device.user.clone();
         if !self.users.attached(&user).contains(&mark.device.tag) {
             return self.refuse(mark.conn, mark.request, Code::NotJoined, 0, "the session has left this room");
+        }
+        if self.rights_of(&mark.device).is_some_and(|rights| !may(self.people.kind, rights.role, Act::Join)) {
+            return self.refuse(mark.conn, mark.request, Code::Forbidden, 0, "the user may not read this room");
         }
         self.load_marks(&user);
         if let Some(arrival) = self.users.wait(&user, Arrival::Mark(mark)) {
@@ -384,48 +389,6 @@ impl State {
         parlor_protocol::to_bytes(request, &marked)
     }
 
-    pub(super) fn on_fetch_readers(&mut self, fetch: FetchReaders) {
-        if self.options.durability == Durability::Memory {
-            self.on_room_marks(fetch, Ok(Vec::new()));
-        } else {
-            // They may be saved and forgotten here before the read comes back, which may not have them.
-            self.saves.asked.push((fetch, self.users.unsaved()));
-            // One more than may be told, so that it shows.
-            self.effects.push_back(Effect::LoadRoomMarks(fetch, self.limits.readers_per_room_max + 1));
-        }
-    }
-
-    pub(super) fn on_room_marks(&mut self, fetch: FetchReaders, found: Result<Vec<(Name, Marks)>, StoreError>) {
-        let FetchReaders { conn, request, seq } = fetch;
-        let asked = self.saves.asked.iter().position(|(asked, _)| *asked == fetch);
-        let unsaved = asked.map(|at| self.saves.asked.swap_remove(at).1).unwrap_or_default();
-        let found = match found {
-            Ok(found) => found,
-            Err(error) => {
-                tracing::warn!(room = %self.name, %error, "a room's marks could not be read");
-                return self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the store is busy");
-            }
-        };
-        let mut all: BTreeMap<Name, Marks> =
-            found.into_iter().map(|(user, marks)| (user, self.within(marks))).collect();
-        for (user, marks) in unsaved.iter().map(|(user, marks)| (user, marks)).chain(self.users.iter()) {
-            all.entry(user.clone()).or_default().merge(marks);
-        }
-        all.retain(|_, marks| marks.delivered.seq > 0 || marks.read.seq > 0);
-        if all.len() > self.limits.readers_per_room_max {
-            let message = "the room is too large to tell who has read";
-            return self.refuse(conn, request, Code::Unsupported, 0, message);
-        }
-        let reader = |(user, marks)| {
-            let (user, marks): (&Name, &Marks) = (user, marks);
-            message::Reader { user, read: marks.read.seq, delivered: marks.delivered.seq }
-        };
-        let readers = all.iter().map(reader).filter(|reader| reader.read >= seq).collect();
-        let readers = message::Readers { room: self.room, readers: List(readers), extensions: Extensions::default() };
-        let frame = parlor_protocol::to_bytes(request, &readers);
-        self.relay(conn.arbiter, FromChannel::Answer { conn, request, frame });
-    }
-
     fn save_soon(&mut self) {
         if self.users.dirty() >= DIRTY_USERS_MAX {
             self.save_marks();
@@ -433,10 +396,10 @@ impl State {
         self.arm_save();
     }
 
-    fn arm_save(&mut self) {
+    pub(super) fn arm_save(&mut self) {
         // What is being saved ends, and is looked at then.
         let waits = self.saves.under_way.is_none() && self.users.dirty() > 0;
-        if waits && !std::mem::replace(&mut self.saves.armed, true) {
+        if (waits || self.announces()) && !std::mem::replace(&mut self.saves.armed, true) {
             self.effects.push_back(Effect::SaveMarksIn(SAVE_AFTER_MS));
         }
     }
@@ -495,7 +458,8 @@ impl State {
             newest.map_or(Mark::default(), |newest| Mark { seq: newest.seq, count: newest.count })
         };
         let marks = self.users.take_dirty(tail, users_max, sent);
-        (!marks.is_empty()).then_some(SaveMarks { room: self.room, generation: self.generation, marks })
+        let (room, generation, heard) = (self.room, self.generation, self.people.heard);
+        (!marks.is_empty()).then_some(SaveMarks { room, generation, heard, marks })
     }
 }
 

@@ -3,11 +3,14 @@
 //! A change is told after the store has it, so a device that joins later reads it; one that is attached, or waits for
 //! what the store says, is given it here. Nothing that is decided about a publish or a fetch waits for anything.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use parlor_protocol::{
     Code, Name, Seq,
-    message::{Durability, GapReason, JoinFrom, RoomOptions},
+    message::{Durability, GapReason, JoinFrom, Role},
 };
 
 use super::{BUSY_RETRY_MS, Effect, State};
@@ -17,20 +20,28 @@ use crate::{
         position::{Extent, Start},
     },
     members::{
-        Changed, Member, MembersChanged, deciding,
+        Changed, Member, MembersChanged,
+        announcing::Announcement,
+        deciding,
         rights::{Act, Kind, hides_past, may},
     },
     message::FromChannel,
-    port::{DeviceKey, Mark, Marks, Now, Records, Run, StoreError},
+    port::{DeviceKey, Loaded, Mark, Marks, Now, Records, Run, StoreError},
 };
 
 /// What a channel knows of a room's people, besides what each device's user may do.
 #[derive(Debug)]
 pub(super) struct People {
     pub(super) kind: Kind,
-    hides_past: bool,
+    pub(super) hides_past: bool,
     /// How many people the store knows; where there are none, nothing has to be read.
-    known: u64,
+    pub(super) known: u64,
+    /// The number of the newest change of members that the store had when the room was loaded…
+    pub(super) loaded_change: u64,
+    /// …and of the newest one that this channel has heard of.
+    pub(super) heard: u64,
+    /// What has yet to be recorded, oldest first.
+    pub(super) unannounced: VecDeque<Announcement>,
     /// In a room without a log on disk: who was added since the room was loaded, and where that was.
     added: HashMap<Name, Mark>,
     /// Arbiters whose subscribers are taken up…
@@ -45,11 +56,14 @@ impl People {
         self.added.get(user).copied().unwrap_or_default()
     }
 
-    pub(super) fn new(name: &Name, options: &RoomOptions, known: u64) -> Self {
+    pub(super) fn new(loaded: &Loaded) -> Self {
         Self {
-            kind: deciding::kind(name, options.access),
-            hides_past: hides_past(options),
-            known,
+            kind: deciding::kind(&loaded.name, loaded.options.access),
+            hides_past: hides_past(&loaded.options),
+            known: loaded.known,
+            loaded_change: loaded.change,
+            heard: loaded.change,
+            unannounced: loaded.announcements.iter().cloned().collect(),
             added: HashMap::new(),
             adopting: Vec::new(),
             adopted_loading: 0,
@@ -127,6 +141,8 @@ impl State {
             self.relay(arbiter, FromChannel::Adopted { epochs, first, trimmed, tail });
         }
         self.expel();
+        // It may have been hidden while nobody ran the room. Since when a stranger is there is not known any more.
+        self.hide(|_, rights| rights.role.is_some());
     }
 
     pub(super) fn on_changed(&mut self, now: Now, id: u64, change: &Changed) {
@@ -134,15 +150,17 @@ impl State {
             Changed::Configured(_, options) => {
                 self.options = *options;
                 self.people.kind = deciding::kind(&self.name, options.access);
-                self.people.hides_past = hides_past(options);
+                let hid = std::mem::replace(&mut self.people.hides_past, hides_past(options));
+                if !hid {
+                    self.hide(|_, _| true);
+                }
                 // It may keep less from now on.
                 self.keep(0);
             }
             Changed::Members(change) => {
                 self.on_members(change);
-                if change.announced {
-                    self.announce(now, change);
-                }
+                self.note_announcements(change);
+                self.announce(now);
             }
             Changed::Made { .. } | Changed::Deleted { .. } => {}
         }
@@ -155,6 +173,15 @@ impl State {
         let in_memory = self.options.durability == Durability::Memory;
         let now = Mark { seq: self.extent.tail, count: self.committed_count };
         for one in &change.users {
+            let role = one.after.map(|after| after.role);
+            let gone = matches!(role, None | Some(Role::Banned));
+            if gone {
+                // The store has forgotten them with the membership.
+                self.users.reset(&one.user, !may(self.people.kind, role, Act::Join));
+            } else {
+                self.users.let_in(&one.user);
+            }
+            self.note_in_asked(&one.user, gone);
             if let Some(after) = one.after {
                 let since = if in_memory { now } else { after.added_at() };
                 let known = one.before.is_some_and(|before| before.added == after.added);
@@ -175,11 +202,16 @@ impl State {
         }
         let changed: HashMap<&Name, Rights> =
             change.users.iter().map(|one| (&one.user, self.rights(&one.user, one.after.as_ref()))).collect();
+        let mut later: HashSet<Name> = HashSet::new();
         for (key, device) in self.devices.each() {
             if let Some(rights) = changed.get(&key.user) {
-                device.rights = Some(*rights);
+                let before = device.rights.replace(*rights);
+                if before.is_some_and(|before| before.since < rights.since) {
+                    later.insert(key.user.clone());
+                }
             }
         }
+        self.hide(|user, _| later.contains(user));
     }
 
     /// Detaches everybody who may not be here any more.

@@ -74,6 +74,8 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
         bytes_before: 0,
         bytes_upto: 0,
         known,
+        change: 0,
+        announcements: Vec::new(),
     };
     let state = State::new(
         loaded,
@@ -290,6 +292,12 @@ fn text(news: FromChannel) -> String {
             let mut users: Vec<&str> = users.iter().map(|user| &**user).collect();
             users.sort_unstable();
             format!("detach {} {}", users.join(" "), code.name().unwrap())
+        }
+        FromChannel::Hide(hidden) => {
+            let mut hidden: Vec<_> =
+                hidden.iter().map(|one| format!(" {} below {}", one.device.user, one.first)).collect();
+            hidden.sort_unstable();
+            format!("hide from{}", hidden.concat())
         }
         FromChannel::Adopted { first, tail, .. } => format!("adopted {first}-{tail}"),
     }

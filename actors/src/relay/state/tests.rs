@@ -11,7 +11,7 @@ use parlor_protocol::{
 
 use super::*;
 use crate::{
-    message::{Attach, Batch, Stored},
+    message::{Attach, Batch, Hidden, Stored},
     outbound::{Outbound, Wire},
     port::EpochStart,
     testkit::with_deliver,
@@ -605,3 +605,28 @@ fn a_batch_above_the_limit_goes_to_a_connection_with_nothing_queued() {
 }
 
 mod signals;
+
+#[test]
+fn from_whom_the_past_is_hidden_gets_a_gap_and_nothing_that_was_pulled_before() {
+    let mut relay = relay();
+    let ann = relay.connect("ann");
+    assert_eq!(relay.attach(ann, "ann", 2, 9), ["answered 0", "join of 0 ends", "pull 0 after 2"]);
+    let bob = relay.live("bob", 9);
+    relay.write(ann, true);
+    let hide = |first| {
+        let hidden = ["ann", "bob"].map(|user| Hidden { device: key(user), first });
+        FromChannel::Hide(hidden.into())
+    };
+    relay.news(hide(6), &["pull 0 after 5"]);
+    assert_eq!(relay.reads(ann), "gap 3-5 NotYours");
+    relay.news(pulled(&[ann], 2, 4), &[]);
+    relay.news(hide(4), &[]);
+    assert_eq!((relay.reads(ann).as_str(), relay.state.pulls()), ("", 1));
+    relay.news(hide(10), &[]);
+    assert_eq!((relay.reads(ann).as_str(), relay.state.pulls()), ("gap 6-9 NotYours", 0));
+    relay.news(pulled(&[ann], 5, 9), &[]);
+    relay.write(bob, true);
+    // Both are live.
+    relay.news(batch(10, 10, 10), &[]);
+    assert_eq!((relay.reads(ann), relay.reads(bob)), ("10".into(), "10".into()));
+}

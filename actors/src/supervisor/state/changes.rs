@@ -72,7 +72,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             }
             Changed::Configured(room, _) => self.tell(change.name, room, waiter, changed, false),
             Changed::Members(ref members) => {
-                let (room, wakes) = (members.room, members.announced && !members.users.is_empty());
+                let (room, wakes) = (members.room, !members.announcements.is_empty());
                 self.tell(change.name, room, waiter, changed, wakes);
             }
         }

@@ -1,6 +1,6 @@
 //! Inputs in, effects out, each written as a line of text. Handles, sessions and waiters are words and numbers.
 
-use parlor_protocol::Epoch;
+use parlor_protocol::{Epoch, message::Announce};
 
 use super::*;
 use crate::{
@@ -43,6 +43,8 @@ fn loaded(name: &str, generation: u64) -> Loaded {
         bytes_before: 0,
         bytes_upto: 0,
         known: 0,
+        change: 0,
+        announcements: Vec::new(),
     }
 }
 
@@ -114,7 +116,9 @@ impl Office {
     fn members(&mut self, announced: bool, want: &[&str]) {
         let user = MemberChange { user: "ann".parse().unwrap(), before: None, after: None };
         let (room, by, counts) = (RoomNumber(1), Asker::Host, Counts::default());
-        let members = MembersChanged { room, by, users: vec![user], counts, announced };
+        let announce = if announced { Announce::Always } else { Announce::Never };
+        let options = RoomOptions { announce, ..RoomOptions::default() };
+        let members = MembersChanged::new(room, &options, by, vec![user], counts, || 1);
         self.changed(What::Remove(Vec::new()), Ok(Changed::Members(members.into())), want);
     }
 

@@ -1,6 +1,6 @@
 use parlor_protocol::{
     Epoch,
-    message::{Access, Direction, Past, RecordKind, Role, decode_member_changes},
+    message::{Access, Announce, Direction, Past, RecordKind, Role, RoomOptions, decode_member_changes},
 };
 
 use super::*;
@@ -41,7 +41,8 @@ impl Room {
     fn change(&mut self, id: u64, user: &str, before: Option<Member>, after: Option<Member>) -> Vec<String> {
         let users = vec![MemberChange { user: user.parse().unwrap(), before, after }];
         let counts = Counts { members: 9, banned: 0 };
-        let change = MembersChanged { room: self.state.room(), by: Asker::Host, users, counts, announced: false };
+        let options = RoomOptions { announce: Announce::Never, ..RoomOptions::default() };
+        let change = MembersChanged::new(self.state.room(), &options, Asker::Host, users, counts, || id);
         self.handle(Input::Changed { id, change: Arc::new(Changed::Members(change.into())) })
     }
 
@@ -52,7 +53,12 @@ impl Room {
             after: Some(member(Role::Member, 6)),
         };
         let (users, counts) = (users.iter().map(one).collect(), Counts { members: 9, banned: 0 });
-        let change = MembersChanged { room: self.state.room(), by, users, counts, announced: true };
+        let (options, mut number) = (RoomOptions::default(), id * 10);
+        let next = || {
+            number += 1;
+            number
+        };
+        let change = MembersChanged::new(self.state.room(), &options, by, users, counts, next);
         self.handle(Input::Changed { id, change: Arc::new(Changed::Members(change.into())) })
     }
 
@@ -223,12 +229,21 @@ fn a_change_of_members_is_a_record_that_does_not_count() {
 }
 
 #[test]
-fn a_large_change_of_members_is_several_records_as_far_as_the_queue_takes_them() {
+fn a_large_change_of_members_is_several_records_and_what_the_queue_does_not_take_follows() {
     let users: Vec<String> = (0..250).map(|number| number.to_string()).collect();
     let users: Vec<&str> = users.iter().map(String::as_str).collect();
     let mut room = room(Access::Open, Past::All);
     assert_eq!(room.announced(7, Asker::Host, &users), ["end turn", "told 7"]);
     assert_eq!(room.handle(Input::EndOfTurn), ["append 6-7"], "the queue has places for two");
+    room.check(Input::SaveMarks, &[]);
+    room.queue.clear();
+    // The queue has room again, and the room hears of something.
+    room.check(Input::SaveMarks, &["end turn"]);
+    room.check(Input::Committed(7), &[]);
+    assert_eq!(room.handle(Input::EndOfTurn), ["append 8-8"]);
+    crate::testkit::with_deliver(&room.queue[0].frames, |deliver| {
+        assert_eq!((deliver.nonce, decode_member_changes(deliver.payload).unwrap().len()), (73, 50));
+    });
 }
 
 #[test]
@@ -251,3 +266,5 @@ fn what_is_asked_for_backward_and_hidden_is_told() {
     let page = room.fetch("ann", Some(3), Direction::Backward).concat();
     assert_eq!(page, "0: #9 page none gap 1-3 not yours, next None, tail 5");
 }
+
+mod hiding;
