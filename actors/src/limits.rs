@@ -39,7 +39,8 @@ pub struct Limits {
     pub page_bytes_max: u32,
     /// Answers remembered for each (room, sender, device).
     pub answers_per_device_max: usize,
-    /// Devices of a `memory` room whose answers are remembered after they left.
+    /// Devices of a room that are remembered after they left, so that those that come back cost the store nothing; a
+    /// `memory` room has no other memory of them.
     pub absent_devices_per_room_max: usize,
     /// Users with cursors in a room that tells who has read.
     pub readers_per_room_max: usize,
@@ -124,7 +125,7 @@ impl Default for Limits {
             page_records_max: 200,
             page_bytes_max: 256 << 10,
             answers_per_device_max: 128,
-            absent_devices_per_room_max: 1_024,
+            absent_devices_per_room_max: 4_096,
             readers_per_room_max: 1_000,
             signals_per_second_max: 20,
             signals_burst_max: 40,

@@ -1,25 +1,24 @@
 //! The devices that a channel remembers: those attached, and those whose records are not committed yet.
 
-use std::collections::{HashMap, VecDeque, hash_map::Entry};
+use std::collections::{HashMap, hash_map::Entry};
 
 use foldhash::fast::RandomState;
 use parlor_protocol::{Nonce, Seq, message::Role};
 
-use super::window::Window;
+use super::{absent::Absent, window::Window};
 use crate::port::{Answer, DeviceKey};
 
 /// What a channel knows of its devices.
 ///
-/// A window is loaded when a device joins and dropped when it is neither attached nor has records on their way to the
-/// store: then the store has all of it. A room without a store keeps the windows of some devices that left.
+/// A window is loaded when a device joins. When it is neither attached nor has records on their way the store has all of
+/// it, and it may be dropped: that is done once many others have left since, as a client whose connection broke is soon
+/// back. In a room without a store the windows that are kept are all there is.
 #[derive(Debug)]
 pub struct Devices<Waiting> {
     /// Boxed, so that the table has little to copy and to leave behind when it grows.
     devices: HashMap<DeviceKey, Box<Device<Waiting>>, RandomState>,
-    /// Devices that left, oldest first, of a room without a store.
-    absent: VecDeque<DeviceKey>,
-    /// How many of those are kept; `None` in a room with a store.
-    absent_max: Option<usize>,
+    absent: Absent<DeviceKey>,
+    in_memory: bool,
 }
 
 /// What a device's user is in the room.
@@ -47,24 +46,30 @@ pub struct Device<Waiting> {
     /// Records on their way to the store.
     pending: u32,
     attached: u32,
+    /// It is absent since it was given this ticket.
+    ticket: Option<u64>,
     waiting: Vec<Waiting>,
 }
 
 impl<Waiting> Devices<Waiting> {
-    /// No device. `absent_max` is for a room without a store.
+    /// No device. `in_memory` says that there is no store; of those that left `absent_max` are kept.
     #[must_use]
-    pub fn new(absent_max: Option<usize>) -> Self {
-        Self { devices: HashMap::default(), absent: VecDeque::new(), absent_max }
+    pub fn new(in_memory: bool, absent_max: usize) -> Self {
+        Self { devices: HashMap::default(), absent: Absent::new(absent_max), in_memory }
     }
 
     /// A subscriber of this device is there. True if its window has to be loaded.
     #[must_use]
     pub fn attach(&mut self, key: &DeviceKey) -> bool {
         match self.devices.entry(key.clone()) {
-            Entry::Occupied(mut entry) => entry.get_mut().attached += 1,
+            Entry::Occupied(mut entry) => {
+                let device = entry.get_mut();
+                device.attached += 1;
+                device.ticket = None;
+            }
             Entry::Vacant(entry) => {
                 // Where there is no store, an unknown device has no answers.
-                let window = self.absent_max.map(|_| Window::default());
+                let window = self.in_memory.then(Window::default);
                 entry.insert(Box::new(Device {
                     window,
                     loading: false,
@@ -74,6 +79,7 @@ impl<Waiting> Devices<Waiting> {
                     held: None,
                     pending: 0,
                     attached: 1,
+                    ticket: None,
                     waiting: Vec::new(),
                 }));
             }
@@ -212,20 +218,14 @@ impl<Waiting> Devices<Waiting> {
     fn forget_if_idle(&mut self, key: &DeviceKey) {
         // While its window is loaded it stays, so that no second load begins: the first might be answered last, when the
         // store has long had more.
-        if self.devices.get(key).is_none_or(|device| device.is_needed()) {
-            return;
-        }
-        let Some(absent_max) = self.absent_max else {
+        let Some(device) = self.devices.get_mut(key).filter(|device| !device.is_needed()) else { return };
+        if !device.is_ready() && !self.in_memory {
             self.devices.remove(key);
             return;
-        };
-        self.absent.push_back(key.clone());
-        while self.absent.len() > absent_max
-            && let Some(oldest) = self.absent.pop_front()
-        {
-            // It may have come back since, or stand in the queue again, or will when its records are committed.
-            let idle = |device: &Device<Waiting>| device.attached == 0 && device.pending == 0;
-            if !self.absent.contains(&oldest) && self.devices.get(&oldest).is_some_and(|device| idle(device)) {
+        }
+        device.ticket = Some(self.absent.push(key.clone()));
+        while let Some((oldest, ticket)) = self.absent.pop() {
+            if self.devices.get(&oldest).is_some_and(|device| device.ticket == Some(ticket)) {
                 self.devices.remove(&oldest);
             }
         }
@@ -237,6 +237,12 @@ impl<Waiting> Device<Waiting> {
     #[must_use]
     pub fn is_attached(&self) -> bool {
         self.attached > 0
+    }
+
+    /// Whether one subscriber of it is there.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        self.attached == 1
     }
 
     fn is_ready(&self) -> bool {
@@ -276,7 +282,7 @@ mod tests {
 
     #[test]
     fn a_window_is_loaded_once_and_dropped_when_nothing_needs_it() {
-        let mut devices = Devices::new(None);
+        let mut devices = Devices::new(false, 0);
         assert!(devices.attach(&key("ann")), "the first subscriber loads");
         assert!(!devices.attach(&key("ann")), "the second does not");
         assert!(devices.wants_rights(&key("ann"), None) && !devices.wants_rights(&key("ann"), None));
@@ -295,7 +301,7 @@ mod tests {
 
     #[test]
     fn what_was_told_of_rights_is_newer_than_what_was_read() {
-        let mut devices = Devices::new(Some(1));
+        let mut devices = Devices::new(true, 1);
         assert!(!devices.attach(&key("ann")));
         assert!(devices.wants_rights(&key("ann"), None));
         assert_eq!(devices.wait(&key("ann"), 1), None);
@@ -307,7 +313,7 @@ mod tests {
 
     #[test]
     fn a_device_is_kept_while_its_rights_are_loaded() {
-        let mut devices = Devices::<()>::new(None);
+        let mut devices = Devices::<()>::new(false, 0);
         assert!(devices.attach(&key("ann")) && devices.wants_rights(&key("ann"), None));
         assert_eq!(devices.loaded(&key("ann"), Vec::new()), []);
         devices.detach(&key("ann"));
@@ -318,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_device_that_left_with_records_on_their_way_is_kept_until_they_are_committed() {
-        let mut devices = Devices::<()>::new(Some(1));
+        let mut devices = Devices::<()>::new(true, 1);
         let come_and_go = |devices: &mut Devices<()>, user| {
             assert!(!devices.attach(&key(user)));
             devices.detach(&key(user));
@@ -337,8 +343,36 @@ mod tests {
     }
 
     #[test]
+    fn a_device_that_comes_back_soon_is_not_loaded_again() {
+        let mut devices = Devices::<()>::new(false, 1);
+        let come = |devices: &mut Devices<()>, user| devices.attach(&key(user));
+        for user in ["ann", "bob"] {
+            assert!(come(&mut devices, user) && devices.wants_rights(&key(user), None));
+            assert_eq!(
+                (devices.loaded(&key(user), Vec::new()), devices.rights_loaded(&key(user), Rights::default())),
+                (vec![], vec![])
+            );
+        }
+        let answer = Answer { nonce: 7, seq: 1, time: 1, content_hash: 1, count: 1 };
+        assert_eq!(devices.accept(&key("ann"), answer, 128), Some(0));
+        devices.committed(&key("ann"));
+        devices.detach(&key("ann"));
+        assert!(!come(&mut devices, "ann") && !devices.wants_rights(&key("ann"), None));
+        assert_eq!(devices.newest(&key("ann")).map(|answer| answer.nonce), Some(7));
+        // She left again, and another one after her: she is the one that is forgotten.
+        devices.detach(&key("ann"));
+        devices.detach(&key("bob"));
+        assert_eq!(devices.len(), 1);
+        assert!(come(&mut devices, "ann") && !come(&mut devices, "bob"));
+        // One that left before it was known is not kept.
+        devices.detach(&key("ann"));
+        assert_eq!(devices.loaded(&key("ann"), Vec::new()), []);
+        assert!(devices.device(&key("ann")).is_none());
+    }
+
+    #[test]
     fn a_room_without_a_store_keeps_some_that_left() {
-        let mut devices = Devices::<()>::new(Some(2));
+        let mut devices = Devices::<()>::new(true, 2);
         for user in ["a", "b", "c", "a"] {
             assert!(!devices.attach(&key(user)));
             devices.detach(&key(user));

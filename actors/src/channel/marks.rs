@@ -1,10 +1,11 @@
 //! How far users are in a room: read, delivered, sent. And what follows from it: how much is unread.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use parlor_protocol::{DeviceTag, Name, Seq};
 
+use super::absent::Absent;
 use crate::port::{Mark, Marks};
 
 /// How many countable records a user has not read, in a room whose tail has this count.
@@ -20,16 +21,14 @@ pub fn unread(count: u64, marks: &Marks, since: Mark, gone: Mark) -> u64 {
 
 /// The users whose marks a channel holds: those attached, and those whose marks the store does not have yet.
 ///
-/// A room without a store keeps the marks of some users who left.
+/// Those who left are kept until many others have left since.
 #[derive(Debug)]
 pub struct Users<Waiting> {
     users: HashMap<Name, Box<User<Waiting>>, RandomState>,
     /// How many of them the store does not know as they are.
     dirty: usize,
-    /// Users who left, oldest first, of a room without a store.
-    absent: VecDeque<Name>,
-    /// How many of those are kept; `None` in a room with a store.
-    absent_max: Option<usize>,
+    absent: Absent<Name>,
+    in_memory: bool,
 }
 
 #[derive(Debug)]
@@ -50,19 +49,29 @@ struct User<Waiting> {
     out: bool,
     /// How many searches for a count are under way for him.
     pins: u32,
+    /// He is absent since he was given this ticket.
+    ticket: Option<u64>,
     waiting: Vec<Waiting>,
 }
 
+impl<Waiting> User<Waiting> {
+    fn is_needed(&self) -> bool {
+        !self.attached.is_empty() || self.dirty || self.saving || self.loading || self.pins > 0
+    }
+}
+
 impl<Waiting> Users<Waiting> {
-    /// No user. `absent_max` is for a room without a store.
+    /// No user. `in_memory` says that there is no store; of those who left `absent_max` are kept.
     #[must_use]
-    pub fn new(absent_max: Option<usize>) -> Self {
-        Self { users: HashMap::default(), dirty: 0, absent: VecDeque::new(), absent_max }
+    pub fn new(in_memory: bool, absent_max: usize) -> Self {
+        Self { users: HashMap::default(), dirty: 0, absent: Absent::new(absent_max), in_memory }
     }
 
     /// A subscriber is there.
     pub fn attach(&mut self, name: &Name, device: DeviceTag) {
-        self.entry(name).attached.push(device);
+        let user = self.entry(name);
+        user.attached.push(device);
+        user.ticket = None;
     }
 
     /// True if the user's marks have to be loaded, which is then under way.
@@ -140,11 +149,12 @@ impl<Waiting> Users<Waiting> {
         user.marks = Marks { sent: user.marks.sent, ..Marks::default() };
         user.stale |= user.loading;
         (user.out, user.saving) = (out, false);
-        if std::mem::take(&mut user.dirty) {
-            self.dirty -= 1;
-        }
-        if self.absent_max.is_none() {
-            self.settle(name);
+        let was_dirty = std::mem::take(&mut user.dirty);
+        let needed = user.is_needed();
+        self.dirty -= usize::from(was_dirty);
+        // What is known of him is nothing now.
+        if !self.in_memory && !needed {
+            self.users.remove(name);
         }
     }
 
@@ -255,31 +265,24 @@ impl<Waiting> Users<Waiting> {
         }
     }
 
-    /// Forgets a user of whom nothing is needed any more.
+    /// Forgets a user of whom nothing is needed any more, once many others have left since.
     pub fn settle(&mut self, name: &Name) {
-        let idle = |user: &User<Waiting>| {
-            user.attached.is_empty() && !user.dirty && !user.saving && !user.loading && user.pins == 0
-        };
-        if !self.users.get(name).is_some_and(|user| idle(user)) {
-            return;
-        }
-        let Some(absent_max) = self.absent_max else {
+        let Some(user) = self.users.get_mut(name).filter(|user| !user.is_needed()) else { return };
+        if !user.loaded {
             self.users.remove(name);
             return;
-        };
-        self.absent.push_back(name.clone());
-        while self.absent.len() > absent_max
-            && let Some(oldest) = self.absent.pop_front()
-        {
-            // He may have come back since, or stand in the queue again.
-            if !self.absent.contains(&oldest) && self.users.get(&oldest).is_some_and(|user| idle(user)) {
+        }
+        user.ticket = Some(self.absent.push(name.clone()));
+        while let Some((oldest, ticket)) = self.absent.pop() {
+            let idle = |user: &User<Waiting>| user.ticket == Some(ticket) && !user.is_needed();
+            if self.users.get(&oldest).is_some_and(|user| idle(user)) {
                 self.users.remove(&oldest);
             }
         }
     }
 
     fn stain(&mut self, name: &Name) {
-        if self.absent_max.is_none()
+        if !self.in_memory
             && let Some(user) = self.users.get_mut(name)
             && !std::mem::replace(&mut user.dirty, true)
         {
@@ -288,7 +291,7 @@ impl<Waiting> Users<Waiting> {
     }
 
     fn entry(&mut self, name: &Name) -> &mut User<Waiting> {
-        let in_memory = self.absent_max.is_some();
+        let in_memory = self.in_memory;
         self.users.entry(name.clone()).or_insert_with(|| {
             Box::new(User {
                 marks: Marks::default(),
@@ -301,6 +304,7 @@ impl<Waiting> Users<Waiting> {
                 stale: false,
                 out: false,
                 pins: 0,
+                ticket: None,
                 waiting: Vec::new(),
             })
         })

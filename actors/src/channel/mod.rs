@@ -17,6 +17,7 @@ use crate::{
 };
 use state::{Effect, Input, Setting, State, Turn};
 
+pub mod absent;
 pub mod change;
 pub mod devices;
 pub mod history;

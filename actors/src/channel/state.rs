@@ -345,8 +345,8 @@ impl State {
             given_count: loaded.count,
             committed_count: loaded.count,
             ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
-            devices: Devices::new(in_memory.then_some(limits.absent_devices_per_room_max)),
-            users: Users::new(in_memory.then_some(limits.absent_devices_per_room_max)),
+            devices: Devices::new(in_memory, limits.absent_devices_per_room_max),
+            users: Users::new(in_memory, limits.absent_devices_per_room_max),
             saves: Saves::default(),
             gone_count: loaded.gone_count,
             counting: Vec::new(),
@@ -486,6 +486,7 @@ impl State {
         if self.devices.attach(&join.device) {
             self.effects.push_back(Effect::LoadAnswers(join.device.clone()));
         }
+        self.meet_again(&join.device);
         self.want_rights(&join.device);
         self.attach_user(&join.device);
         let device = join.device.clone();

@@ -76,6 +76,18 @@ impl State {
         self.devices.get(device)?.rights
     }
 
+    /// A stranger who comes back is there from now on, not since he was there before.
+    pub(super) fn meet_again(&mut self, device: &DeviceKey) {
+        let stranger = self.rights(&device.user, None);
+        if let Some(known) = self.devices.device(device)
+            && known.is_alone()
+            && let Some(rights) = &mut known.rights
+            && rights.role.is_none()
+        {
+            *rights = stranger;
+        }
+    }
+
     /// Has a device's rights loaded, if they are not known.
     pub(super) fn want_rights(&mut self, device: &DeviceKey) {
         let known = (self.people.known == 0).then(|| self.rights(&device.user, None));

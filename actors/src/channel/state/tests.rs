@@ -77,11 +77,13 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
         change: 0,
         announcements: Vec::new(),
     };
+    // What a room with a store remembers of those who left is tested with their tables.
+    let absent_devices_per_room_max = usize::from(options.durability == Durability::Memory);
     let state = State::new(
         loaded,
         2,
         Setting {
-            limits: Arc::new(limits()),
+            limits: Arc::new(Limits { absent_devices_per_room_max, ..limits() }),
             budget: Budget::new(2, 1 << 20),
             tiers: Arc::new(tiers),
             rates: Arc::default(),
