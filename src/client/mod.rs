@@ -21,12 +21,14 @@
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
 //!
 //! Inside: machines without I/O decide everything (`state.rs` the connection; `rooms.rs`, `publishing.rs`,
-//! `uploading.rs` and `receiving.rs` the rooms; `outbox.rs` one room's sends, `upload.rs` a long text's parts, `inbound.rs` a
+//! `uploading.rs`, `receiving.rs`, `marking.rs` and `asking.rs` the rooms and what is asked; `question.rs` lists that; `outbox.rs` is one room's sends, `marker.rs` its read cursor, `upload.rs` a long text's parts, `inbound.rs` a
 //! room's receipts); `driver.rs` is the one task that owns the socket, `keeper.rs` its hand on an outbox on disk.
 
+mod asking;
 mod backoff;
 mod change;
 mod config;
+mod directory;
 mod driver;
 mod effect;
 mod error;
@@ -34,14 +36,19 @@ mod event;
 mod heartbeat;
 mod inbound;
 mod keeper;
+mod marker;
+mod marking;
 mod outbox;
 mod outbox_file;
 mod outbox_store;
 mod publishing;
+mod question;
+mod reading;
 mod receiving;
 mod room;
 mod rooms;
 mod shared;
+mod signal;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -65,17 +72,22 @@ use tokio::{
 
 pub use change::{Change, Changes};
 pub use config::Config;
+pub use directory::{Member, Members, RoomDetails, RoomEntry, Rooms};
 pub use error::{ConnectError, PublishError, RequestError};
 pub use event::{Acked, Event, Gap, Message, Outgoing, Page, RoomInfo, Stats};
 pub use outbox_file::{FileOutbox, SyncPolicy};
 pub use outbox_store::OutboxStore;
 pub use parlor_protocol::message::{
-    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind, TombstoneReason,
+    Access, Activity, Announce, ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap,
+    Past, RecordKind, Role, RoomOptions, TombstoneReason,
 };
+pub use reading::{Reader, Standing};
+pub use signal::{Signal, Signals};
 
 use driver::{Driver, Stream};
 use effect::RoomKey;
 use keeper::Keeper;
+use question::{Answer, Question};
 use shared::{Command, EventQueue, Permit, Reply, SendOutcome, Shared};
 use state::State;
 
@@ -200,6 +212,15 @@ impl Handle {
         Ok((Reply { sender, _permit: permit }, receiver))
     }
 
+    /// Asks, about a joined room if one is named, and waits for the answer, which has the one type that the question takes.
+    async fn ask<T: TryFrom<Answer>>(&self, room: Option<RoomKey>, question: Question) -> Result<T, RequestError> {
+        let (reply, answer) = self.reply()?;
+        self.command(Command::Ask { room, question, reply })?;
+        let answer = answer.await.unwrap_or_else(|_| Err(self.closed()))?;
+        // The state lets no answer pass that the question does not take.
+        T::try_from(answer).map_err(|_| self.closed())
+    }
+
     fn closed(&self) -> RequestError {
         let (code, message) = self.shared.why_closed();
         RequestError::Closed { code, message }
@@ -283,9 +304,7 @@ impl Room {
     /// If the server refuses, the room was left or the client is closed.
     pub async fn fetch(&self, start: Option<Seq>, direction: Direction, limit: u32) -> Result<Page, RequestError> {
         let Membership { handle, key } = &*self.inner.membership;
-        let (reply, answer) = handle.reply()?;
-        handle.command(Command::Fetch { key: *key, what: (start, direction, limit), reply })?;
-        answer.await.unwrap_or_else(|_| Err(handle.closed()))
+        handle.ask(Some(*key), Question::Page { start, direction, limit }).await
     }
 
     /// Leaves the room, once everything sent to it before is answered. The [`Events`] end after the last one owed.
@@ -371,5 +390,6 @@ debug! {
     Client: self => &self.handle.user,
     Room: self => &self.inner.name,
     Events: self => &self.membership.key,
+    Signals: self => &"for the user",
     Sending: self => &matches!(self.0, Outcome::Waiting(..))
 }
