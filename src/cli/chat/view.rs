@@ -112,7 +112,7 @@ mod tests {
                 "",
                 "",
                 "──── Tuesday, 4 August 2026 ────────────────────────────────",
-                "23:34            bob does a gnome client exist? 👍 1 #1",
+                "23:34            bob does a gnome client exist? 👍  1 #1",
                 "23:34 ✓          ann I can't recommend one offhand; try a",
                 "                     search for such #2",
                 " lobby · here:1 · connected",
