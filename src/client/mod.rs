@@ -16,6 +16,29 @@
 //! # }
 //! ```
 //!
+//! Rooms are made and looked after by name, whether joined or not:
+//!
+//! ```no_run
+//! # async fn example(client: parlor::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use parlor::client::{Access, JoinFrom, RequestError, Role, RoomOptions};
+//!
+//! let options = RoomOptions { access: Access::Members, ..RoomOptions::default() };
+//! match client.create_room("tea", options, &["bob"]).await {
+//!     Ok(room) => println!("{} has {} members", room.name, room.members),
+//!     // The connection broke before the answer: look before you ask again.
+//!     Err(RequestError::OutcomeUnknown) => println!("{:?}", client.room_info("tea").await?.role),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! client.set_members("tea", Role::Moderator, &["bob"]).await?;
+//! for room in client.rooms(None, 0).await?.rooms {
+//!     println!("{}: {} unread", room.name, room.unread);
+//! }
+//! let (room, _events) = client.join("tea", JoinFrom::Newest(1)).await?;
+//! room.mark_read(room.joined().tail)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What it promises: an ack means stored; a send that is retried is one message; every record comes once and in order,
 //! or an [`Event::Gap`] says that it will not. While disconnected, sends wait and the client tries to come back for as
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
