@@ -120,3 +120,19 @@ fn real_conversations_are_replayed_whole() {
     check_whole(&output, &report, 39_213);
     assert_eq!(report["rooms"], files.len(), "{report}");
 }
+
+#[test]
+fn a_server_that_is_not_there_is_told_within_seconds() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("talk.log");
+    std::fs::write(&log, "[10:00] <ann> hello\n").unwrap();
+    // A port that was free a moment ago.
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let began = std::time::Instant::now();
+    let output =
+        Command::new(env!("CARGO_BIN_EXE_parlor")).args(["replay", "--server", &address]).arg(&log).output().unwrap();
+    assert!(!output.status.success());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(errors.contains(&address) && errors.contains("`parlor serve` starts one"), "{errors}");
+    assert!(began.elapsed() < std::time::Duration::from_secs(20), "after {:?}", began.elapsed());
+}

@@ -71,11 +71,12 @@ impl FromStr for SendRateArg {
 /// In a terminal: a screen with the room's newest messages, an input line below. PageUp and PageDown scroll, and older
 /// messages are fetched at the top; Up and Down bring back what you typed; Ctrl-C or /quit leaves. Your own lines bear …
 /// until they are stored, then ✓, or ! with the reason if the server refused them. If the server goes away, the chat
-/// connects again by itself.
+/// connects again by itself. Behind each message stands its number, by which commands name it: /edit 12 TEXT, /recall,
+/// /react 👍, /who, /rooms, /create, /add, /kick, /dm; /help lists them.
 ///
 /// With the standard input or output not a terminal: a pipe. The room's newest 100 messages and all that follow go to
-/// the standard output as lines `HH:MM <name> text`; each line of the input is sent; notices and refusals go to the
-/// standard error. When the input ends, the chat waits until every line is stored and the messages up to the last of
+/// the standard output as lines `HH:MM <name> text`, what happens to them as lines `HH:MM * name edited 12: text`; each line of
+/// the input is sent; notices and refusals go to the standard error. When the input ends, the chat waits until every line is stored and the messages up to the last of
 /// them are written, and exits: with 0, or with 1 if a line was not stored. To keep listening, keep the input open:
 /// `tail -f /dev/null | parlor chat lobby --as ear`.
 #[derive(Debug, clap::Args)]
@@ -94,6 +95,15 @@ pub(crate) struct Chat {
     /// This device's name. One connection per device: a second one closes the first [default: a new one].
     #[arg(long, value_name = "NAME")]
     pub(crate) device: Option<Name>,
+
+    /// In a pipe, take lines that begin with / for commands, one after the other, and write their answers as lines that begin
+    /// with "* ". A line that begins with // is sent without the first.
+    #[arg(long)]
+    pub(crate) commands: bool,
+
+    /// In a pipe, begin each line of the output with the number of its message, by which commands name it.
+    #[arg(long)]
+    pub(crate) numbers: bool,
 
     /// Keep in this folder what you said and is not stored yet: if the chat ends first, it goes out when you join the room
     /// the next time, as the same device. The folder is made if it does not exist.
@@ -242,6 +252,7 @@ mod tests {
         check("parlor replay a.log --drop-acks 0.1 --ack-timeout-ms 300 --seed 7", true);
         check("parlor replay a.log --drop-acks 1.5", false);
         check("parlor replay a.log --speed 0", false);
+        check("parlor chat lobby --as ann --commands --numbers", true);
         check("parlor chat lobby --as ann --device phone --outbox /tmp/x", true);
         check("parlor chat lobby --as ann --outbox /tmp/x", false);
         check("parlor replay a.log --speed NaN", false);

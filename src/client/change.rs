@@ -3,10 +3,13 @@
 use bytes::Bytes;
 use parlor_protocol::{
     Seq,
-    message::{ContentType, Deliver, RecordKind, TombstoneReason},
+    message::{ContentType, Deliver, RecordKind, Role, TombstoneReason, decode_member_changes},
 };
 
-use super::event::{Message, Outgoing};
+use super::{
+    Room, Sending,
+    event::{Message, Outgoing},
+};
 
 /// What a record says of the changes made to it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -52,6 +55,12 @@ impl Message {
     #[must_use]
     pub fn is_change(&self) -> bool {
         self.kind.is_change()
+    }
+
+    /// Whom a record of kind [`MEMBERS`](RecordKind::MEMBERS) is about, and what each is now; `None` for any other record.
+    #[must_use]
+    pub fn member_changes(&self) -> Option<Vec<(&str, Option<Role>)>> {
+        (self.kind == RecordKind::MEMBERS).then(|| decode_member_changes(&self.payload)).flatten()
     }
 
     /// Applies a change to the message that it refers to, unless it is in it already. Whether anything changed.
@@ -130,6 +139,29 @@ impl Outgoing {
     #[must_use]
     pub fn unreact(seq: Seq, reaction: impl Into<String>) -> Self {
         Self { change: change(RecordKind::REACTION, seq, true), ..Self::text(reaction) }
+    }
+}
+
+impl Room {
+    /// Puts another text in place of a message of one's own. Edits, recalls and reactions are sends like any other: they
+    /// resolve when they are stored, and every subscriber gets them as records, which [`Message::apply`] takes.
+    pub fn edit(&self, seq: Seq, text: impl Into<String>) -> Sending {
+        self.send(Outgoing::edit(seq, text))
+    }
+
+    /// Takes a message back: one's own for some minutes, as a moderator any.
+    pub fn recall(&self, seq: Seq) -> Sending {
+        self.send(Outgoing::recall(seq))
+    }
+
+    /// Reacts to a message, with a text of 1 to 32 bytes.
+    pub fn react(&self, seq: Seq, reaction: impl Into<String>) -> Sending {
+        self.send(Outgoing::react(seq, reaction))
+    }
+
+    /// Takes a reaction back.
+    pub fn unreact(&self, seq: Seq, reaction: impl Into<String>) -> Sending {
+        self.send(Outgoing::unreact(seq, reaction))
     }
 }
 

@@ -38,9 +38,10 @@ pub struct Config {
     /// How long the first connect keeps trying; zero is one try per server. A client that was connected once comes back
     /// for as long as it lives.
     pub connect_patience: Duration,
-    /// The longest wait before the first attempt to come back; doubled with each attempt.
+    /// The longest wait before the first attempt to come back. Each wait is random, from nothing up to a bound that begins
+    /// here, doubles with each attempt, and begins anew once a connection has stood for a minute.
     pub backoff_min: Duration,
-    /// The longest wait between two attempts.
+    /// Where the bound stops doubling.
     pub backoff_max: Duration,
     /// How many messages may wait for their acks, over all rooms; above it sends are refused with
     /// [`OutboxFull`](super::PublishError::OutboxFull).
@@ -48,7 +49,7 @@ pub struct Config {
     /// Where messages are kept until they are acked, so that they outlive the program; `None` for memory alone. The clones
     /// of a configuration share it, and only one client may use it.
     pub outbox: Option<Arc<Mutex<dyn OutboxStore>>>,
-    /// How many joins, leaves and fetches may wait for their answers.
+    /// How many joins, leaves and questions may wait for their answers.
     pub requests_max: usize,
     /// How many events may wait for the application, over all rooms; above it the client stops reading its connection.
     pub events_max: usize,
@@ -76,8 +77,8 @@ impl Config {
             ack_retries: 2,
             connect_timeout: Duration::from_secs(5),
             connect_patience: Duration::ZERO,
-            backoff_min: Duration::from_millis(100),
-            backoff_max: Duration::from_secs(10),
+            backoff_min: Duration::from_secs(1),
+            backoff_max: Duration::from_secs(60),
             outbox_messages_max: 10_000,
             outbox: None,
             requests_max: 1_024,

@@ -25,7 +25,8 @@ use super::{
     effect::{Effect, Now, RoomKey, Ticket},
     error::{ConnectError, PublishError, RequestError},
     keeper::Keeper,
-    shared::{Command, EventQueue, FetchOutcome, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared},
+    question::Ask,
+    shared::{AskOutcome, Command, EventQueue, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared},
     state::State,
     wire::{self, WireError},
 };
@@ -55,7 +56,7 @@ enum Waiter {
     Stalled {
         _permit: Permit,
     },
-    Fetch(Reply<FetchOutcome>),
+    Ask(Reply<AskOutcome>),
     Leave(Reply<LeaveOutcome>),
 }
 
@@ -171,10 +172,16 @@ impl Driver {
                 let ticket = self.wait(Waiter::Send(reply));
                 self.state.handle_send(now, key, ticket, outgoing);
             }
-            Command::Fetch { key, what, reply } => {
-                let ticket = self.wait(Waiter::Fetch(reply));
-                self.state.handle_fetch(now, key, ticket, what);
+            Command::Ask { room, question, reply } => {
+                let ticket = self.wait(Waiter::Ask(reply));
+                self.state.handle_ask(now, Ask { ticket, room, question });
             }
+            Command::Mark(key) => {
+                if let Some(events) = self.events.get(&key) {
+                    self.state.handle_mark(now, key, events.take_mark());
+                }
+            }
+            Command::Signal { to, key, payload, .. } => self.state.handle_signal(&to, key, &payload),
             Command::Leave { key, reply } => {
                 let ticket = self.wait(Waiter::Leave(reply));
                 self.state.handle_leave(now, key, Some(ticket));
@@ -377,6 +384,17 @@ impl Driver {
                         events.push(event, position, &self.shared);
                     }
                 }
+                Effect::Marked(room, standing) => {
+                    if let Some(events) = self.events.get(&room) {
+                        events.push_standing(standing);
+                    }
+                }
+                Effect::Signal(None, signal) => self.shared.push_signal(signal),
+                Effect::Signal(Some(room), signal) => {
+                    if let Some(events) = self.events.get(&room) {
+                        events.push_signal(signal);
+                    }
+                }
                 Effect::Keep(room, nonce, message) => {
                     let kept = self.keeper.keep(room, nonce, &message);
                     self.on_kept(room, nonce, kept);
@@ -409,7 +427,7 @@ impl Driver {
                     self.done = true;
                 }
                 Effect::Joined(ticket, _, _)
-                | Effect::Fetched(ticket, _)
+                | Effect::Answered(ticket, _)
                 | Effect::Left(ticket, _)
                 | Effect::Refused(ticket, _)
                 | Effect::Sent(ticket, _) => self.answer(ticket, effect),
@@ -436,8 +454,8 @@ impl Driver {
                 reply.sender.send(Ok(info)).is_ok()
             }
             (Waiter::Join(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
-            (Waiter::Fetch(reply), Effect::Fetched(_, page)) => reply.sender.send(Ok(page)).is_ok(),
-            (Waiter::Fetch(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
+            (Waiter::Ask(reply), Effect::Answered(_, answer)) => reply.sender.send(Ok(answer)).is_ok(),
+            (Waiter::Ask(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
             (Waiter::Leave(reply), Effect::Left(_, cursor)) => reply.sender.send(Ok(cursor)).is_ok(),
             (Waiter::Leave(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
             (Waiter::Send(reply), Effect::Sent(_, outcome)) => reply.sender.send(outcome).is_ok(),

@@ -6,8 +6,10 @@ use parlor_protocol::{Code, DeviceTag, Epoch, Nonce, Seq};
 
 use super::{
     error::{ConnectError, PublishError, RequestError},
-    event::{Acked, Event, Outgoing, Page, RoomInfo},
-    room::Ask,
+    event::{Acked, Event, Outgoing, RoomInfo},
+    question::{Answer, Ask},
+    reading::Standing,
+    signal::Signal,
 };
 
 /// Names a request of the application until it is answered.
@@ -41,11 +43,11 @@ pub(super) enum Effect {
     Failed(ConnectError),
     /// A join succeeded.
     Joined(Ticket, RoomKey, RoomInfo),
-    /// A fetch was answered.
-    Fetched(Ticket, Page),
+    /// A question was answered.
+    Answered(Ticket, Answer),
     /// A leave was answered.
     Left(Ticket, Seq),
-    /// A join, fetch or leave failed.
+    /// A join, a leave or a question failed.
     Refused(Ticket, RequestError),
     /// A send has its outcome.
     Sent(Ticket, Result<Acked, PublishError>),
@@ -59,6 +61,10 @@ pub(super) enum Effect {
     Forget(RoomKey, Nonce),
     /// For the events of a room; with the position behind it.
     Event(RoomKey, Event, (Epoch, Seq)),
+    /// For the events of a room: where the user's read cursor stands.
+    Marked(RoomKey, Standing),
+    /// Somebody signals, in a room or to the user.
+    Signal(Option<RoomKey>, Signal),
     /// No event of this room follows.
     EventsEnd(RoomKey),
     /// The client is over. Nothing follows.
@@ -90,6 +96,7 @@ pub(super) enum Pending {
     Publish(RoomKey, Nonce),
     /// A part of a long message.
     Part(RoomKey, Nonce),
-    Fetch(RoomKey, Ask),
+    Ask(Ask),
+    Mark(RoomKey),
     Fill(RoomKey),
 }

@@ -78,12 +78,12 @@ pub(super) fn comes_back(code: Code) -> bool {
     matches!(code.advice(), Advice::ReconnectNow | Advice::ReconnectLater | Advice::RetryLater)
 }
 
-/// Why a join, fetch or leave failed.
+/// Why a request failed: a join, a leave, a question about a room or its members, a mark or a signal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The room's name is not a name.
-    #[error("not a room's name: {0}")]
+    /// What should be the name of a room or a user is none.
+    #[error("not a name: {0}")]
     InvalidName(#[from] NameError),
     /// This client has joined that room already, or is about to.
     #[error("the room is joined already")]
@@ -94,8 +94,26 @@ pub enum RequestError {
     /// What is kept for the room cannot be read, so it is not joined: what is sent to it would overtake that.
     #[error("the outbox cannot be read: {0}")]
     Outbox(String),
+    /// The connection broke before the answer, and the request is not asked again, since a second time could do harm. It may
+    /// have been done or not: [`Client::room_info`](super::Client::room_info) tells how the room is now.
+    #[error(
+        "the answer was lost, so it may be done or not: ask for the room to see how it is now, before you try again"
+    )]
+    OutcomeUnknown,
+    /// One request names at most 1,000 users.
+    #[error("{given} users in one request, at most 1000 are allowed: send several requests")]
+    TooManyUsers {
+        /// How many were named.
+        given: usize,
+    },
+    /// A signal's payload is longer than 512 bytes.
+    #[error("{bytes} bytes of payload in a signal, at most 512 are allowed: send it as a message, or less of it")]
+    SignalTooLarge {
+        /// How long it is.
+        bytes: usize,
+    },
     /// More requests wait for answers than [`Config::requests_max`](super::Config::requests_max) allows.
-    #[error("too many requests wait for their answers")]
+    #[error("too many requests wait for their answers: wait for some, or raise `requests_max`")]
     TooManyRequests,
     /// The server refused.
     #[error("the server refused: {code}: {message}")]
@@ -124,9 +142,32 @@ impl RequestError {
         match self {
             Self::TooManyRequests => true,
             Self::Refused { code, .. } => code.advice() == Advice::RetryLater,
-            Self::InvalidName(_) | Self::AlreadyJoined | Self::NotJoined | Self::Outbox(_) | Self::Closed { .. } => {
-                false
-            }
+            Self::InvalidName(_)
+            | Self::AlreadyJoined
+            | Self::NotJoined
+            | Self::Outbox(_)
+            | Self::OutcomeUnknown
+            | Self::TooManyUsers { .. }
+            | Self::SignalTooLarge { .. }
+            | Self::Closed { .. } => false,
+        }
+    }
+
+    /// How long to wait before the same request, if the server said so.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Refused { retry_after, .. } if self.is_temporary() => Some(*retry_after),
+            _ => None,
+        }
+    }
+
+    /// The server's code, if it refused or ended the client.
+    #[must_use]
+    pub fn code(&self) -> Option<Code> {
+        match self {
+            Self::Refused { code, .. } | Self::Closed { code, .. } => Some(*code),
+            _ => None,
         }
     }
 }

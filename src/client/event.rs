@@ -8,7 +8,11 @@ use parlor_protocol::{
     message::{ContentType, Durability, GapReason, PageGap, RecordKind},
 };
 
-use super::change::{Change, Changes};
+use super::{
+    change::{Change, Changes},
+    reading::Standing,
+    signal::Signal,
+};
 
 /// What happens in a room, in order. Every record comes once, or a [`Gap`] says that it will not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,6 +21,12 @@ pub enum Event {
     Message(Message),
     /// Records that will not come.
     Gap(Gap),
+    /// Where the user's read cursor of the room stands: what a mark came to, or that he has read on on another device. Comes
+    /// behind all records that wait, and only the newest.
+    Marked(Standing),
+    /// Somebody signals in the room. Comes behind all records that wait; of one sender and key only the newest, and no more
+    /// than 64.
+    Signal(Signal),
     /// The connection was lost. The client comes back on its own; sends wait meanwhile.
     Disconnected {
         /// Why, for a person.
@@ -115,6 +125,10 @@ pub struct RoomInfo {
     pub cursor: Seq,
     /// How many countable records it holds.
     pub count: u64,
+    /// The user has read everything up to here, on whichever device.
+    pub read: Seq,
+    /// How many countable records he has not read.
+    pub unread: u64,
     /// What an ack means in it.
     pub durability: Durability,
 }
@@ -151,6 +165,8 @@ impl Outgoing {
 pub struct Acked {
     /// Its nonce, by which its delivery is known.
     pub nonce: Nonce,
+    /// The room's epoch.
+    pub epoch: Epoch,
     /// Its number in the room.
     pub seq: Seq,
     /// When the server accepted it, in Unix milliseconds.

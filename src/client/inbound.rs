@@ -58,6 +58,11 @@ impl Inbound {
         (self.epoch, self.position)
     }
 
+    /// The epoch of what the server says now: that of the position, unless a join told of a new one and its gap has not come.
+    pub(super) fn epoch(&self) -> Epoch {
+        self.turned.map_or(self.epoch, |(epoch, _)| epoch)
+    }
+
     /// The room was joined from the position: the server sends everything behind it anew.
     pub(super) fn on_joined(&mut self, epoch: Epoch, cursor: Seq) {
         self.forget_held();

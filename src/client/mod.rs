@@ -16,17 +16,42 @@
 //! # }
 //! ```
 //!
+//! Rooms are made and looked after by name, whether joined or not:
+//!
+//! ```no_run
+//! # async fn example(client: parlor::client::Client) -> Result<(), Box<dyn std::error::Error>> {
+//! use parlor::client::{Access, JoinFrom, RequestError, Role, RoomOptions};
+//!
+//! let options = RoomOptions { access: Access::Members, ..RoomOptions::default() };
+//! match client.create_room("tea", options, &["bob"]).await {
+//!     Ok(room) => println!("{} has {} members", room.name, room.members),
+//!     // The connection broke before the answer: look before you ask again.
+//!     Err(RequestError::OutcomeUnknown) => println!("{:?}", client.room_info("tea").await?.role),
+//!     Err(error) => return Err(error.into()),
+//! }
+//! client.set_members("tea", Role::Moderator, &["bob"]).await?;
+//! for room in client.rooms(None, 0).await?.rooms {
+//!     println!("{}: {} unread", room.name, room.unread);
+//! }
+//! let (room, _events) = client.join("tea", JoinFrom::Newest(1)).await?;
+//! room.mark_read(room.joined().tail)?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! What it promises: an ack means stored; a send that is retried is one message; every record comes once and in order,
 //! or an [`Event::Gap`] says that it will not. While disconnected, sends wait and the client tries to come back for as
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
 //!
 //! Inside: machines without I/O decide everything (`state.rs` the connection; `rooms.rs`, `publishing.rs`,
-//! `uploading.rs` and `receiving.rs` the rooms; `outbox.rs` one room's sends, `upload.rs` a long text's parts, `inbound.rs` a
+//! `uploading.rs`, `receiving.rs`, `marking.rs` and `asking.rs` the rooms and what is asked; `question.rs` lists that; `outbox.rs` is one room's sends, `marker.rs` its read cursor, `upload.rs` a long text's parts, `inbound.rs` a
 //! room's receipts); `driver.rs` is the one task that owns the socket, `keeper.rs` its hand on an outbox on disk.
 
+mod asking;
 mod backoff;
 mod change;
 mod config;
+mod directory;
 mod driver;
 mod effect;
 mod error;
@@ -34,14 +59,19 @@ mod event;
 mod heartbeat;
 mod inbound;
 mod keeper;
+mod marker;
+mod marking;
 mod outbox;
 mod outbox_file;
 mod outbox_store;
 mod publishing;
+mod question;
+mod reading;
 mod receiving;
 mod room;
 mod rooms;
 mod shared;
+mod signal;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -65,17 +95,22 @@ use tokio::{
 
 pub use change::{Change, Changes};
 pub use config::Config;
+pub use directory::{Member, Members, RoomDetails, RoomEntry, Rooms};
 pub use error::{ConnectError, PublishError, RequestError};
 pub use event::{Acked, Event, Gap, Message, Outgoing, Page, RoomInfo, Stats};
 pub use outbox_file::{FileOutbox, SyncPolicy};
 pub use outbox_store::OutboxStore;
 pub use parlor_protocol::message::{
-    ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap, RecordKind, TombstoneReason,
+    Access, Activity, Announce, ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap,
+    Past, RecordKind, Role, RoomOptions, TombstoneReason,
 };
+pub use reading::{Reader, Standing};
+pub use signal::{Signal, Signals};
 
 use driver::{Driver, Stream};
 use effect::RoomKey;
 use keeper::Keeper;
+use question::{Answer, Question};
 use shared::{Command, EventQueue, Permit, Reply, SendOutcome, Shared};
 use state::State;
 
@@ -200,6 +235,15 @@ impl Handle {
         Ok((Reply { sender, _permit: permit }, receiver))
     }
 
+    /// Asks, about a joined room if one is named, and waits for the answer, which has the one type that the question takes.
+    async fn ask<T: TryFrom<Answer>>(&self, room: Option<RoomKey>, question: Question) -> Result<T, RequestError> {
+        let (reply, answer) = self.reply()?;
+        self.command(Command::Ask { room, question, reply })?;
+        let answer = answer.await.unwrap_or_else(|_| Err(self.closed()))?;
+        // The state lets no answer pass that the question does not take.
+        T::try_from(answer).map_err(|_| self.closed())
+    }
+
     fn closed(&self) -> RequestError {
         let (code, message) = self.shared.why_closed();
         RequestError::Closed { code, message }
@@ -283,9 +327,7 @@ impl Room {
     /// If the server refuses, the room was left or the client is closed.
     pub async fn fetch(&self, start: Option<Seq>, direction: Direction, limit: u32) -> Result<Page, RequestError> {
         let Membership { handle, key } = &*self.inner.membership;
-        let (reply, answer) = handle.reply()?;
-        handle.command(Command::Fetch { key: *key, what: (start, direction, limit), reply })?;
-        answer.await.unwrap_or_else(|_| Err(handle.closed()))
+        handle.ask(Some(*key), Question::Page { start, direction, limit }).await
     }
 
     /// Leaves the room, once everything sent to it before is answered. The [`Events`] end after the last one owed.
@@ -371,5 +413,6 @@ debug! {
     Client: self => &self.handle.user,
     Room: self => &self.inner.name,
     Events: self => &self.membership.key,
+    Signals: self => &"for the user",
     Sending: self => &matches!(self.0, Outcome::Waiting(..))
 }

@@ -112,7 +112,8 @@ impl State {
     pub(super) fn own_is_stored(&mut self, key: RoomKey, record: &message::Deliver<'_>) {
         let Some(room) = self.rooms.get(&key) else { return };
         let (nonce, seq, time) = (record.nonce, record.seq, record.time);
-        self.stored(key, Acked { nonce, seq, time, durability: room.durability, duplicate: false });
+        let (epoch, durability) = (self.epoch_of(key), room.durability);
+        self.stored(key, Acked { nonce, epoch, seq, time, durability, duplicate: false });
     }
 
     pub(super) fn on_publish_refused(&mut self, now: Now, key: RoomKey, nonce: Nonce, error: &message::Error<'_>) {

@@ -28,32 +28,25 @@ impl State {
         let needs = self.rooms.get(&key).is_some_and(|room| {
             own || room.stage != Stage::In || room.inbound.as_ref().is_some_and(|it| it.wants_fill().is_some())
         });
-        if needs {
+        if needs || self.is_mark_due(key) {
             self.settle(now, key);
         }
         Ok(())
     }
 
     pub(super) fn on_page(&mut self, now: Now, request: u32, page: &message::Page<'_>) -> Result<(), WireError> {
-        let (key, ask) = match self.answered(request) {
-            Some(Pending::Fetch(key, ask)) => (key, Some(ask)),
-            Some(Pending::Fill(key)) => (key, None),
-            _ => return Ok(()),
-        };
+        let Some(Pending::Fill(key)) = self.answered(request) else { return Ok(()) };
         let mut messages = Vec::new();
         wire::records(page.records, |record| {
             let own = self.is_own(&record);
-            if own && ask.is_none() {
+            if own {
                 self.own_is_stored(key, &record);
             }
             messages.push(self.messages.message(&record, own)?);
             Ok(())
         })?;
         let page = Page { messages, gaps: page.gaps.0.clone(), next: page.next, tail: page.tail, epoch: page.epoch };
-        match ask {
-            Some(ask) => self.effects.push_back(Effect::Fetched(ask.ticket, page)),
-            None => self.receive(key, |inbound, sink| inbound.on_fill(page, sink)),
-        }
+        self.receive(key, |inbound, sink| inbound.on_fill(page, sink));
         self.settle(now, key);
         Ok(())
     }

@@ -4,10 +4,10 @@ use std::{collections::VecDeque, time::Duration};
 
 use parlor_protocol::{
     Name, RoomNumber, Seq,
-    message::{Direction, Durability, JoinFrom},
+    message::{Durability, JoinFrom},
 };
 
-use super::{effect::Ticket, inbound::Inbound, outbox::Outbox};
+use super::{effect::Ticket, inbound::Inbound, marker::Marker, outbox::Outbox, question::Ask};
 
 /// How far a room is attached to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +22,6 @@ pub(super) enum Stage {
     Leaving,
     /// Left; what is owed up to this cursor is still being fetched.
     Left(Seq),
-}
-
-/// A fetch of the application.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Ask {
-    pub(super) ticket: Ticket,
-    pub(super) start: Option<Seq>,
-    pub(super) direction: Direction,
-    pub(super) limit: u32,
 }
 
 /// See the module.
@@ -50,6 +41,7 @@ pub(super) struct Room {
     pub(super) inbound: Option<Inbound>,
     pub(super) outbox: Outbox,
     pub(super) asks: VecDeque<Ask>,
+    pub(super) marker: Marker,
     /// Whether the application was told that the connection is lost, and not yet that it is back.
     pub(super) down: bool,
     /// No join, leave or fill before this time.
@@ -74,6 +66,7 @@ impl Room {
             inbound: None,
             outbox: Outbox::new(),
             asks: VecDeque::new(),
+            marker: Marker::default(),
             down: false,
             retry_at: None,
             starved: false,
@@ -100,6 +93,8 @@ impl Room {
 
     /// When something of it is due.
     pub(super) fn timeout(&self) -> Option<Duration> {
-        [self.outbox.timeout(), self.retry_at].into_iter().flatten().min()
+        let position = self.inbound.as_ref().map_or(0, |inbound| inbound.position().1);
+        let mark = self.marker.timeout(position).filter(|_| self.stage == Stage::In);
+        [self.outbox.timeout(), self.retry_at, mark].into_iter().flatten().min()
     }
 }

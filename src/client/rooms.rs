@@ -1,4 +1,4 @@
-//! The rooms' half of the client's state: joins, leaves, fetches, publishes and what comes back.
+//! The rooms' half of the client's state: joins, leaves, and what comes back.
 //!
 //! Inputs only note what is wanted; [`settle`](State::settle) compares that with what the connection allows and sends
 //! what is due. So a reconnect is nothing special: everything is wanted again, and settled once it may be.
@@ -15,7 +15,8 @@ use super::{
     error::{PublishError, RequestError},
     event::{Acked, Event, RoomInfo},
     inbound::Inbound,
-    room::{Ask, Room, Stage},
+    reading::Standing,
+    room::{Room, Stage},
     state::State,
     wire::Incoming,
 };
@@ -47,30 +48,29 @@ impl State {
         }
     }
 
-    /// The application wants a page.
-    pub(super) fn handle_fetch(
-        &mut self,
-        now: Now,
-        key: RoomKey,
-        ticket: Ticket,
-        (start, direction, limit): (Option<Seq>, Direction, u32),
-    ) {
-        match self.rooms.get_mut(&key) {
-            Some(room) if !room.leaving => {
-                room.asks.push_back(Ask { ticket, start, direction, limit });
-                self.settle(now, key);
-            }
-            _ => self.effects.push_back(Effect::Refused(ticket, RequestError::NotJoined)),
-        }
-    }
-
     /// A room's epoch and position, once it is joined.
     pub(super) fn position(&self, key: RoomKey) -> Option<(Epoch, Seq)> {
         self.rooms.get(&key)?.inbound.as_ref().map(Inbound::position)
     }
 
+    /// The epoch that the server's words about a room are of.
+    pub(super) fn epoch_of(&self, key: RoomKey) -> Epoch {
+        self.rooms.get(&key).and_then(|room| room.inbound.as_ref()).map_or_else(Epoch::default, Inbound::epoch)
+    }
+
+    /// A gap may begin another epoch.
+    fn on_turn(&mut self, key: RoomKey, gap: &super::event::Gap) {
+        let turns = self.epoch_of(key) != gap.epoch;
+        if let Some(room) = self.rooms.get_mut(&key).filter(|_| turns) {
+            room.marker.on_turned(gap.to);
+        }
+    }
+
     /// A frame about a room.
     pub(super) fn on_room_frame(&mut self, now: Now, request: u32, frame: Incoming<'_>) {
+        if !matches!(frame, Incoming::Error(_)) && matches!(self.requests.get(&request), Some(Pending::Ask(_))) {
+            return self.on_answer(now, request, &frame);
+        }
         let result = match frame {
             Incoming::Deliver(record) => self.on_deliver(now, &record),
             Incoming::Page(page) => self.on_page(now, request, &page),
@@ -78,12 +78,14 @@ impl State {
                 self.answered(request);
                 let acked = Acked {
                     nonce: ack.nonce,
+                    epoch: Epoch::default(),
                     seq: ack.seq,
                     time: ack.time,
                     durability: ack.durability,
                     duplicate: ack.duplicate,
                 };
                 if let Some(key) = self.numbers.get(&ack.room).copied() {
+                    let acked = Acked { epoch: self.epoch_of(key), ..acked };
                     self.stored(key, acked);
                     self.settle(now, key);
                 }
@@ -96,6 +98,7 @@ impl State {
             Incoming::Gap(gap) => {
                 if let Some(key) = self.numbers.get(&gap.room).copied() {
                     let gap = super::event::Gap { epoch: gap.epoch, from: gap.from, to: gap.to, why: gap.why };
+                    self.on_turn(key, &gap);
                     self.receive(key, |inbound, sink| inbound.on_gap(gap, sink));
                     self.settle(now, key);
                 }
@@ -117,7 +120,20 @@ impl State {
                 self.on_error(now, request, &error);
                 Ok(())
             }
-            Incoming::Welcome(_) | Incoming::Close(_) | Incoming::HeartbeatAck(_) => Ok(()),
+            Incoming::Marked(marked) => {
+                self.on_marked(now, request, &marked);
+                Ok(())
+            }
+            Incoming::Signaled(signaled) => self.on_signaled(&signaled),
+            // Answers to what nobody asks any longer.
+            Incoming::Readers(_)
+            | Incoming::Done
+            | Incoming::RoomInfo(_)
+            | Incoming::Members(_)
+            | Incoming::Rooms(_)
+            | Incoming::Welcome(_)
+            | Incoming::Close(_)
+            | Incoming::HeartbeatAck(_) => Ok(()),
         };
         if let Err(error) = result {
             self.handle_lost(now, error.to_string(), true);
@@ -151,12 +167,15 @@ impl State {
         self.publishing = 0;
         self.upload = None;
         self.uploads_waiting.clear();
-        for (_, pending) in std::mem::take(&mut self.requests) {
+        self.asking = 0;
+        let mut pending: Vec<_> = std::mem::take(&mut self.requests).into_iter().collect();
+        // What is asked again is asked in its old order.
+        pending.sort_unstable_by_key(|(request, _)| *request);
+        for (_, pending) in pending {
             match pending {
-                Pending::Fetch(key, ask) => {
-                    if let Some(room) = self.rooms.get_mut(&key) {
-                        room.asks.push_back(ask);
-                    }
+                Pending::Ask(ask) => self.on_ask_lost(ask),
+                Pending::Mark(key) => {
+                    self.rooms.entry(key).and_modify(|room| room.marker.put_off(None));
                 }
                 Pending::Join(_) | Pending::Leave(_) => uncertain = true,
                 Pending::Publish(..) | Pending::Part(..) | Pending::Fill(_) => {}
@@ -186,10 +205,12 @@ impl State {
     pub(super) fn end_rooms(&mut self, code: Code, message: &str) {
         let closed = || RequestError::Closed { code, message: message.to_owned() };
         for (_, pending) in std::mem::take(&mut self.requests) {
-            if let Pending::Fetch(_, ask) = pending {
+            if let Pending::Ask(ask) = pending {
                 self.effects.push_back(Effect::Refused(ask.ticket, closed()));
             }
         }
+        let asks = std::mem::take(&mut self.asks);
+        self.effects.extend(asks.into_iter().map(|ask| Effect::Refused(ask.ticket, closed())));
         for key in self.rooms.keys().copied().collect::<Vec<_>>() {
             self.close_room(key, code, message, closed());
         }
@@ -202,6 +223,7 @@ impl State {
         self.on_overdue(now, key);
         if let Some(room) = self.rooms.get_mut(&key) {
             room.outbox.release(now.at);
+            room.marker.release(now.at);
             room.retry_at = room.retry_at.filter(|at| now.at < *at);
         }
         self.settle(now, key);
@@ -278,23 +300,17 @@ impl State {
     fn settle_joined(&mut self, now: Now, key: RoomKey) {
         let Some(room) = self.rooms.get_mut(&key) else { return };
         let number = room.number;
-        let fetch = |start, direction, limit| message::Fetch {
-            room: number,
-            start,
-            direction,
-            limit,
-            extensions: Extensions::default(),
-        };
         if room.retry_at.is_none()
             && let Some(inbound) = &mut room.inbound
             && let Some(start) = inbound.wants_fill()
         {
             inbound.on_fill_sent();
-            self.ask(&fetch(Some(start), Direction::Forward, 0), Pending::Fill(key));
+            let (start, direction) = (Some(start), Direction::Forward);
+            let fetch = message::Fetch { room: number, start, direction, limit: 0, extensions: Extensions::default() };
+            self.ask(&fetch, Pending::Fill(key));
         }
-        while let Some(ask) = self.rooms.get_mut(&key).and_then(|room| room.asks.pop_front()) {
-            self.ask(&fetch(ask.start, ask.direction, ask.limit), Pending::Fetch(key, ask));
-        }
+        self.settle_asks_of(key);
+        self.settle_mark(now, key, false);
         while self.publish(now, key, None) {}
         let Some(room) = self.rooms.get_mut(&key) else { return };
         if room.leaving && room.outbox.is_stalled() {
@@ -303,9 +319,9 @@ impl State {
             self.effects.extend(left);
             self.end_uploads_of(key);
         }
-        let Some(room) = self.rooms.get_mut(&key) else { return };
-        let asked = || self.requests.values().any(|pending| matches!(pending, Pending::Fetch(of, _) if *of == key));
-        if room.retry_at.is_none() && room.may_leave() && !asked() {
+        let Some(room) = self.rooms.get(&key) else { return };
+        if room.retry_at.is_none() && room.may_leave() && !self.is_asking(key) {
+            let Some(room) = self.rooms.get_mut(&key) else { return };
             room.stage = Stage::Leaving;
             self.ask(&message::Leave { room: number, extensions: Extensions::default() }, Pending::Leave(key));
         }
@@ -328,7 +344,10 @@ impl State {
             JoinFrom::Position(epoch, seq) => Inbound::new(epoch, seq),
             JoinFrom::Tail | JoinFrom::Newest(_) | JoinFrom::Seq(_) => Inbound::new(joined.epoch, joined.cursor),
         });
+        let turned = (inbound.position().0 != joined.epoch).then_some(joined.cursor);
         inbound.on_joined(joined.epoch, joined.cursor);
+        let standing = Standing { read: joined.read, unread: joined.unread };
+        let moved = room.marker.on_joined(joined.read, turned);
         if let Some(ticket) = room.join.take() {
             let info = RoomInfo {
                 number: joined.room,
@@ -337,9 +356,13 @@ impl State {
                 first: joined.first,
                 cursor: joined.cursor,
                 count: joined.count,
+                read: joined.read,
+                unread: joined.unread,
                 durability: joined.durability,
             };
             self.effects.push_back(Effect::Joined(ticket, key, info));
+        } else if moved {
+            self.effects.push_back(Effect::Marked(key, standing));
         }
         came_back(key, room, &mut self.effects);
         self.settle(now, key);
@@ -394,7 +417,8 @@ impl State {
                 self.on_publish_refused(now, key, nonce, error);
                 self.settle(now, key);
             }
-            Pending::Fetch(_, ask) => self.effects.push_back(Effect::Refused(ask.ticket, refused())),
+            Pending::Ask(ask) => self.on_ask_refused(now, &ask, error),
+            Pending::Mark(key) => self.on_mark_refused(now, key, error),
             Pending::Join(key) => match self.rooms.get_mut(&key) {
                 // The application asked for it and decides.
                 Some(room) if room.join.is_some() => {

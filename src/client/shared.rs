@@ -9,14 +9,22 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
-use parlor_protocol::{Code, Epoch, Name, Seq, message::Direction, message::JoinFrom};
-use tokio::sync::oneshot;
+use bytes::Bytes;
+use parlor_protocol::{Code, Epoch, Name, Seq, message::JoinFrom};
+use tokio::sync::{broadcast, oneshot};
 
 use super::{
     effect::RoomKey,
     error::{PublishError, RequestError},
-    event::{Acked, Event, Outgoing, Page, RoomInfo, Stats},
+    event::{Acked, Event, Outgoing, RoomInfo, Stats},
+    marking::Target,
+    question::{Answer, Question},
+    reading::Standing,
+    signal::Signal,
 };
+
+/// The most signals that wait for the application, of one room or for the user.
+const SIGNALS_MAX: usize = 64;
 
 /// What the application wants.
 pub(super) enum Command {
@@ -32,14 +40,22 @@ pub(super) enum Command {
         outgoing: Outgoing,
         reply: Reply<SendOutcome>,
     },
-    Fetch {
-        key: RoomKey,
-        what: (Option<Seq>, Direction, u32),
-        reply: Reply<FetchOutcome>,
+    Ask {
+        room: Option<RoomKey>,
+        question: Question,
+        reply: Reply<AskOutcome>,
     },
     Leave {
         key: RoomKey,
         reply: Reply<LeaveOutcome>,
+    },
+    /// There is a new read mark in this room's events.
+    Mark(RoomKey),
+    Signal {
+        to: Target,
+        key: u32,
+        payload: Bytes,
+        _permit: Permit,
     },
     /// Every handle of this room was dropped.
     Abandon(RoomKey),
@@ -51,7 +67,7 @@ pub(super) enum Command {
 
 pub(super) type JoinOutcome = Result<RoomInfo, RequestError>;
 pub(super) type SendOutcome = Result<Acked, PublishError>;
-pub(super) type FetchOutcome = Result<Page, RequestError>;
+pub(super) type AskOutcome = Result<Answer, RequestError>;
 pub(super) type LeaveOutcome = Result<Seq, RequestError>;
 
 /// Where an answer goes, and the place that its request takes meanwhile.
@@ -93,6 +109,10 @@ pub(super) struct Shared {
     pub(super) paused: AtomicBool,
     pub(super) sends: Arc<AtomicUsize>,
     pub(super) requests: Arc<AtomicUsize>,
+    /// Signals that wait for the driver.
+    pub(super) signaling: Arc<AtomicUsize>,
+    /// Signals for the user; gone once the client is closed.
+    signals: Mutex<Option<broadcast::Sender<Signal>>>,
     stats: Mutex<Stats>,
     room_keys: AtomicU32,
     pub(super) events_max: usize,
@@ -102,7 +122,8 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(events_max: usize, sends_max: usize, requests_max: usize) -> Self {
-        Self { events_max, sends_max, requests_max, ..Self::default() }
+        let signals = Mutex::new(Some(broadcast::Sender::new(SIGNALS_MAX)));
+        Self { events_max, sends_max, requests_max, signals, ..Self::default() }
     }
 
     pub(super) fn room_key(&self) -> RoomKey {
@@ -142,6 +163,21 @@ impl Shared {
             std::mem::take(&mut inbox.commands)
         };
         drop(commands);
+        lock(&self.signals).take();
+    }
+
+    /// The signals for the user from now on; at their end already if the client is closed.
+    pub(super) fn signals(&self) -> broadcast::Receiver<Signal> {
+        let ended = || broadcast::Sender::new(1).subscribe();
+        lock(&self.signals).as_ref().map_or_else(ended, broadcast::Sender::subscribe)
+    }
+
+    /// Somebody signals to the user.
+    pub(super) fn push_signal(&self, signal: Signal) {
+        if let Some(signals) = &*lock(&self.signals) {
+            // That nobody listens is no error.
+            let _ = signals.send(signal);
+        }
     }
 
     /// Why the client is closed, for a request that was dropped by a driver that is no more.
@@ -169,6 +205,12 @@ impl Shared {
 #[derive(Default)]
 struct Queue {
     events: VecDeque<Event>,
+    /// Behind the events, not counted among them, and bounded by themselves.
+    standing: Option<Standing>,
+    signals: VecDeque<Signal>,
+    /// Up to where the application has read, and whether the driver is about to look.
+    mark: Seq,
+    mark_told: bool,
     position: (Epoch, Seq),
     ended: bool,
     /// Nobody listens: nothing is kept.
@@ -197,6 +239,10 @@ impl EventQueue {
             if queue.deaf {
                 return;
             }
+            if let Event::Closed { .. } = event {
+                // Nothing comes behind it.
+                (queue.standing, queue.signals) = (None, VecDeque::new());
+            }
             // An application that takes nothing while the client comes and goes does not pile up what it missed.
             if let Event::Disconnected { .. } = event
                 && queue.ends_with_a_return()
@@ -212,6 +258,49 @@ impl EventQueue {
         listener.into_iter().for_each(Waker::wake);
     }
 
+    /// Where the user's read cursor stands; an older word that still waits means nothing any more.
+    pub(super) fn push_standing(&self, standing: Standing) {
+        self.push_aside(|queue| queue.standing = Some(standing));
+    }
+
+    /// Somebody signals: the newest of each sender and key waits, and of too many the newest.
+    pub(super) fn push_signal(&self, signal: Signal) {
+        self.push_aside(|queue| {
+            let of = |it: &Signal| (it.sender.clone(), it.device_tag, it.key);
+            queue.signals.retain(|other| of(other) != of(&signal));
+            if queue.signals.len() == SIGNALS_MAX {
+                queue.signals.pop_front();
+            }
+            queue.signals.push_back(signal);
+        });
+    }
+
+    fn push_aside(&self, push: impl FnOnce(&mut Queue)) {
+        let listener = {
+            let mut queue = lock(&self.0);
+            if queue.deaf {
+                return;
+            }
+            push(&mut queue);
+            queue.listener.take()
+        };
+        listener.into_iter().for_each(Waker::wake);
+    }
+
+    /// The application has read up to here. Whether the driver has to be told to look.
+    pub(super) fn want_mark(&self, seq: Seq) -> bool {
+        let mut queue = lock(&self.0);
+        queue.mark = queue.mark.max(seq);
+        !std::mem::replace(&mut queue.mark_told, true)
+    }
+
+    /// Up to where the application has read.
+    pub(super) fn take_mark(&self) -> Seq {
+        let mut queue = lock(&self.0);
+        queue.mark_told = false;
+        std::mem::take(&mut queue.mark)
+    }
+
     pub(super) fn end(&self) {
         let listener = {
             let mut queue = lock(&self.0);
@@ -223,9 +312,9 @@ impl EventQueue {
 
     pub(super) fn poll_next(&self, cx: &Context<'_>, shared: &Shared) -> Poll<Option<Event>> {
         let mut queue = lock(&self.0);
-        if let Some(event) = queue.pop() {
+        if let Some((event, counted)) = queue.pop() {
             drop(queue);
-            shared.taken(1);
+            shared.taken(counted);
             return Poll::Ready(Some(event));
         }
         if queue.ended {
@@ -239,8 +328,8 @@ impl EventQueue {
     }
 
     pub(super) fn try_next(&self, shared: &Shared) -> Option<Event> {
-        let event = lock(&self.0).pop()?;
-        shared.taken(1);
+        let (event, counted) = lock(&self.0).pop()?;
+        shared.taken(counted);
         Some(event)
     }
 
@@ -249,6 +338,7 @@ impl EventQueue {
         let events = {
             let mut queue = lock(&self.0);
             queue.deaf = true;
+            (queue.standing, queue.signals) = (None, VecDeque::new());
             std::mem::take(&mut queue.events)
         };
         shared.taken(events.len());
@@ -261,12 +351,19 @@ impl Queue {
         matches!((last.next(), last.next()), (Some(Event::Reconnected), Some(Event::Disconnected { .. })))
     }
 
-    fn pop(&mut self) -> Option<Event> {
+    /// The next event, and how many of those that are counted it is.
+    fn pop(&mut self) -> Option<(Event, usize)> {
         let event = self.events.pop_front();
         if self.events.is_empty() && self.events.capacity() > 64 {
             self.events = VecDeque::new(); // An idle client owns little.
         }
-        event
+        if let Some(event) = event {
+            return Some((event, 1));
+        }
+        if let Some(standing) = self.standing.take() {
+            return Some((Event::Marked(standing), 0));
+        }
+        self.signals.pop_front().map(|signal| (Event::Signal(signal), 0))
     }
 }
 

@@ -29,13 +29,14 @@ use super::{
     error::{ConnectError, comes_back},
     event::Stats,
     heartbeat::Heartbeat,
+    question::Ask,
     room::{Room, Stage},
     upload::Upload,
     wire::{Incoming, Messages},
 };
 
 /// A connection that lasted this long was a good one: the next loss starts with the shortest back-off.
-const STABLE: Duration = Duration::from_secs(5);
+const STABLE: Duration = Duration::from_secs(60);
 
 /// The first connect: until when, and how often.
 #[derive(Clone, Copy, Debug)]
@@ -66,6 +67,9 @@ pub(super) struct State {
     pub(super) requests: HashMap<u32, Pending>,
     /// How many of the requests are publishes.
     pub(super) publishing: usize,
+    /// Questions that are not about a joined room, and how many of them are under way.
+    pub(super) asks: VecDeque<Ask>,
+    pub(super) asking: usize,
     pub(super) rooms: BTreeMap<RoomKey, Room>,
     pub(super) numbers: BTreeMap<RoomNumber, RoomKey>,
     pub(super) timers: BTreeSet<(Duration, RoomKey)>,
@@ -109,6 +113,8 @@ impl State {
             request: 0,
             requests: HashMap::new(),
             publishing: 0,
+            asks: VecDeque::new(),
+            asking: 0,
             rooms: BTreeMap::new(),
             numbers: BTreeMap::new(),
             timers: BTreeSet::new(),
@@ -221,6 +227,7 @@ impl State {
     pub(super) fn handle_close(&mut self, now: Now) {
         match self.phase {
             Phase::Online { .. } => {
+                self.send_marks(now);
                 self.phase = Phase::Closing { deadline: now.at.saturating_add(self.config.close_timeout) };
                 encode(0, &message::Goodbye::default(), &mut self.out);
             }
@@ -289,11 +296,17 @@ impl State {
 
     /// Queues a request; returns its number.
     pub(super) fn ask<'a>(&mut self, body: &impl Body<'a>, pending: Pending) -> u32 {
+        let request = self.write(|request, out| encode(request, body, out));
+        self.publishing += usize::from(matches!(pending, Pending::Publish(..)));
+        self.requests.insert(request, pending);
+        request
+    }
+
+    /// Has a request written under the next number.
+    pub(super) fn write(&mut self, body: impl FnOnce(u32, &mut BytesMut)) -> u32 {
         // 0 stands for what nobody asked for.
         self.request = self.request.checked_add(1).unwrap_or(1);
-        encode(self.request, body, &mut self.out);
-        self.publishing += usize::from(matches!(pending, Pending::Publish(..)));
-        self.requests.insert(self.request, pending);
+        body(self.request, &mut self.out);
         self.request
     }
 
@@ -335,6 +348,7 @@ impl State {
             self.on_new_session();
         }
         self.settle_all(now);
+        self.settle_asks();
     }
 
     fn on_close(&mut self, now: Now, close: &message::Close<'_>) {
@@ -413,12 +427,14 @@ impl State {
         if !refused && first.tries > 0 {
             return self.dial(now);
         }
-        let until = now.at.saturating_add(retry_after + self.backoff.next(&mut self.rng));
-        if refused || !self.reconnects || until >= deadline {
+        let wait = self.backoff.next(&mut self.rng);
+        let not_before = now.at.saturating_add(retry_after);
+        if refused || !self.reconnects || not_before >= deadline {
             self.phase = Phase::Ended;
             self.effects.push_back(Effect::Failed(why));
         } else {
-            self.phase = Phase::Waiting { until };
+            // The last attempt is made when patience ends, however long the wait that was drawn.
+            self.phase = Phase::Waiting { until: not_before.saturating_add(wait).min(deadline) };
         }
     }
 

@@ -4,11 +4,17 @@ use bytes::Bytes;
 use parlor_protocol::{
     DecodeError, Frame, FrameError, Kind, Name, NameError, decode,
     frame::answer_body_max,
-    message::{Ack, Close, Deliver, Detached, Error, Gap, HeartbeatAck, Joined, Left, Page, PartTaken, Welcome},
+    message::{
+        Ack, Close, Deliver, Detached, Done, Error, Gap, HeartbeatAck, Joined, Left, Marked, Members, Page, PartTaken,
+        Readers, RoomInfo, Rooms, Signaled, Welcome,
+    },
     split,
 };
 
-use super::{change::Changes, event::Message};
+use super::{
+    change::Changes,
+    event::{self, Message},
+};
 
 /// What a server sends.
 #[derive(Debug)]
@@ -25,6 +31,13 @@ pub(super) enum Incoming<'a> {
     Gap(Gap<'a>),
     Page(Page<'a>),
     HeartbeatAck(HeartbeatAck<'a>),
+    Marked(Marked<'a>),
+    Signaled(Signaled<'a>),
+    Readers(Readers<'a>),
+    Done,
+    RoomInfo(RoomInfo<'a>),
+    Members(Members<'a>),
+    Rooms(Rooms<'a>),
 }
 
 /// Bytes that no server of this protocol sends.
@@ -34,8 +47,8 @@ pub(super) enum WireError {
     Frame(#[from] FrameError),
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    #[error("a record's sender is not a name: {0}")]
-    Sender(#[from] NameError),
+    #[error("not a name where one should be: {0}")]
+    Name(#[from] NameError),
     #[error("a page ends within a record, or holds something else")]
     Page,
 }
@@ -56,6 +69,13 @@ pub(super) fn read<'a>(frame: &Frame<'a>) -> Result<Option<Incoming<'a>>, WireEr
         Some(Kind::Gap) => Incoming::Gap(decode(body)?),
         Some(Kind::Page) => Incoming::Page(decode(body)?),
         Some(Kind::HeartbeatAck) => Incoming::HeartbeatAck(decode(body)?),
+        Some(Kind::Marked) => Incoming::Marked(decode(body)?),
+        Some(Kind::Signaled) => Incoming::Signaled(decode(body)?),
+        Some(Kind::Readers) => Incoming::Readers(decode(body)?),
+        Some(Kind::Done) => decode::<Done<'_>>(body).map(|_| Incoming::Done)?,
+        Some(Kind::RoomInfo) => Incoming::RoomInfo(decode(body)?),
+        Some(Kind::Members) => Incoming::Members(decode(body)?),
+        Some(Kind::Rooms) => Incoming::Rooms(decode(body)?),
         // `answer_body_max` lets nothing else pass than what modules send.
         _ => return Ok(None),
     }))
@@ -106,7 +126,22 @@ impl Messages {
         })
     }
 
-    fn sender(&mut self, name: &str) -> Result<Name, NameError> {
+    /// The page as the application gets it.
+    pub(super) fn page(
+        &mut self,
+        page: &Page<'_>,
+        own: impl Fn(&Deliver<'_>) -> bool,
+    ) -> Result<event::Page, WireError> {
+        let mut messages = Vec::new();
+        records(page.records, |record| {
+            messages.push(self.message(&record, own(&record))?);
+            Ok(())
+        })?;
+        let gaps = page.gaps.0.clone();
+        Ok(event::Page { messages, gaps, next: page.next, tail: page.tail, epoch: page.epoch })
+    }
+
+    pub(super) fn sender(&mut self, name: &str) -> Result<Name, NameError> {
         if let Some(known) = self.senders.iter().find(|known| &***known == name) {
             return Ok(known.clone());
         }

@@ -248,7 +248,7 @@ impl Member {
                 self.over = true;
                 self.outcome.faults.note(|| format!("closed: {code}: {message}"));
             }
-            Event::Disconnected { .. } | Event::Reconnected => {}
+            Event::Disconnected { .. } | Event::Reconnected | Event::Marked(_) | Event::Signal(_) => {}
         }
     }
 

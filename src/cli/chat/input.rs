@@ -33,6 +33,11 @@ impl Input {
         self.text.is_empty()
     }
 
+    /// Whether a command is typed.
+    pub(crate) fn is_command(&self) -> bool {
+        self.text.starts_with('/') && !self.text.starts_with("//")
+    }
+
     /// Takes the line and remembers it.
     pub(crate) fn take(&mut self) -> String {
         let text = std::mem::take(&mut self.text);

@@ -49,9 +49,9 @@ pub(crate) fn rows(line: &Line, before: Option<UnixMillis>, clock: &Clock, width
     match &line.body {
         Body::Note(text) => {
             let style = Style::new().add_modifier(Modifier::DIM | Modifier::ITALIC);
-            wrapped(&mut rows, vec![Span::styled("-- ", style)], text, style, width);
+            wrapped(&mut rows, vec![Span::styled("-- ", style)], text, style, width, None);
         }
-        Body::Said { sender, text, mark } => {
+        Body::Said { sender, text, tags, mark } => {
             let (sign, sign_style) = sign(mark);
             let mut head = vec![
                 Span::styled(format!("{time} "), Style::new().add_modifier(Modifier::DIM)),
@@ -65,10 +65,14 @@ pub(crate) fn rows(line: &Line, before: Option<UnixMillis>, clock: &Clock, width
                 head.push(Span::raw(": "));
             }
             let style = if *mark == Mark::Sending { Style::new().add_modifier(Modifier::DIM) } else { Style::new() };
-            wrapped(&mut rows, head, text, style, width);
+            // By this number commands name it.
+            let number = line.seq().map(|seq| format!("#{seq}"));
+            let tail = [Some(tags.clone()).filter(|tags| !tags.is_empty()), number];
+            let tail = tail.into_iter().flatten().collect::<Vec<_>>().join(" ");
+            wrapped(&mut rows, head, text, style, width, Some(tail));
             if let Mark::Refused(why) = mark {
                 let head = vec![Span::raw(" ".repeat(8)), Span::styled("not stored: ", sign_style)];
-                wrapped(&mut rows, head, why, sign_style, width);
+                wrapped(&mut rows, head, why, sign_style, width, None);
             }
         }
     }
@@ -124,8 +128,15 @@ fn day(name: &str, width: usize) -> Row<'static> {
     Row::styled(format!("──── {name} {}", "─".repeat(rule)), Style::new().add_modifier(Modifier::DIM))
 }
 
-/// `text` behind `head`, its further rows below its own beginning.
-fn wrapped(rows: &mut Vec<Row<'static>>, head: Vec<Span<'static>>, text: &str, style: Style, width: usize) {
+/// `text` behind `head`, its further rows below its own beginning, and a dim `tail` behind it.
+fn wrapped(
+    rows: &mut Vec<Row<'static>>,
+    head: Vec<Span<'static>>,
+    text: &str,
+    style: Style,
+    width: usize,
+    tail: Option<String>,
+) {
     let used: usize = head.iter().map(Span::width).sum();
     // A name too long for a narrow screen has a row of its own.
     let (indent, own_row) = if used + TEXT_COLUMNS_MIN <= width { (used, false) } else { (2, true) };
@@ -137,6 +148,20 @@ fn wrapped(rows: &mut Vec<Row<'static>>, head: Vec<Span<'static>>, text: &str, s
         let mut row = head.take().unwrap_or_else(|| vec![Span::raw(" ".repeat(indent))]);
         row.push(Span::styled(part.to_owned(), style));
         rows.push(Row::from(row));
+    }
+    let Some(tail) = tail.filter(|tail| !tail.is_empty()) else { return };
+    let dim = Style::new().add_modifier(Modifier::DIM);
+    let columns = Span::raw(tail.as_str()).width() + 1;
+    match rows.last_mut() {
+        Some(row) if row.width() + columns <= width => {
+            row.push_span(Span::raw(" "));
+            row.push_span(Span::styled(tail, dim));
+        }
+        _ => {
+            for part in wrap(&tail, width.saturating_sub(indent).max(TEXT_COLUMNS_MIN)) {
+                rows.push(Row::from(vec![Span::raw(" ".repeat(indent)), Span::styled(part.to_owned(), dim)]));
+            }
+        }
     }
 }
 

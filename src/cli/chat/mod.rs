@@ -1,47 +1,53 @@
 //! `parlor chat`: a talk in a room, on a screen or through a pipe.
 //!
-//! [`model`] is what is known, [`input`], [`keys`], [`scroll`], [`layout`] and [`view`] how it is shown and changed, all
-//! pure; [`screen`] and [`pipe`] are the shells.
+//! [`model`] is what is known, [`record`], [`typing`], [`input`], [`keys`], [`scroll`], [`layout`] and [`view`] how it is shown and
+//! changed, [`command`] what is typed behind a slash, [`progress`] what a pipe waits for, all pure; [`screen`] and [`pipe`] are the
+//! shells, and [`requests`] asks the server.
 
 mod clock;
+mod command;
 mod input;
 mod keys;
 mod layout;
 mod model;
 mod pipe;
+mod progress;
+mod record;
+mod requests;
 mod screen;
 mod scroll;
+mod typing;
 mod view;
 
 use std::{
     io::{self, IsTerminal as _},
     process::ExitCode,
     sync::{Arc, Mutex},
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::Context as _;
 use parlor::client::{self, Client, Config, FileOutbox, SyncPolicy};
 use parlor_protocol::{
     Name, NameError,
-    message::{DeviceClass, JoinFrom, RecordKind},
+    message::{DeviceClass, JoinFrom},
 };
 
-use self::{
-    clock::Clock,
-    model::{Message, Model},
-    screen::Screen,
-};
-use super::{args::Chat, sanitize};
+use self::{clock::Clock, model::Model, screen::Screen};
+use super::args::Chat;
 
 /// How many messages are shown at first.
 const NEWEST: u32 = 100;
+
+/// The longest wait between two attempts to come back: somebody sits there and looks.
+const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Joins, talks, leaves.
 pub(crate) async fn run(args: Chat) -> anyhow::Result<ExitCode> {
     let mut config = Config::new(args.server.clone(), args.name.clone());
     config.device = args.device.map_or_else(new_device, Ok)?;
     config.device_class = DeviceClass::Desktop;
+    config.backoff_max = BACKOFF_MAX;
     if let Some(folder) = &args.outbox {
         let outbox = FileOutbox::open(folder, &config.user, &config.device, SyncPolicy::Each)
             .with_context(|| format!("cannot use the outbox in {}", folder.display()))?;
@@ -52,17 +58,16 @@ pub(crate) async fn run(args: Chat) -> anyhow::Result<ExitCode> {
         .join(&args.room, JoinFrom::Newest(NEWEST))
         .await
         .with_context(|| format!("cannot join {}", args.room))?;
-    let message = {
-        let me = args.name.clone();
-        move |message| shown(&message, &me)
-    };
     let outcome = if io::stdin().is_terminal() && io::stdout().is_terminal() {
         // Delivery begins behind the cursor: what is before it is there to be fetched.
         let older = (room.joined().cursor >= room.joined().first).then_some(room.joined().cursor);
-        let model = Model::new(&args.name, &args.room, &args.server, older, Clock::local());
-        Screen::new(&room, events, message, model).run().await.map(farewell)
+        let mut model = Model::new(&args.name, &args.room, &args.server, older, Clock::local());
+        if room.joined().unread > 0 {
+            model.had_read(room.joined().read);
+        }
+        Screen::new(&client, &room, events, model).run().await.map(farewell)
     } else {
-        pipe::run(&room, events, message).await
+        pipe::run(&client, &room, events, pipe::Style { commands: args.commands, numbers: args.numbers }).await
     };
     client.close().await;
     outcome
@@ -75,18 +80,6 @@ fn farewell(unsent: usize) -> ExitCode {
         more => eprintln!("{more} lines were not acknowledged before you left; they may not be stored"),
     }
     ExitCode::FAILURE
-}
-
-/// A record as it is shown. Only messages are; other kinds come with later versions.
-fn shown(message: &client::Message, me: &Name) -> Option<Message> {
-    (message.kind == RecordKind::MESSAGE).then(|| Message {
-        seq: message.seq,
-        time: message.time,
-        sender: sanitize::text(&message.sender).into_owned(),
-        text: sanitize::payload(message.content_type, &message.payload),
-        mine: message.sender == *me,
-        own: message.own.then_some(message.nonce),
-    })
 }
 
 fn describe_gap(gap: &client::Gap) -> String {

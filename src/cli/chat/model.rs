@@ -1,13 +1,17 @@
 //! What a chat on a screen knows and shows. Pure: `on_*` are its inputs, an [`Action`] is what the shell must do.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
+use parlor::client::{Outgoing, RecordKind};
 use parlor_protocol::{Nonce, Seq, UnixMillis};
 
 use super::{
     clock::Clock,
+    command::{Command, Deed, HELP, Request, Targets},
     input::Input,
+    record::{self, Record},
     scroll::{Scroll, Size},
+    typing::Typing,
 };
 use crate::cli::sanitize;
 
@@ -27,6 +31,10 @@ pub(crate) enum Action {
         /// What was typed.
         text: String,
     },
+    /// Publish a change, and tell if it is refused.
+    Change(Outgoing),
+    /// Ask the server, and show what it says.
+    Ask(Request),
     /// Fetch the records from this seq on, backwards.
     FetchOlder {
         /// The newest of them.
@@ -36,30 +44,13 @@ pub(crate) enum Action {
     Quit,
 }
 
-/// A message as it came, its texts made harmless.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Message {
-    /// Its number in the room.
-    pub(crate) seq: Seq,
-    /// When it was said.
-    pub(crate) time: UnixMillis,
-    /// Who said it.
-    pub(crate) sender: String,
-    /// What was said.
-    pub(crate) text: String,
-    /// Whether this user said it, on whatever device.
-    pub(crate) mine: bool,
-    /// Its nonce, if it was said on this device.
-    pub(crate) own: Option<Nonce>,
-}
-
 /// A line of the talk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Line {
     /// Rises from the top of the screen to its bottom, and stays with the line.
     pub(crate) key: i64,
-    /// The record's number, if it is one.
-    pub(crate) seq: Option<Seq>,
+    /// The record, if it is one: what is shown of it may change.
+    pub(crate) record: Option<Box<Record>>,
     /// When, if that is known.
     pub(crate) time: Option<UnixMillis>,
     /// What.
@@ -75,6 +66,8 @@ pub(crate) enum Body {
         sender: String,
         /// What.
         text: String,
+        /// What became of it: that it was edited, and who has reacted how.
+        tags: String,
         /// Whether it is stored, if it is one's own.
         mark: Mark,
     },
@@ -118,8 +111,9 @@ struct Pending {
 /// The state.
 #[derive(Debug)]
 pub(crate) struct Model {
-    /// This user.
+    /// This user; his name made harmless.
     pub(crate) me: String,
+    user: String,
     /// The room.
     pub(crate) room: String,
     /// The server.
@@ -134,12 +128,18 @@ pub(crate) struct Model {
     pub(crate) fetching: bool,
     /// Tells times.
     pub(crate) clock: Clock,
+    /// Who is typing.
+    pub(crate) typing: Typing,
     pub(super) size: Size,
     pub(super) scroll: Scroll,
     lines: VecDeque<Line>,
     pending: VecDeque<Pending>,
     /// Where the history goes on that is not shown yet.
     older: Option<Seq>,
+    /// Up to where the user had read when he came, until the first line behind that is shown.
+    read_before: Option<Seq>,
+    /// The newest record that came.
+    newest: Seq,
     next_key: i64,
     next_id: u64,
 }
@@ -152,6 +152,7 @@ impl Model {
     pub(crate) fn new(me: &str, room: &str, server: &str, older: Option<Seq>, clock: Clock) -> Self {
         Self {
             me: sanitize::text(me).into_owned(),
+            user: me.to_owned(),
             room: sanitize::text(room).into_owned(),
             server: sanitize::text(server).into_owned(),
             link: Link::Connected,
@@ -159,31 +160,71 @@ impl Model {
             leaving: false,
             fetching: false,
             clock,
+            typing: Typing::default(),
             size: Size::default(),
             scroll: Scroll::default(),
             lines: VecDeque::new(),
             pending: VecDeque::new(),
             older,
+            read_before: None,
+            newest: 0,
             next_key: 0,
             next_id: 0,
         }
     }
 
-    /// A message came.
-    pub(crate) fn on_message(&mut self, message: Message) {
-        if let Some(nonce) = message.own {
-            self.settle(nonce, &message.text);
+    /// The user had read so far before he came, and there is more.
+    pub(crate) fn had_read(&mut self, seq: Seq) {
+        self.read_before = Some(seq);
+    }
+
+    /// A record came.
+    pub(crate) fn on_record(&mut self, record: Record) {
+        self.newest = record.seq;
+        if record.is_change() {
+            return self.on_change(&record);
+        }
+        if record.kind == RecordKind::MESSAGE {
+            self.typing.on_message(&sanitize::text(&record.sender));
+            if record.own {
+                self.settle(record.nonce, &record::text(&record));
+            }
+            if self.read_before.is_some_and(|read| record.seq > read) && self.read_before.take().is_some() {
+                self.on_note("not read yet:");
+            }
         }
         let key = self.take_key();
-        self.lines.push_back(said(key, message));
+        self.lines.extend(line(key, record, &self.user));
         self.trim();
+    }
+
+    /// A message is changed where it stands. One that is not shown brings its changes along when it is.
+    fn on_change(&mut self, change: &Record) {
+        let changed = self.lines.iter_mut().rev().find(|line| line.seq() == Some(change.refers_to));
+        if let Some(shown) = changed
+            && let Some(record) = &mut shown.record
+            && record.apply(change)
+            && let Some(new) = line(shown.key, (**record).clone(), &self.user)
+        {
+            *shown = new;
+        }
+    }
+
+    /// Somebody types in the room.
+    pub(crate) fn on_typing(&mut self, user: &str, now: Duration) {
+        self.typing.on_signal(&sanitize::text(user), now);
+    }
+
+    /// Up to where the user has read: everything, if he looks at the newest.
+    pub(crate) fn read(&self) -> Option<Seq> {
+        Some(self.newest).filter(|newest| *newest > 0 && self.scroll.follows())
     }
 
     /// Something happened that belongs between the messages.
     pub(crate) fn on_note(&mut self, text: &str) {
         let key = self.take_key();
         let body = Body::Note(sanitize::text(text).into_owned());
-        self.lines.push_back(Line { key, seq: None, time: None, body });
+        self.lines.push_back(Line { key, record: None, time: None, body });
         self.trim();
     }
 
@@ -198,12 +239,15 @@ impl Model {
     }
 
     /// A page of history came, oldest first; `next` is where it goes on.
-    pub(crate) fn on_page(&mut self, messages: Vec<Message>, next: Option<Seq>) {
+    pub(crate) fn on_page(&mut self, records: Vec<Record>, next: Option<Seq>) {
         self.fetching = false;
         self.older = next;
         let top = self.lines.front().map_or(self.next_key, |line| line.key);
-        for (key, message) in (i64::MIN..top).rev().zip(messages.into_iter().rev()) {
-            self.lines.push_front(said(key, message));
+        // Changes are in the messages that they were made to.
+        for (key, record) in (i64::MIN..top).rev().zip(records.into_iter().rev()) {
+            if let Some(line) = line(key, record, &self.user) {
+                self.lines.push_front(line);
+            }
         }
     }
 
@@ -236,6 +280,11 @@ impl Model {
         self.trim();
     }
 
+    /// Whether something is being typed that is to be said.
+    pub(crate) fn is_saying(&self) -> bool {
+        !self.input.is_empty() && !self.input.is_command()
+    }
+
     /// How many lines of one's own are not stored yet.
     pub(crate) fn unsent(&self) -> usize {
         self.pending.iter().filter(|pending| pending.nonce.is_none()).count()
@@ -248,6 +297,7 @@ impl Model {
             return None;
         }
         self.scroll = Scroll::default();
+        self.typing.on_sent();
         // Two slashes say a line that begins with one.
         let text = match typed.strip_prefix('/') {
             Some(said) if said.starts_with('/') => said.to_owned(),
@@ -256,22 +306,30 @@ impl Model {
         };
         let id = self.next_id;
         self.next_id += 1;
-        let body =
-            Body::Said { sender: self.me.clone(), text: sanitize::text(&text).into_owned(), mark: Mark::Sending };
+        let (sender, said) = (self.me.clone(), sanitize::text(&text).into_owned());
+        let body = Body::Said { sender, text: said, tags: String::new(), mark: Mark::Sending };
         let key = PENDING_KEYS.saturating_add_unsigned(id);
-        self.pending.push_back(Pending { id, nonce: None, line: Line { key, seq: None, time: None, body } });
+        self.pending.push_back(Pending { id, nonce: None, line: Line { key, record: None, time: None, body } });
         Some(Action::Send { id, text })
     }
 
     fn command(&mut self, command: &str) -> Option<Action> {
-        if matches!(command, "quit" | "q" | "exit") {
-            return Some(Action::Quit);
+        match Command::parse(command).and_then(|command| command.deed(self.targets())) {
+            Ok(Deed::Quit) => return Some(Action::Quit),
+            Ok(Deed::Change(outgoing)) => return Some(Action::Change(outgoing)),
+            Ok(Deed::Ask(request)) => return Some(Action::Ask(request)),
+            Ok(Deed::Help) => HELP.into_iter().for_each(|line| self.on_note(line)),
+            Err(wrong) => self.on_note(&wrong),
         }
-        if command != "help" {
-            self.on_note(&format!("there is no command /{command}"));
-        }
-        self.on_note("/quit or Ctrl-C leaves; PageUp and PageDown scroll; Up and Down bring back what you typed; //text says /text");
         None
+    }
+
+    /// What commands mean that name no message.
+    fn targets(&self) -> Targets {
+        let records = || self.lines.iter().rev().filter_map(|line| line.record.as_deref());
+        let mut left = records().filter(|it| it.kind == RecordKind::MESSAGE && it.changes.tombstone.is_none());
+        let newest = left.clone().next().map(|record| record.seq);
+        Targets { own: left.find(|record| *record.sender == *self.user).map(|record| record.seq), newest }
     }
 
     /// The scroll stands at the top: asks for what is above, if there is something and nobody has asked.
@@ -320,16 +378,30 @@ impl Model {
     fn trim(&mut self) {
         let most = if self.scroll.follows() { LINES_MAX } else { LINES_READING_MAX };
         while self.lines.len() > most {
-            let seq = self.lines.pop_front().and_then(|line| line.seq);
+            let seq = self.lines.pop_front().and_then(|line| line.seq());
             self.older = seq.or(self.older);
         }
     }
 }
 
-fn said(key: i64, message: Message) -> Line {
-    let mark = if message.mine { Mark::Stored } else { Mark::None };
-    let body = Body::Said { sender: message.sender, text: message.text, mark };
-    Line { key, seq: Some(message.seq), time: Some(message.time), body }
+impl Line {
+    /// The record's number, if it is one.
+    pub(crate) fn seq(&self) -> Option<Seq> {
+        self.record.as_ref().map(|record| record.seq)
+    }
+}
+
+/// The line of a record; none of a change, which is shown where it was made.
+fn line(key: i64, record: Record, me: &str) -> Option<Line> {
+    let body = match record.kind {
+        RecordKind::MESSAGE => {
+            let mark = if *record.sender == *me { Mark::Stored } else { Mark::None };
+            let sender = sanitize::text(&record.sender).into_owned();
+            Body::Said { sender, text: record::text(&record), tags: record::tags(&record), mark }
+        }
+        _ => Body::Note(record::event(&record)?),
+    };
+    Some(Line { key, time: Some(record.time), record: Some(Box::new(record)), body })
 }
 
 #[cfg(test)]

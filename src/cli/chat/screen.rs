@@ -3,16 +3,18 @@
 use std::{future::pending, time::Duration};
 
 use anyhow::Context as _;
-use crossterm::event::{Event as TerminalEvent, EventStream};
+use crossterm::event::{Event as TerminalEvent, EventStream, KeyCode};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use parlor::client::{Acked, Event, Events, Outgoing, Page, PublishError, RequestError, Room};
-use parlor_protocol::message::Direction;
+use parlor::client::{Acked, Client, Event, Events, Outgoing, Page, PublishError, RequestError, Room};
+use parlor_protocol::{Seq, message::Direction};
 use ratatui::DefaultTerminal;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     describe_gap,
-    model::{Action, Link, Message, Model},
+    model::{Action, Link, Model},
+    requests::perform,
+    typing::TYPING_KEY,
     view,
 };
 
@@ -25,15 +27,22 @@ const LEAVE_PATIENCE: Duration = Duration::from_secs(3);
 /// The most events that are taken before the screen is drawn again.
 const EVENTS_PER_TURN_MAX: usize = 256;
 
-type Settled = (u64, Result<Acked, PublishError>);
+/// A line's number, none for a change, and what became of it.
+type Settled = (Option<u64>, Result<Acked, PublishError>);
+
+/// The most commands that wait for their answers.
+const ASKED_MAX: usize = 8;
 
 /// A chat on a screen.
-pub(crate) struct Screen<'a, F> {
+pub(crate) struct Screen<'a> {
+    client: &'a Client,
     room: &'a Room,
     events: Option<Events>,
-    /// Makes a message for the model; none of a record that is not shown.
-    message: F,
     model: Model,
+    began: Instant,
+    /// Marked as read up to here.
+    marked: Seq,
+    asked: FuturesUnordered<BoxFuture<'static, Result<Vec<String>, String>>>,
     sending: FuturesUnordered<BoxFuture<'static, Settled>>,
     fetching: Option<BoxFuture<'static, Result<Page, RequestError>>>,
     leave_by: Option<Instant>,
@@ -41,11 +50,22 @@ pub(crate) struct Screen<'a, F> {
     done: bool,
 }
 
-impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
+impl<'a> Screen<'a> {
     /// Nothing is shown yet.
-    pub(crate) fn new(room: &'a Room, events: Events, message: F, model: Model) -> Self {
-        let (sending, events) = (FuturesUnordered::new(), Some(events));
-        Self { room, events, message, model, sending, fetching: None, leave_by: None, done: false }
+    pub(crate) fn new(client: &'a Client, room: &'a Room, events: Events, model: Model) -> Self {
+        Self {
+            client,
+            room,
+            events: Some(events),
+            model,
+            began: Instant::now(),
+            marked: room.joined().read,
+            asked: FuturesUnordered::new(),
+            sending: FuturesUnordered::new(),
+            fetching: None,
+            leave_by: None,
+            done: false,
+        }
     }
 
     /// Runs until the user leaves. Returns how many lines were not stored.
@@ -63,6 +83,7 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
         while !self.is_over() {
             let area = terminal.size().context("cannot read the terminal's size")?;
             self.model.resize(view::talk_size(area.into()));
+            let forget = self.model.typing.timeout().map(|at| self.began + at);
             terminal.draw(|frame| view::draw(frame, &self.model)).context("cannot draw")?;
             tokio::select! {
                 key = keys.next() => match key {
@@ -72,11 +93,15 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
                 },
                 event = next_event(&mut self.events) => self.on_event(event),
                 Some(settled) = self.sending.next(), if !self.sending.is_empty() => self.on_settled(settled),
+                Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.on_answer(answer),
                 page = fetched(&mut self.fetching) => self.on_page(page),
+                () = patience(forget) => {}
                 () = patience(self.leave_by) => self.done = true,
                 () = &mut terminated => self.done = true,
             }
             self.drain();
+            self.model.typing.on_time(self.began.elapsed());
+            self.mark();
         }
         Ok(())
     }
@@ -97,10 +122,24 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
     }
 
     fn on_terminal(&mut self, event: TerminalEvent) {
-        if let TerminalEvent::Key(key) = event
-            && let Some(action) = self.model.on_key(key)
-        {
+        let TerminalEvent::Key(key) = event else { return };
+        if let Some(action) = self.model.on_key(key) {
             self.act(action);
+        } else if matches!(key.code, KeyCode::Char(_))
+            && self.model.is_saying()
+            && self.model.typing.on_key(self.began.elapsed())
+        {
+            // That it may be lost is the nature of a signal.
+            let _ = self.room.signal(TYPING_KEY, "");
+        }
+    }
+
+    /// Tells the server what was read.
+    fn mark(&mut self) {
+        if let Some(read) = self.model.read().filter(|read| *read > self.marked) {
+            self.marked = read;
+            // That the client is closed is told by its events.
+            let _ = self.room.mark_read(read);
         }
     }
 
@@ -108,7 +147,18 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
         match action {
             Action::Send { id, text } => {
                 let sending = self.room.send(Outgoing::text(&text));
-                self.sending.push(Box::pin(async move { (id, sending.await) }));
+                self.sending.push(Box::pin(async move { (Some(id), sending.await) }));
+            }
+            Action::Change(outgoing) => {
+                let sending = self.room.send(outgoing);
+                self.sending.push(Box::pin(async move { (None, sending.await) }));
+            }
+            Action::Ask(_) if self.asked.len() >= ASKED_MAX => {
+                self.model.on_note("too many commands wait for their answers: wait for some");
+            }
+            Action::Ask(request) => {
+                let (client, room) = (self.client.clone(), self.room.clone());
+                self.asked.push(Box::pin(perform(client, room, self.model.clock.clone(), request)));
             }
             Action::FetchOlder { start } => {
                 let room = self.room.clone();
@@ -126,10 +176,12 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
     fn on_event(&mut self, event: Option<Event>) {
         match event {
             Some(Event::Message(message)) => {
-                if let Some(message) = (self.message)(message) {
-                    self.model.on_message(message);
-                }
+                self.model.on_record(message);
             }
+            Some(Event::Signal(signal)) if signal.key == TYPING_KEY => {
+                self.model.on_typing(&signal.sender, self.began.elapsed());
+            }
+            Some(Event::Signal(_) | Event::Marked(_)) => {}
             Some(Event::Gap(gap)) => self.model.on_note(&describe_gap(&gap)),
             Some(Event::Disconnected { reason }) => self.model.on_link(Link::Reconnecting(reason)),
             Some(Event::Reconnected) => self.model.on_link(Link::Connected),
@@ -145,10 +197,21 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
 
     fn on_settled(&mut self, (id, settled): Settled) {
         match settled {
-            Ok(acked) => self.model.on_stored(id, acked.nonce),
+            // A change shows where it was made.
+            Ok(acked) => id.into_iter().for_each(|id| self.model.on_stored(id, acked.nonce)),
             // It is still on its way, and its line with it.
             Err(error @ PublishError::Busy) => self.model.on_note(&error.to_string()),
-            Err(error) => self.model.on_refused(id, &error.to_string()),
+            Err(error) => match id {
+                Some(id) => self.model.on_refused(id, &error.to_string()),
+                None => self.model.on_note(&format!("not changed: {error}")),
+            },
+        }
+    }
+
+    fn on_answer(&mut self, answer: Result<Vec<String>, String>) {
+        match answer {
+            Ok(lines) => lines.iter().for_each(|line| self.model.on_note(line)),
+            Err(error) => self.model.on_note(&format!("not done: {error}")),
         }
     }
 
@@ -156,8 +219,7 @@ impl<'a, F: Fn(parlor::client::Message) -> Option<Message>> Screen<'a, F> {
         self.fetching = None;
         match page {
             Ok(page) => {
-                let messages = page.messages.into_iter().filter_map(&self.message).collect();
-                self.model.on_page(messages, page.next);
+                self.model.on_page(page.messages, page.next);
             }
             Err(error) => self.model.on_page_failed(&error.to_string()),
         }

@@ -52,6 +52,9 @@ fn status_line(model: &Model) -> Row<'static> {
     };
     let mut spans =
         vec![Span::styled(format!(" {}", model.room), bold), Span::raw(format!(" · {} · ", model.server)), link];
+    if let Some(typing) = model.typing.text() {
+        spans.push(Span::raw(format!(" · {typing}")));
+    }
     if model.unsent() > 0 {
         spans.push(Span::styled(format!(" · {} unsent", model.unsent()), bold));
     }
@@ -69,10 +72,11 @@ fn status_line(model: &Model) -> Row<'static> {
 
 #[cfg(test)]
 mod tests {
+    use parlor::client::RecordKind;
     use ratatui::{Terminal, backend::TestBackend};
 
     use super::*;
-    use crate::cli::chat::{clock::Clock, model::Message};
+    use crate::cli::chat::{clock::Clock, record};
 
     fn screen(model: &mut Model, width: u16, height: u16) -> (Vec<String>, Position) {
         let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
@@ -88,16 +92,10 @@ mod tests {
 
     fn model() -> Model {
         let mut model = Model::new("ann", "lobby", "here:1", None, Clock::utc());
-        let message = |seq, sender: &str, text: &str, mine| Message {
-            seq,
-            time: 1_785_886_440_000,
-            sender: sender.to_owned(),
-            text: text.to_owned(),
-            mine,
-            own: None,
-        };
-        model.on_message(message(1, "bob", "does a gnome client exist?", false));
-        model.on_message(message(2, "ann", "I can't recommend one offhand; try a search for such", true));
+        let message = |seq, sender, text| record::Record { time: 1_785_886_440_000, ..record::said(seq, sender, text) };
+        model.on_record(message(1, "bob", "does a gnome client exist?"));
+        model.on_record(message(2, "ann", "I can't recommend one offhand; try a search for such"));
+        model.on_record(record::change(3, RecordKind::REACTION, 1, "eve", "👍"));
         model
     }
 
@@ -114,9 +112,9 @@ mod tests {
                 "",
                 "",
                 "──── Tuesday, 4 August 2026 ────────────────────────────────",
-                "23:34            bob does a gnome client exist?",
+                "23:34            bob does a gnome client exist? 👍  1 #1",
                 "23:34 ✓          ann I can't recommend one offhand; try a",
-                "                     search for such",
+                "                     search for such #2",
                 " lobby · here:1 · connected",
                 "> yes 添",
             ]
@@ -130,9 +128,10 @@ mod tests {
         model.input.insert('x');
         model.submit();
         model.link = Link::Reconnecting("reset".to_owned());
+        model.on_typing("eve", std::time::Duration::ZERO);
         let (rows, _) = screen(&mut model, 70, 8);
         assert_eq!(rows[5], "      …          ann x");
-        assert_eq!(rows[6], " lobby · here:1 · reconnecting… · 1 unsent · reset");
+        assert_eq!(rows[6], " lobby · here:1 · reconnecting… · eve types… · 1 unsent · reset");
     }
 
     #[test]

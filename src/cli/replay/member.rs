@@ -36,6 +36,12 @@ const ACK_PATIENCE: Duration = Duration::from_secs(120);
 /// How long a connection is tried for before its client gives up: servers may be down for a while.
 const CONNECT_PATIENCE: Duration = Duration::from_secs(60);
 
+/// How long the first connection of all is tried for: nobody is there who might come back.
+const FIRST_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The longest wait between two attempts to come back, well below [`STALL`].
+const BACKOFF_MAX: Duration = Duration::from_secs(5);
+
 /// What a client is to do.
 pub(crate) enum Cue {
     /// Join the room. Both are held until that is done.
@@ -119,8 +125,20 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Connects.
+    /// Connects, the first of all: a server that is not there is told within seconds.
+    pub(crate) async fn connect_first(&self) -> anyhow::Result<Client> {
+        let mut config = self.config();
+        config.connect_patience = FIRST_PATIENCE;
+        config.connect_timeout = Duration::from_secs(5);
+        Ok(Client::connect(config).await?)
+    }
+
+    /// Connects. Servers may be down for a while.
     pub(crate) async fn connect(&self) -> anyhow::Result<Client> {
+        Ok(Client::connect(self.config()).await?)
+    }
+
+    fn config(&self) -> Config {
         let mut config = Config::new(self.server.clone(), self.user.clone());
         config.device = self.device.clone();
         config.device_class = DeviceClass::Bot;
@@ -130,7 +148,8 @@ impl Part {
         // And share its memory: thousands of full queues would be gigabytes.
         config.events_max = 256;
         config.connect_timeout = Duration::from_secs(15);
-        Ok(Client::connect(config).await?)
+        config.backoff_max = BACKOFF_MAX;
+        config
     }
 
     /// Connects, if it has not, and joins behind the tail.
@@ -170,7 +189,7 @@ impl Incoming {
                 self.over = true;
                 faults.note(|| format!("closed: {code}: {message}"));
             }
-            Some(Event::Disconnected { .. } | Event::Reconnected) => {}
+            Some(Event::Disconnected { .. } | Event::Reconnected | Event::Marked(_) | Event::Signal(_)) => {}
             None => self.over = true,
         }
     }

@@ -19,7 +19,7 @@ const PAGE_RECORDS: u32 = 200;
 
 /// The tails of `rooms`, by a client that comes and goes.
 pub(crate) async fn tails(scout: &Part, rooms: impl Iterator<Item = &Name>) -> anyhow::Result<Vec<Seq>> {
-    let client = scout.connect().await?;
+    let client = scout.connect_first().await?;
     let mut tails = vec![];
     for name in rooms {
         let (room, _events) = client.join(name, JoinFrom::Tail).await.with_context(|| format!("cannot join {name}"))?;

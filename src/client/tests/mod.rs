@@ -1,7 +1,9 @@
 #![expect(clippy::cast_possible_truncation, reason = "a test's numbers are small")]
 //! The pure state against a server of the test's own, under the test's own time.
 
+mod asking;
 mod connection;
+mod marking;
 mod receiving;
 mod sending;
 mod simulation;
@@ -19,9 +21,11 @@ use parlor_protocol::{
 
 use super::{
     config::Config,
-    effect::{Effect, Now, Ticket},
+    effect::{Effect, Now, RoomKey, Ticket},
     error::{ConnectError, PublishError, RequestError},
     event::{Acked, Event, Gap, Outgoing},
+    question::{Answer, Ask, Question},
+    reading::Standing,
     state::State,
     wire::Incoming,
 };
@@ -285,9 +289,30 @@ impl Lab {
         self.hear(request, Incoming::Page(page));
     }
 
+    fn ask(&mut self, ticket: Ticket, room: Option<RoomKey>, question: Question) {
+        self.state.handle_ask(self.now(), Ask { ticket, room, question });
+        self.collect();
+    }
+
+    /// What was asked and is answered now.
+    fn answers(&mut self) -> Vec<(Ticket, Result<Answer, RequestError>)> {
+        let effects = self.effects().into_iter();
+        effects
+            .filter_map(|effect| match effect {
+                Effect::Answered(ticket, answer) => Some((ticket, Ok(answer))),
+                Effect::Refused(ticket, error) => Some((ticket, Err(error))),
+                _ => None,
+            })
+            .collect()
+    }
+
     fn position(&self) -> (Epoch, Seq) {
         self.state.position(0).unwrap()
     }
+}
+
+fn page(start: Option<Seq>, direction: message::Direction, limit: u32) -> Question {
+    Question::Page { start, direction, limit }
 }
 
 fn record<'a>(seq: Seq) -> message::Deliver<'a> {

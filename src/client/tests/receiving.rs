@@ -126,7 +126,7 @@ fn a_join_in_another_epoch_never_hides_it() {
 #[test]
 fn a_fetch_outlives_its_connection() {
     let mut lab = Lab::joined();
-    lab.state.handle_fetch(lab.now(), 0, 70, (Some(1), message::Direction::Forward, 5));
+    lab.ask(70, Some(0), page(Some(1), message::Direction::Forward, 5));
     lab.only(Kind::Fetch);
     lab.lose();
     lab.connect(true);

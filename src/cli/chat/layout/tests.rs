@@ -22,8 +22,8 @@ fn text_wraps_at_blanks_by_display_width() {
 }
 
 fn said(sender: &str, text: &str, time: u64, mark: Mark) -> Line {
-    let body = Body::Said { sender: sender.to_owned(), text: text.to_owned(), mark };
-    Line { key: 0, seq: None, time: Some(time), body }
+    let body = Body::Said { sender: sender.to_owned(), text: text.to_owned(), tags: String::new(), mark };
+    Line { key: 0, record: None, time: Some(time), body }
 }
 
 #[track_caller]
@@ -59,6 +59,24 @@ fn lines_become_rows() {
         Some(0),
         26,
         &["01:00   a-very-long-name: ", "  hi there"],
+    );
+}
+
+#[test]
+fn a_message_s_number_and_tags_stand_behind_it_or_below() {
+    let line = |text: &str, tags: &str| {
+        let record = Some(Box::new(crate::cli::chat::record::said(12, "ann", text)));
+        let body =
+            Body::Said { sender: "ann".to_owned(), text: text.to_owned(), tags: tags.to_owned(), mark: Mark::None };
+        Line { key: 0, record, time: Some(3_600_000), body }
+    };
+    check(&line("hi", ""), Some(0), 60, &["01:00            ann hi #12"]);
+    check(&line("hi", "(edited) 👍 2"), Some(0), 60, &["01:00            ann hi (edited) 👍 2 #12"]);
+    check(
+        &line("one two three four five six seven eight", "(edited)"),
+        Some(0),
+        60,
+        &["01:00            ann one two three four five six seven eight", "                     (edited) #12"],
     );
 }
 
