@@ -1,0 +1,98 @@
+//! The shell of the supervisor.
+
+use std::collections::VecDeque;
+
+use parlor_actors::{
+    channel,
+    message::Conn,
+    port::{Load, Loaded, Store},
+    supervisor,
+};
+
+use super::{ARBITERS, ChannelId, House, Room, Said, ToRelay, ToSession, ToSupervisor, Waiter, home};
+
+impl House {
+    pub(super) fn supervisor_turn(&mut self) -> bool {
+        use supervisor::state::Input;
+        let Some(message) = self.office.pop_front() else { return false };
+        self.supervise(match message {
+            ToSupervisor::Resolve { name, create, waiter } => Input::Resolve { name, create, waiter },
+            ToSupervisor::Loaded { name, loaded } => Input::Loaded { name, loaded },
+            ToSupervisor::Died { room, generation } => Input::Died { room, generation },
+            ToSupervisor::Opened { device, conn } => Input::Opened { device, conn, session: conn },
+            ToSupervisor::Closed { device, conn } => Input::Closed { device, conn },
+            ToSupervisor::Sweep => Input::Sweep,
+            ToSupervisor::Swept(swept) => Input::Swept(swept),
+        });
+        true
+    }
+
+    pub(super) fn supervise(&mut self, input: supervisor::state::Input<ChannelId, Conn, Waiter>) {
+        use supervisor::state::{Effect, Input};
+        let now = self.now();
+        self.supervisor.handle(now, input);
+        while let Some(effect) = self.supervisor.poll() {
+            match effect {
+                Effect::Load { name, create } => {
+                    let (ears, to_load) = (self.ears.clone(), name.clone());
+                    let reply =
+                        move |loaded| ears.lock().push(Said::ToSupervisor(ToSupervisor::Loaded { name, loaded }));
+                    self.store.load(Load { name: to_load, create }, Box::new(reply));
+                }
+                Effect::Build(loaded) => {
+                    let Loaded { room, ref name, generation, .. } = loaded;
+                    let name = name.clone();
+                    self.next_channel += 1;
+                    let handle = self.next_channel;
+                    self.log(|| format!("channel {handle} is built from {loaded:?}"));
+                    let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
+                    let (tiers, rates) = (self.tiers.clone(), self.rates.clone());
+                    let setting = channel::state::Setting { limits, budget, tiers, rates };
+                    let state = channel::state::State::new(loaded, usize::from(ARBITERS), setting);
+                    self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
+                    self.arbiters[home(room)].home.insert(room, (generation, handle));
+                    self.supervisor.handle(now, Input::Built { name, room, generation, handle });
+                }
+                Effect::Resolved { waiter: Waiter { conn, request }, room } => {
+                    self.mail(conn, ToSession::Resolved { request, room });
+                }
+                Effect::Down(room) => self.each_relay(|| ToRelay::Down(room)),
+                Effect::Up(room, channel) => self.each_relay(|| ToRelay::Up(room, channel)),
+                Effect::Replace(conn) => {
+                    self.count("session replaced");
+                    self.mail(conn, ToSession::Replaced);
+                }
+                Effect::Sweep(sweep) => {
+                    let ears = self.ears.clone();
+                    let reply = move |swept| ears.lock().push(Said::ToSupervisor(ToSupervisor::Swept(swept)));
+                    self.store.sweep(sweep, Box::new(reply));
+                }
+                // Chance says when.
+                Effect::SweepIn(_) => {}
+                Effect::Swept(channel, first, gone_count) => {
+                    self.count("swept");
+                    self.log(|| format!("channel {channel} is told that what is below {first} expired"));
+                    self.tell(channel, channel::state::Input::Swept { first, gone_count });
+                }
+                Effect::Change { .. }
+                | Effect::Tell { .. }
+                | Effect::Changed { .. }
+                | Effect::End(_)
+                | Effect::Gone(_) => {
+                    unreachable!("nobody changes a room here")
+                }
+            }
+        }
+        self.listen();
+    }
+
+    pub(super) fn each_relay(&mut self, message: impl Fn() -> ToRelay) {
+        self.arbiters.iter_mut().for_each(|arbiter| arbiter.mailbox.push_back(message()));
+    }
+
+    pub(super) fn mail(&mut self, conn: Conn, message: ToSession) {
+        if let Some(line) = self.line_of(conn).filter(|line| !line.stopped) {
+            line.mailbox.push_back(message);
+        }
+    }
+}
