@@ -19,6 +19,7 @@ use state::{Effect, Input, Setting, State, Turn};
 
 pub mod change;
 pub mod devices;
+pub mod expiring;
 pub mod history;
 pub mod marks;
 pub mod notes;
