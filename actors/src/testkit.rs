@@ -88,6 +88,8 @@ struct Room {
     writer: Option<Generation>,
     members: BTreeMap<Name, Member>,
     marks: BTreeMap<Name, Marks>,
+    /// Answers that were given before this are forgotten.
+    answers_from: u64,
 }
 
 struct Kept {

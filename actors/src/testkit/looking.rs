@@ -1,11 +1,18 @@
-//! What tests find in a [`MemStore`].
+//! What tests find in a [`MemStore`], and what they have it forget.
 
 use bytes::Bytes;
-use parlor_protocol::{RoomNumber, Seq};
+use parlor_protocol::{Name, RoomNumber, Seq, UnixMillis};
 
 use super::{MemStore, index};
 
 impl MemStore {
+    /// Forgets what devices were answered before this time, as compactions do with what is older than the horizon.
+    pub fn forget_answers(&self, name: &Name, before: UnixMillis) {
+        if let Some(room) = self.lock().rooms.get_mut(name) {
+            room.answers_from = room.answers_from.max(before);
+        }
+    }
+
     /// A record as it was first stored, before any change.
     #[must_use]
     pub fn first_frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {

@@ -95,6 +95,7 @@ impl Inside {
         for kept in room.iter().flat_map(|room| &room.records).filter(|kept| kept.device == *device) {
             slots.insert(kept.slot, kept.answer);
         }
+        slots.retain(|_, answer| room.is_some_and(|room| answer.time >= room.answers_from));
         slots.into_iter().collect()
     }
 }

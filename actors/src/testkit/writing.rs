@@ -179,7 +179,20 @@ impl Inside {
         let (epochs, records, losses) = (Vec::new(), Vec::new(), self.losses);
         let number = RoomNumber(self.next_room);
         let (marks, members) = (BTreeMap::new(), BTreeMap::new());
-        Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None, members, marks }
+        Room {
+            number,
+            options,
+            epochs,
+            losses,
+            first: 1,
+            trimmed: 1,
+            records,
+            synced: 0,
+            writer: None,
+            members,
+            marks,
+            answers_from: 0,
+        }
     }
 }
 
