@@ -47,6 +47,8 @@ struct World {
     asked: BTreeMap<u32, Asked>,
     joins: BTreeMap<u32, (&'static str, JoinFrom)>,
     pulls: usize,
+    /// What was asked for last.
+    wanted: (Option<Seq>, Direction, u32),
     /// The page that was answered last.
     newest_page: Option<Told>,
 }
@@ -103,6 +105,7 @@ impl World {
             asked: BTreeMap::new(),
             joins: BTreeMap::new(),
             pulls: 0,
+            wanted: (None, Direction::Forward, 0),
             newest_page: None,
         };
         world.room.change(What::Set(Role::Member, vec!["ann".parse().unwrap()]));
@@ -344,6 +347,11 @@ impl World {
             0..250 => self.say(),
             250..400 if is_in => {
                 let limit = self.room.chance.pick(&[0, 1, 2, 4, 7, 1_000]);
+                // The same page again may be read once for both.
+                if !self.room.chance.one_in(3) {
+                    self.wanted = (start, direction, limit);
+                }
+                let (start, direction, limit) = self.wanted;
                 self.ask(user, start, direction, limit);
             }
             400..430 => {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use parlor_actors::{
     channel,
     limits::Limits,
+    members::{Changed, RoomChange},
     message::{Conn, FromChannel},
     port::{Append, Clock, Commits, DeviceKey, Generation, Loaded, Now, Outcome, RoomOptions, StoreError, Swept},
     rates::Rates,
@@ -24,11 +25,12 @@ use parlor_actors::{
 };
 use parlor_protocol::{Name, RoomNumber, Seq};
 
-use crate::Plant;
+use crate::{Plant, club::Club};
 
 pub use setting::durability_of;
 use setting::{SLOW, limits};
 
+mod changes;
 mod channels;
 mod lines;
 mod looking;
@@ -39,19 +41,27 @@ mod supervising;
 
 pub const ARBITERS: u16 = 2;
 
+/// The number of the room with members, which is made first.
+pub const CLUB_NUMBER: RoomNumber = RoomNumber(1);
+
 /// Address of a channel: never used twice.
 pub type ChannelId = u64;
 
 #[derive(Clone, Debug)]
-pub struct Waiter {
-    conn: Conn,
-    request: u32,
+pub enum Waiter {
+    /// A session's request.
+    Session { conn: Conn, request: u32 },
+    /// The host's change of the club's members, by its number.
+    Host(u64),
 }
 
 pub enum ToSupervisor {
     Resolve { name: Name, create: Option<RoomOptions>, waiter: Waiter },
     Loaded { name: Name, loaded: Result<Loaded, StoreError> },
     Died { room: RoomNumber, generation: Generation },
+    Change { change: RoomChange, waiter: Option<Waiter> },
+    Changed { change: RoomChange, waiter: Option<Waiter>, outcome: Result<Result<Changed, Refusal>, StoreError> },
+    Told(u64),
     Opened { device: DeviceKey, conn: Conn },
     Closed { device: DeviceKey, conn: Conn },
     Sweep,
@@ -71,6 +81,7 @@ enum ToSession {
     Resume,
     JoinEnded { request: u32, room: Option<(RoomNumber, Name)> },
     Resolved { request: u32, room: Result<(RoomNumber, ChannelId), Refusal> },
+    Lost(RoomNumber),
     Timer,
     Replaced,
     Disconnected,
@@ -150,6 +161,7 @@ pub struct House {
     /// Channels whose marks are saved at the next tick.
     saves_due: Vec<ChannelId>,
     lines: Vec<(Conn, Line)>,
+    pub club: Club,
     /// Cursors of connections when they ended, for a planted bug.
     pub last_cursors: BTreeMap<(String, u64), Seq>,
 }
@@ -189,6 +201,7 @@ impl House {
             next_channel: 0,
             saves_due: Vec::new(),
             lines: Vec::new(),
+            club: Club::default(),
             last_cursors: BTreeMap::new(),
             tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
             rates: Arc::default(),
@@ -248,6 +261,9 @@ impl House {
     pub fn store_step(&mut self) -> bool {
         let entries = 1 + self.chance.below(4);
         let stepped = self.store.step(entries);
+        let channel = self.rooms.values().filter(|room| room.state.room() == CLUB_NUMBER);
+        let visible = channel.map(|room| room.state.tail()).min().unwrap_or(Seq::MAX);
+        self.club.observe(&self.store, CLUB_NUMBER, visible);
         self.listen();
         stepped
     }

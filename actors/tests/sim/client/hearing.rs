@@ -5,12 +5,13 @@ use parlor_actors::testkit::with_deliver;
 use parlor_protocol::{
     Advice, Code, Header, Kind, RoomNumber,
     frame::HEADER_BYTES,
-    message::{Close, Durability, Error, Gap, Left},
+    message::{Close, Detached, Durability, Error, Gap, Left},
 };
 
 use super::{Ask, Client, Memory, Standing, View, decode};
 use crate::{
     Plant,
+    club::CLUB,
     house::{House, durability_of},
 };
 
@@ -65,7 +66,8 @@ impl Client {
             (Kind::Ack, Some(Ask::Publish(at, nonce))) => self.views[at].on_ack(&decode(body), nonce),
             (Kind::PartTaken, Some(Ask::Part)) => house.count("sent in parts"),
             (Kind::Page, Some(Ask::Fetch(at, start, direction))) => {
-                self.views[at].on_page(house, memory, &decode(body), start, direction);
+                let me = self.key.clone();
+                self.views[at].on_page(house, memory, &me, &decode(body), (start, direction));
             }
             (Kind::HeartbeatAck, Some(Ask::Beat)) => {}
             (Kind::Error, Some(ask)) => self.on_error(house, &decode(body), ask),
@@ -73,6 +75,12 @@ impl Client {
                 let room = with_deliver(frame, |deliver| deliver.room);
                 let me = self.key.clone();
                 self.view(room).on_deliver(house, memory, &me, frame);
+            }
+            (Kind::Detached, None) => {
+                let detached: Detached<'_> = decode(body);
+                let view = self.view(detached.room);
+                assert_eq!(detached.cursor, view.position, "what was sent before the end of a membership has arrived");
+                view.leave();
             }
             (Kind::Gap, None) => {
                 let gap: Gap<'_> = decode(body);
@@ -106,6 +114,14 @@ impl Client {
         matches!(ask, Ask::Publish(at, _) if durability_of(&self.views[at].name) == Durability::Memory)
     }
 
+    /// Whether the host may have put the client out of the room that it asks something of, or has silenced it.
+    fn is_put_out(&self, house: &House, ask: Ask) -> bool {
+        let (Ask::Join(at, _) | Ask::Leave(at) | Ask::Publish(at, _) | Ask::Fetch(at, ..)) = ask else {
+            return matches!(ask, Ask::Part) && house.club.may_be_refused(&self.key.user);
+        };
+        *self.views[at].name == *CLUB && house.club.may_be_refused(&self.key.user)
+    }
+
     /// Whether it was a change, or is no longer wanted, as after an answer to another try of it.
     pub(super) fn changes(&self, ask: Ask) -> bool {
         let Ask::Publish(at, nonce) = ask else { return false };
@@ -124,9 +140,12 @@ impl Client {
             Code::StoreUnavailable => "refused: store unavailable",
             // A `memory` room that was rebuilt has forgotten what it took before what it takes now.
             Code::NonceTooOld if self.forgets(ask) => "refused: too old for a memory room",
+            Code::Forbidden | Code::NotJoined if self.is_put_out(house, ask) => "refused: not a member who may",
             Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..) | Ask::Part) => "refused: not joined",
             // A change that was refused for good leaves its nonce unused, and a later one may have been stored since.
             Code::NonceTooOld if self.changes(ask) => "refused: a change too old",
+            // So does a send while its user was silenced, of which no answer arrived.
+            Code::NonceTooOld if self.is_put_out(house, ask) => "refused: too old for one who was silenced",
             Code::TargetGone
             | Code::NotChangeable
             | Code::Forbidden
@@ -157,6 +176,7 @@ impl Client {
                 }
             }
             Ask::Fetch(..) | Ask::Part => {}
+            Ask::Leave(at) if *self.views[at].name == *CLUB => self.views[at].leave(),
             Ask::Leave(_) | Ask::Beat => panic!("{ask:?} is not refused"),
         }
     }

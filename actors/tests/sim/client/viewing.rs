@@ -9,7 +9,7 @@ use parlor_protocol::{
 };
 
 use super::{Memory, Standing, View};
-use crate::house::{House, durability_of};
+use crate::house::{CLUB_NUMBER, House, durability_of};
 
 impl View {
     pub(super) fn is_in(&self) -> bool {
@@ -63,6 +63,11 @@ impl View {
                         assert_eq!(from, position + 1);
                         house.count("gap: expired at a join");
                     }
+                    (JoinFrom::Position(_, position), GapReason::NOT_YOURS) => {
+                        assert_eq!((gap.room, from), (CLUB_NUMBER, position + 1));
+                        house.count("gap: not yours at a join");
+                    }
+                    (JoinFrom::Seq(seq), GapReason::NOT_YOURS) => assert_eq!(from, seq.max(1)),
                     (JoinFrom::Seq(seq), GapReason::TRIMMED | GapReason::EXPIRED) => assert_eq!(from, seq.max(1)),
                     (JoinFrom::Seq(seq), GapReason::ABOVE_TAIL) => assert!(seq > to + 1 && from == to + 1),
                     _ => panic!("{gap:?} behind a join from {asked:?}"),
@@ -112,6 +117,7 @@ impl View {
         with_deliver(frame, |deliver| {
             assert_eq!(deliver.seq, self.position + 1, "{}: a hole or a repeat", self.name);
             check_stored(house, memory, &self.name, self.epoch, deliver.room, deliver.seq, frame);
+            check_shown(house, me, deliver.room, deliver.seq);
             if *deliver.sender == *me.user
                 && let Some((epoch, seq)) = self.acked.get(&deliver.nonce)
                 && *epoch == self.epoch
@@ -138,9 +144,9 @@ impl View {
         &mut self,
         house: &mut House,
         memory: &mut Memory,
+        me: &DeviceKey,
         page: &Page<'_>,
-        start: Option<Seq>,
-        direction: Direction,
+        (start, direction): (Option<Seq>, Direction),
     ) {
         let mut covered: Vec<(Seq, Seq)> = page.gaps.0.iter().map(|gap| (gap.from, gap.to)).collect();
         let mut records = page.records;
@@ -149,6 +155,7 @@ impl View {
             let (frame, rest) = records.split_at(size);
             let seq = with_deliver(frame, |deliver| deliver.seq);
             check_stored(house, memory, &self.name, page.epoch, page.room, seq, &Bytes::copy_from_slice(frame));
+            check_shown(house, me, page.room, seq);
             covered.push((seq, seq));
             records = rest;
         }
@@ -196,5 +203,12 @@ fn check_stored(
         assert!(same, "{name}: two records under seq {seq}");
     } else {
         assert!(house.store.holds(room, seq, frame), "{name}: seq {seq} is not stored");
+    }
+}
+
+/// Of a room with members, what reaches a client was said while its user was one.
+fn check_shown(house: &House, me: &DeviceKey, room: RoomNumber, seq: Seq) {
+    if room == CLUB_NUMBER {
+        house.club.check_shown(&me.user, seq);
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parlor_actors::{
     channel::{self, state::Turn},
+    members::Member,
     message::{Conn, FromChannel},
     port::{Append, Marks, Store, StoreError},
 };
 use parlor_protocol::RoomNumber;
 
-use super::{ChannelId, Hears, House, Line, Said, ToRelay, home};
+use super::{ChannelId, Hears, House, Line, Said, ToRelay, ToSupervisor, home};
 use crate::Plant;
 
 impl House {
@@ -107,7 +108,20 @@ impl House {
                     let reply = move |trimmed| ears.lock().push(Said::ToChannel(id, Input::Trimmed(trimmed)));
                     self.store.trim(trim, Box::new(reply));
                 }
-                Effect::LoadRights(_) | Effect::Told(_) => unreachable!("nobody is a member here"),
+                Effect::LoadRights(device) => {
+                    let user = device.user.clone();
+                    let has_past = self.plant == Some(Plant::PastShown);
+                    let reply = move |mut member: Result<Option<Member>, StoreError>| {
+                        if let Ok(Some(member)) = &mut member
+                            && has_past
+                        {
+                            member.since = 1;
+                        }
+                        ears.lock().push(Said::ToChannel(id, Input::Rights { device, member }));
+                    };
+                    self.store.member(number, user, Box::new(reply));
+                }
+                Effect::Told(id) => self.office.push_back(ToSupervisor::Told(id)),
             }
         }
         if stops {
@@ -134,6 +148,7 @@ impl House {
                 let (batch, durability) = (Some(batch.clone()), *durability);
                 again = Some(FromChannel::Committed { batch, durability, stored: Vec::new() });
             }
+            (FromChannel::Detach { users, .. }, Some(Plant::NobodyPutOut)) => *users = Arc::new([]),
             (FromChannel::Committed { batch, .. }, Some(Plant::LostBatch)) if self.chance.one_in(20) => *batch = None,
             (FromChannel::Pulled { page: Some((last, frames)), .. }, Some(Plant::LostPage))
                 if self.chance.one_in(5) =>

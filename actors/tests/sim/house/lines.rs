@@ -95,7 +95,7 @@ impl House {
         line.mailbox.push_back(ToSession::Disconnected);
         let user = line.device.user.to_string();
         if self.plant == Some(Plant::ResumeFromServerCursor) {
-            for room in (1..4).map(RoomNumber) {
+            for room in (1..5).map(RoomNumber) {
                 if let Some(cursor) = self.arbiters[usize::from(conn.arbiter)].state.on_leave(conn, room) {
                     self.last_cursors.insert((user.clone(), room.0), cursor);
                 }

@@ -86,7 +86,10 @@ impl House {
                         line.mailbox.push_back(ToSession::Resume);
                     }
                 }
-                Effect::Lost { .. } => unreachable!("nobody is put out here"),
+                Effect::Lost { conn, room } => {
+                    self.count("put out");
+                    self.mail(conn, ToSession::Lost(room));
+                }
                 Effect::Finish(conn) => {
                     if let Some(line) = self.line_of(conn) {
                         line.finish = true;

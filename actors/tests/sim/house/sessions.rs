@@ -28,6 +28,7 @@ impl House {
                 });
                 self.input(conn, Input::Resolved { request, room });
             }
+            ToSession::Lost(room) => self.input(conn, Input::Lost(room)),
             ToSession::Timer => {
                 let owes = self.owes(conn);
                 self.input(conn, Input::Timer { owes });
@@ -91,7 +92,7 @@ impl House {
                     let durability = durability_of(&name);
                     let records_max = if durability == Durability::Memory { 4 } else { 0 };
                     let create = Some(RoomOptions { durability, records_max, ..RoomOptions::default() });
-                    let waiter = Waiter { conn, request };
+                    let waiter = Waiter::Session { conn, request };
                     self.office.push_back(ToSupervisor::Resolve { name, create, waiter });
                 }
                 Effect::Join(room, join) => {

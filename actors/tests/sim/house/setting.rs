@@ -9,7 +9,7 @@ pub(super) const SLOW: SendRate = SendRate { interval_ms: 150, burst: 3 };
 pub fn limits() -> Limits {
     Limits {
         payload_bytes_max: 200,
-        rooms_per_session_max: 3,
+        rooms_per_session_max: 4,
         unanswered_requests_max: 6,
         outbound_bytes_max: 1_500,
         outbound_low_bytes: 300,
@@ -21,7 +21,7 @@ pub fn limits() -> Limits {
         answers_per_device_max: 8,
         absent_devices_per_room_max: 2,
         reads_per_room_max: 3,
-        rooms_loaded_max: 3,
+        rooms_loaded_max: 4,
         waiters_per_room_max: 8,
         writer_records_max: 6,
         connections_per_turn_max: 2,

@@ -10,6 +10,7 @@ use parlor_actors::{
 };
 
 use super::{ARBITERS, ChannelId, House, Room, Said, ToRelay, ToSession, ToSupervisor, Waiter, home};
+use crate::Plant;
 
 impl House {
     pub(super) fn supervisor_turn(&mut self) -> bool {
@@ -19,6 +20,9 @@ impl House {
             ToSupervisor::Resolve { name, create, waiter } => Input::Resolve { name, create, waiter },
             ToSupervisor::Loaded { name, loaded } => Input::Loaded { name, loaded },
             ToSupervisor::Died { room, generation } => Input::Died { room, generation },
+            ToSupervisor::Change { change, waiter } => Input::Change { change, waiter },
+            ToSupervisor::Changed { change, waiter, outcome } => Input::Changed { change, waiter, outcome },
+            ToSupervisor::Told(id) => Input::Told(id),
             ToSupervisor::Opened { device, conn } => Input::Opened { device, conn, session: conn },
             ToSupervisor::Closed { device, conn } => Input::Closed { device, conn },
             ToSupervisor::Sweep => Input::Sweep,
@@ -53,7 +57,7 @@ impl House {
                     self.arbiters[home(room)].home.insert(room, (generation, handle));
                     self.supervisor.handle(now, Input::Built { name, room, generation, handle });
                 }
-                Effect::Resolved { waiter: Waiter { conn, request }, room } => {
+                Effect::Resolved { waiter: Waiter::Session { conn, request }, room } => {
                     self.mail(conn, ToSession::Resolved { request, room });
                 }
                 Effect::Down(room) => self.each_relay(|| ToRelay::Down(room)),
@@ -74,13 +78,26 @@ impl House {
                     self.log(|| format!("channel {channel} is told that what is below {first} expired"));
                     self.tell(channel, channel::state::Input::Swept { first, gone_count });
                 }
-                Effect::Change { .. }
-                | Effect::Tell { .. }
-                | Effect::Changed { .. }
-                | Effect::End(_)
-                | Effect::Gone(_) => {
-                    unreachable!("nobody changes a room here")
+                Effect::Change { change, waiter } => {
+                    let (ears, wanted) = (self.ears.clone(), change.clone());
+                    let reply = move |outcome| {
+                        ears.lock().push(Said::ToSupervisor(ToSupervisor::Changed { change, waiter, outcome }));
+                    };
+                    self.store.change(wanted, Box::new(reply));
                 }
+                Effect::Tell { id, .. } if self.plant == Some(Plant::DeafToMembers) => {
+                    self.office.push_back(ToSupervisor::Told(id));
+                }
+                Effect::Tell { handle, id, change } => {
+                    if self.rooms.contains_key(&handle) {
+                        self.tell(handle, channel::state::Input::Changed { id, change });
+                    }
+                }
+                Effect::Changed { waiter: Waiter::Host(number), outcome } => self.on_changed(number, &outcome),
+                Effect::Resolved { waiter: Waiter::Host(_), .. } | Effect::Changed { .. } => {
+                    unreachable!("only the host changes rooms here, and wants no other")
+                }
+                Effect::End(_) | Effect::Gone(_) => unreachable!("nobody deletes a room here"),
             }
         }
         self.listen();
