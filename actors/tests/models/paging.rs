@@ -215,6 +215,8 @@ impl World {
                     assert!(!hidden, "{user} is shown {seq}, since {since}: {asked:?}");
                 }
                 Said::Gap(why) => {
+                    // He may have come again meanwhile.
+                    let since = since.max(self.since(user).min(self.past.tail() + 1));
                     let is_true = self.past.is_true(*seq, *why, since, now);
                     assert!(is_true, "{why:?} {seq} for {user}, since {since}: {asked:?}");
                     self.room.count(format!("{why:?}"));

@@ -196,6 +196,10 @@ impl World {
         // What is stored and not told yet may have pushed out others.
         let told = (1..first.min(self.past.tail() + 1)).all(gone);
         assert!(told || tail > self.past.tail(), "the store begins at {first}, which is too late");
+        if !told {
+            // They stay gone, though a loss of power may take what pushed them out.
+            self.past.dropped_below = self.past.dropped_below.max(first.min(self.past.tail() + 1));
+        }
         self.swept_to = first.min(self.past.tail() + 1);
         if !swept || tail == 0 {
             return;
