@@ -8,6 +8,9 @@ step() { printf '\n== %s\n' "$*"; }
 step "the simulation of rooms and relays: 100,000 seeds"
 PARLOR_SIM_SEEDS=100000 cargo test --release -p parlor-actors --test sim -- --nocapture
 
+step "dedupe, paging and forgetting beside small models: 100,000 histories of each"
+PARLOR_MODEL_SEEDS=100000 cargo test --release -p parlor-actors --test models -- --nocapture
+
 step "rooms that forget, beside a model: 3,000 histories"
 PARLOR_SWEEP_SEEDS=3000 cargo test --release -p parlor --lib random_histories -- --nocapture
 

@@ -59,6 +59,7 @@ fn state_machines_know_no_runtime_and_no_clock() {
         "notes.rs",
         "parked.rs",
         "refill.rs",
+        "expiring.rs",
         "versions.rs",
         "heartbeat.rs",
         "timers.rs",

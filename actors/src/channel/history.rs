@@ -59,6 +59,8 @@ pub struct Waiters {
     pub pulls: Vec<Conn>,
     /// Requests for it.
     pub fetches: Vec<Fetched>,
+    /// When the read was asked for, and when the last of those who wait came.
+    pub times: (UnixMillis, UnixMillis),
 }
 
 /// A request for a page.
@@ -160,21 +162,25 @@ impl Reads {
 
     /// The read of a page, under way or new.
     fn page(&mut self, read: Read, max: usize) -> Result<(&mut Waiters, Option<NewRead>), StoreError> {
-        let Read { start, end, direction, records_max, .. } = read;
+        let Read { start, end, direction, records_max, now, .. } = read;
         // A page that goes backward ends where he who asks may not look further.
         let lowest = if direction == Direction::Forward { 0 } else { end };
         let key = (start, direction == Direction::Forward, records_max, lowest);
         let (id, new) = match self.pages.get(&key) {
             Some(id) => (*id, None),
             None => {
-                let waiters = Waiters { start, end, direction, pulls: Vec::new(), fetches: Vec::new() };
+                let waiters =
+                    Waiters { start, end, direction, pulls: Vec::new(), fetches: Vec::new(), times: (now, now) };
                 let id = self.start(Purpose::Page(waiters), max)?;
                 self.pages.insert(key, id);
                 (id, Some(NewRead { id, read }))
             }
         };
         match self.under_way.get_mut(&id) {
-            Some(Purpose::Page(waiters)) => Ok((waiters, new)),
+            Some(Purpose::Page(waiters)) => {
+                waiters.times.1 = waiters.times.1.max(now);
+                Ok((waiters, new))
+            }
             // Registered above, or when its key was.
             _ => Err(StoreError::Busy),
         }

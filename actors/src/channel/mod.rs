@@ -20,6 +20,7 @@ use state::{Effect, Input, Setting, State, Turn};
 pub mod absent;
 pub mod change;
 pub mod devices;
+pub mod expiring;
 pub mod history;
 pub mod marks;
 pub mod notes;

@@ -87,7 +87,8 @@ pub fn put_in_front(ring: &mut Ring, extent: &Extent, records: &Records) {
     }
 }
 
-fn frame_bytes(frames: &[u8]) -> Option<usize> {
+/// The size of the first frame, if it is whole.
+pub(super) fn frame_bytes(frames: &[u8]) -> Option<usize> {
     let header = parlor_protocol::Header::from_bytes(frames.first_chunk()?);
     let size = parlor_protocol::frame::HEADER_BYTES + header.len as usize;
     (size <= frames.len()).then_some(size)

@@ -1,11 +1,27 @@
-//! What tests find in a [`MemStore`].
+//! What tests find in a [`MemStore`], and what they have it forget.
 
 use bytes::Bytes;
-use parlor_protocol::{RoomNumber, Seq};
+use parlor_protocol::{Name, RoomNumber, Seq, UnixMillis};
 
 use super::{MemStore, index};
+use crate::members::Member;
 
 impl MemStore {
+    /// Forgets what devices were answered before this time, as compactions do with what is older than the horizon.
+    pub fn forget_answers(&self, name: &Name, before: UnixMillis) {
+        if let Some(room) = self.lock().rooms.get_mut(name) {
+            room.answers_from = room.answers_from.max(before);
+        }
+    }
+
+    /// A room's people, in the order of their names.
+    #[must_use]
+    pub fn members(&self, name: &Name) -> Vec<(Name, Member)> {
+        let inside = self.lock();
+        let room = inside.rooms.get(name);
+        room.map_or(Vec::new(), |room| room.members.iter().map(|(user, member)| (user.clone(), *member)).collect())
+    }
+
     /// A record as it was first stored, before any change.
     #[must_use]
     pub fn first_frame(&self, room: RoomNumber, seq: Seq) -> Option<Bytes> {

@@ -1,10 +1,10 @@
 use parlor_protocol::{
     DeviceTag, Extensions,
-    message::{ContentType, RecordKind},
+    message::{ContentType, Durability, RecordKind},
 };
 
 use super::*;
-use crate::port::RoomOptions;
+use crate::port::{AppendRecord, Commits, Outcome, Store, StoreError};
 
 struct Told(Mutex<Vec<Result<Seq, StoreError>>>);
 

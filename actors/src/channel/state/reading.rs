@@ -6,6 +6,7 @@ use parlor_protocol::{Code, Seq};
 use super::{BUSY_RETRY_MS, Effect, State, rights::not_yours};
 use crate::{
     channel::{
+        expiring::expire,
         history::{self, Fetched, Purpose, Source, named, source_of_fetch, source_of_pull, to_page, to_stream},
         refill::{self, Refill},
     },
@@ -99,7 +100,14 @@ impl State {
         self.versions.forget(self.reads.oldest());
         match (purpose, records) {
             (Purpose::Count, records) => self.on_count_read(id, records),
-            (Purpose::Page(waiters), Ok(records)) => self.answer_page(waiters, &records),
+            (Purpose::Page(waiters), Ok(mut records)) => {
+                // Whoever came later must not be shown what expired before that.
+                let (began, newest) = waiters.times;
+                if newest > began {
+                    expire(&mut records, newest);
+                }
+                self.answer_page(waiters, &records);
+            }
             (Purpose::Page(waiters), Err(error)) => {
                 tracing::warn!(room = %self.name, %error, "a page could not be read");
                 self.fail_page(waiters);

@@ -1,0 +1,114 @@
+//! The shell of a relay.
+
+use parlor_actors::{
+    channel,
+    port::{Outcome, Store},
+    relay,
+};
+use parlor_protocol::RoomNumber;
+
+use super::{House, ToRelay, ToSession, arbiter_number};
+
+impl House {
+    pub(super) fn relay_turn(&mut self, at: usize) -> bool {
+        let arbiter = &mut self.arbiters[at];
+        let Some(message) = arbiter.mailbox.pop_front() else { return false };
+        match message {
+            ToRelay::News { room, news, channel } => {
+                if let Some(log) = &self.log {
+                    log.lock().push(format!("relay {at} hears of room {room}: {news:?}"));
+                }
+                if let Some(channel) = channel {
+                    arbiter.channels.insert(room, channel);
+                }
+                arbiter.state.on_news(room, news);
+            }
+            ToRelay::Down(room) => {
+                if let Some(log) = &self.log {
+                    log.lock().push(format!("relay {at}: room {room} is down"));
+                }
+                arbiter.state.on_channel_down(room);
+            }
+            ToRelay::Up(room, channel) => {
+                if let Some(log) = &self.log {
+                    log.lock().push(format!("relay {at}: room {room} has channel {channel}"));
+                }
+                arbiter.state.on_channel_down(room);
+                self.run_relay(arbiter_number(at));
+                let arbiter = &mut self.arbiters[at];
+                let (number, devices) = (arbiter.state.arbiter(), arbiter.state.devices_in(room));
+                if devices.is_empty() {
+                    arbiter.channels.remove(&room);
+                } else {
+                    arbiter.channels.insert(room, channel);
+                    self.tell(channel, channel::state::Input::Adopt { arbiter: number, devices });
+                }
+            }
+            ToRelay::HandOver => self.store.append(std::mem::take(&mut arbiter.appends)),
+            ToRelay::Settled => {
+                for Outcome { room, generation, stored } in std::mem::take(&mut arbiter.settled) {
+                    let current = self.arbiters[at].home.get(&room).filter(|(current, _)| *current == generation);
+                    let Some((_, id)) = current.copied() else { continue };
+                    let input = match stored {
+                        Ok(commit) => channel::state::Input::Committed(commit.upto),
+                        Err(error) => channel::state::Input::Failed(error),
+                    };
+                    self.tell(id, input);
+                }
+            }
+        }
+        self.run_relay(arbiter_number(at));
+        true
+    }
+
+    pub(super) fn run_relay(&mut self, number: u16) {
+        use relay::state::Effect;
+        let at = usize::from(number);
+        while let Some(effect) = self.arbiters[at].state.poll() {
+            match effect {
+                Effect::Pull { room, conn, after } => {
+                    self.tell_room(at, room, channel::state::Input::Pull { conn, after });
+                }
+                Effect::Detached { room, device } => {
+                    self.tell_room(at, room, channel::state::Input::Detached { arbiter: number, device });
+                    if !self.arbiters[at].state.knows(room) {
+                        self.arbiters[at].channels.remove(&room);
+                    }
+                }
+                Effect::Delivered { room, user, seq } => {
+                    self.count("position passed on");
+                    self.tell_room(at, room, channel::state::Input::Delivered { user, seq });
+                }
+                Effect::JoinEnded { conn, request, asked, room } => {
+                    self.mail(conn, ToSession::JoinEnded { request, asked, room });
+                }
+                Effect::Answered(conn) => {
+                    if let Some(line) = self.line_of(conn).filter(|line| line.held) {
+                        line.held = false;
+                        line.mailbox.push_back(ToSession::Resume);
+                    }
+                }
+                Effect::Lost { conn, room } => {
+                    self.count("put out");
+                    self.mail(conn, ToSession::Lost(room));
+                }
+                Effect::Finish(conn) => {
+                    if let Some(line) = self.line_of(conn) {
+                        line.finish = true;
+                    }
+                }
+                Effect::Kill(conn) => {
+                    if let Some(line) = self.line_of(conn) {
+                        line.kill = true;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn tell_room(&mut self, at: usize, room: RoomNumber, input: channel::state::Input) {
+        if let Some(channel) = self.arbiters[at].channels.get(&room) {
+            self.tell(*channel, input);
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What the house is like: small limits, so that each is met.
+
+use parlor_actors::{limits::Limits, session::heartbeat::BeatIntervals, tiers::SendRate};
+use parlor_protocol::message::Durability;
+
+/// What every fourth seed lets a user send: slow enough to be met, fast enough to get somewhere.
+pub(super) const SLOW: SendRate = SendRate { interval_ms: 150, burst: 3 };
+
+pub fn limits() -> Limits {
+    Limits {
+        payload_bytes_max: 200,
+        rooms_per_session_max: 4,
+        unanswered_requests_max: 6,
+        outbound_bytes_max: 1_500,
+        outbound_low_bytes: 300,
+        ring_records_max: 6,
+        ring_bytes_max: 700,
+        page_records: 3,
+        page_records_max: 5,
+        page_bytes_max: 400,
+        answers_per_device_max: 8,
+        absent_devices_per_room_max: 2,
+        reads_per_room_max: 3,
+        rooms_loaded_max: 4,
+        waiters_per_room_max: 8,
+        writer_records_max: 6,
+        connections_per_turn_max: 2,
+        // Longer than any client here takes to send again: what is given up is tested elsewhere.
+        hold_back_ms: 10_000_000,
+        slow_reader_ms: 3_000,
+        close_linger_ms: 500,
+        room_rest_ms: 500,
+        restarts_max: 3,
+        restart_window_ms: 1_000,
+        ..Limits::default()
+    }
+}
+
+/// A room's name begins with what an ack means in it.
+pub fn durability_of(name: &str) -> Durability {
+    match name.as_bytes()[0] {
+        b'm' => Durability::Memory,
+        b'b' => Durability::Buffered,
+        _ => Durability::Synced,
+    }
+}
+
+pub(super) fn beats() -> BeatIntervals {
+    BeatIntervals { wifi_ms: 3_000, least_ms: 1_000, grace_least_ms: 200, ..BeatIntervals::default() }
+}
