@@ -22,6 +22,7 @@ pub mod devices;
 pub mod history;
 pub mod marks;
 pub mod notes;
+pub mod orphans;
 pub mod parked;
 pub mod position;
 pub mod refill;

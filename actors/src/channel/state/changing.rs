@@ -15,7 +15,7 @@ use crate::{
     channel::{
         change::{self, Change, Refusal, deliver_of},
         history::Purpose,
-        parked,
+        orphans, parked,
     },
     members::rights::{Act, may},
     message::Publish,
@@ -64,6 +64,9 @@ impl State {
             tracing::error!(room = %self.name, seq = publish.refers_to, "a record to be changed does not read");
             return Prepared::Refused(GONE);
         };
+        if orphans::is_orphan(&deliver, self.extent.first) {
+            return Prepared::Refused(GONE);
+        }
         // Time within the room never goes back, so a clock that was set back makes no message younger.
         let unix_ms = now.unix_ms.max(self.time);
         let may_recall = |sender: &str, age| self.may_recall(&publish.device, sender, age);
