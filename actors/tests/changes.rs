@@ -574,7 +574,7 @@ impl World {
             53 => {
                 let (seq, ears) = (self.chance.any() % (self.state.tail() + 2), self.ears.clone());
                 let told = Told::new(move |outcome| ears.0.lock().push(Said::Erased(outcome.is_ok())));
-                self.handle(Input::Erase(Erase { seq, told }));
+                self.handle(Input::Erase(Erase { seq, whose: None, told }));
             }
             54..63 => self.handle(Input::EndOfTurn),
             63..73 => drop(self.store.step(2)),

@@ -250,6 +250,20 @@ pub(super) fn log_key_seq(key: &[u8]) -> Result<Seq, StoreError> {
     seq.map_err(|wrong| damaged(Family::Log, key, &format!("the key: {wrong}")))
 }
 
+/// The room of a record's key.
+pub(super) fn log_key_room(key: &[u8]) -> Result<RoomNumber, StoreError> {
+    Fields(key).u64().map(RoomNumber).map_err(|wrong| damaged(Family::Log, key, &format!("the key: {wrong}")))
+}
+
+/// Which record a stored change changes; `None` of what is no change.
+pub(super) fn changes(value: &[u8]) -> Option<Seq> {
+    if value.first() != Some(&RECORD_VERSION) {
+        return None;
+    }
+    // Changes have no notes behind their frame.
+    parlor_protocol::peek::changes(value.get(EXPIRES_AT + 8 + 8 + HEADER_BYTES..)?)
+}
+
 /// A record as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {

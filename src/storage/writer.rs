@@ -336,6 +336,7 @@ impl Writer {
                     notice: 0,
                 };
                 self.rooms.insert(found.room, live);
+                self.note_mark(found.room, &found.meta);
                 found.loaded(generation)
             }),
         };
@@ -435,7 +436,10 @@ impl Writer {
             return;
         }
         match self.disk.sync() {
-            Ok(()) => self.dirty = false,
+            Ok(()) => {
+                self.dirty = false;
+                self.tell_marks();
+            }
             Err(error) => self.poison(&format!("a sync failed: {error}")),
         }
     }

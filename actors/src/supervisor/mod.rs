@@ -70,6 +70,8 @@ pub(crate) enum ToSupervisor {
     Opened { device: DeviceKey, presence: Presence, session: Addr<Session> },
     /// A session ended.
     Closed { device: DeviceKey, conn: Conn },
+    /// Somebody wants all channels that run.
+    Channels(Box<dyn FnOnce(Vec<Addr<Channel>>) + Send>),
     /// What the sweep did.
     Swept(Result<Swept, StoreError>),
     /// The engine ends.
@@ -190,6 +192,9 @@ impl Handler<ToSupervisor> for Supervisor {
             ToSupervisor::Closed { device, conn } => {
                 self.shared.router.remove(&device.user, conn);
                 self.input(Input::Closed { device, conn }, ctx);
+            }
+            ToSupervisor::Channels(reply) => {
+                reply(self.handovers.iter().flat_map(|handover| handover.channels()).collect());
             }
             ToSupervisor::Swept(swept) => self.input(Input::Swept(swept), ctx),
             ToSupervisor::Drain => self.input(Input::Drain, ctx),

@@ -81,7 +81,7 @@ impl State {
             Some(Found::InStore) => return Prepared::Read(edited),
             Some(Found::Gone) | None => None,
         };
-        Prepared::Change(Change { target, previous, expires, leaves: TombstoneReason::RECALLED })
+        Prepared::Change(Change { target, previous, reacted: None, expires, leaves: TombstoneReason::RECALLED })
     }
 
     /// Whether a device may take back what `sender` said so long ago.
@@ -139,10 +139,8 @@ impl State {
     pub(super) fn rewrite(&mut self, change: &Change, publish: &Publish, seq: Seq, frame: Bytes) {
         let edit = (publish.kind == RecordKind::EDIT).then_some(frame);
         for rewrite in change::rewrites(change, publish, seq) {
-            match &change.previous {
-                Some((previous, frame)) if *previous == rewrite.seq => self.versions.on_given(frame, &rewrite, None),
-                _ => self.versions.on_given(&change.target.frame, &rewrite, edit.clone()),
-            }
+            let edit = edit.clone().filter(|_| rewrite.seq == publish.refers_to);
+            self.versions.on_given(change.before(rewrite.seq), &rewrite, edit);
             self.turn_rewrites.push(rewrite);
         }
     }

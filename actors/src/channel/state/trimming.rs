@@ -58,9 +58,17 @@ impl State {
         let too_many = records_max > 0 && records >= (records_max / 8).max(RECORDS_LEAST);
         let held = self.held.bytes_upto.saturating_sub(self.held.bytes_before);
         let too_large = bytes_max > 0 && held.saturating_sub(bytes_max) > (bytes_max / 8).max(BYTES_LEAST);
-        if (too_many || too_large) && !self.held.asked {
-            self.held.asked = true;
+        if too_many || too_large {
+            self.trim_now();
+        }
+    }
+
+    /// Has the store delete what can be read no longer, unless it is doing so.
+    pub(super) fn trim_now(&mut self) {
+        let stored = self.options.durability != Durability::Memory;
+        if stored && !std::mem::replace(&mut self.held.asked, true) {
             let (room, generation, first) = (self.room, self.generation, self.extent.first);
+            let bytes_max = self.options.bytes_max;
             self.effects.push_back(Effect::Trim(Trim { room, generation, first, bytes_max }));
         }
     }
