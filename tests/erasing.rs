@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
 mod common;
+#[path = "erasing/large.rs"]
+mod large;
 
 use std::path::Path;
 
@@ -46,6 +48,40 @@ fn files_with(data: &Path, needle: &[u8]) -> Vec<std::path::PathBuf> {
     found
 }
 
+/// How long it takes on a large store: `PARLOR_ERASE_RECORDS` says how large.
+#[test]
+#[ignore = "for scripts/long.sh: fills a store with a million records"]
+fn erasing_takes_the_time_that_is_stated() {
+    let records: u64 = std::env::var("PARLOR_ERASE_RECORDS").map_or(1_000_000, |text| text.parse().unwrap());
+    let data = tempfile::tempdir_in(std::env::var("PARLOR_ERASE_DIR").unwrap_or_else(|_| ".".into())).unwrap();
+    large::fill(data.path(), records, SECRET);
+    let bytes: u64 = std::fs::read_dir(data.path()).unwrap().map(|file| file.unwrap().metadata().unwrap().len()).sum();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (engine, _) = engine(data.path(), |_| {});
+    let engine = std::sync::Arc::new(engine);
+    let clock = std::time::Instant::now();
+    runtime.block_on(engine.erase_message("room 7", 10)).unwrap();
+    let one = clock.elapsed();
+    // Many at a time share their rounds.
+    let clock = std::time::Instant::now();
+    runtime.block_on(async {
+        let erase = |seq| {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.erase_message("room 7", seq).await.unwrap() })
+        };
+        for erased in (20..36).map(erase).collect::<Vec<_>>() {
+            erased.await.unwrap();
+        }
+    });
+    let sixteen = clock.elapsed();
+    let report = runtime.block_on(engine.erase_user("ann")).unwrap();
+    println!("{records} records in {} MiB: one message {one:?}, 16 at once {sixteen:?}, {report:?}", bytes >> 20);
+    assert!(report.records > 0);
+    assert_eq!(files_with(data.path(), SECRET.as_bytes()), Vec::<std::path::PathBuf>::new());
+    assert!(one.as_secs() < 60 && sixteen.as_secs() < 120, "the stated time");
+    runtime.block_on(engine.shutdown());
+}
+
 fn cold(config: &mut EngineConfig) {
     // So that most of what is erased has to be read first.
     config.limits.ring_records_max = 4;
@@ -61,10 +97,10 @@ fn all_that_a_user_said_is_gone_and_nothing_of_the_others() {
         engine.create_room("flash", memory).await.unwrap();
         let keeps_few = RoomOptions { records_max: 3, ..RoomOptions::default() };
         engine.create_room("few", keeps_few).await.unwrap();
-        let (_ann, tea, _) = joined(address, "ann", "tea").await;
+        let (ann, tea, _) = joined(address, "ann", "tea").await;
         let (_bob, at_bob, mut bobs) = joined(address, "bob", "tea").await;
-        let (_c, flash, _) = joined(address, "ann", "flash").await;
-        let (_d, few, _) = joined(address, "ann", "few").await;
+        let (flash, _flash) = ann.join("flash", JoinFrom::Seq(1)).await.unwrap();
+        let (few, _few) = ann.join("few", JoinFrom::Seq(1)).await.unwrap();
         send(&at_bob, Outgoing::text("hello")).await; // 1
         send(&tea, Outgoing::text(SECRET)).await; // 2
         send(&tea, Outgoing::react(1, SECRET)).await; // 3

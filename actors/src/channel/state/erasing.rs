@@ -99,13 +99,11 @@ pub(super) struct Erasures {
 impl State {
     pub(super) fn on_erase(&mut self, now: Now, erase: Erase) {
         match self.prepare_erase(erase.seq, erase.whose.as_ref()) {
-            Err(refusal) => {
-                if erase.whose.is_some() && refusal.0 == Code::TargetGone {
-                    // What can be read no longer may still be stored.
-                    self.trim_now();
-                }
-                erase.told.tell(Err(refusal));
+            // What can be read no longer may still be stored.
+            Err(refusal) if erase.whose.is_some() && refusal.0 == Code::TargetGone => {
+                self.trim_and_tell(erase.told, refusal);
             }
+            Err(refusal) => erase.told.tell(Err(refusal)),
             Ok(Step::Done(last)) => erase.told.tell(Ok(Erased { room: self.room, first: erase.seq, last })),
             Ok(Step::Read(seq)) => self.read_to_erase(seq, erase),
             Ok(Step::Make(change, sender, last)) => self.record_erasure(now, erase, &change, sender, last),
