@@ -94,6 +94,8 @@ struct Room {
     writer: Option<Generation>,
     members: BTreeMap<Name, Member>,
     marks: BTreeMap<Name, Marks>,
+    /// Bytes as the channel counts them.
+    counted: u64,
 }
 
 struct Kept {
@@ -511,6 +513,7 @@ impl Inside {
             });
         }
         assert_eq!(start, frames.len(), "the records make up the frames");
+        room.counted += frames.len() as u64;
         for rewrite in rewrites {
             let (seq, revision) = (rewrite.seq, rewrite.revision);
             let stated = |deliver: &Deliver<'_>| (deliver.seq, deliver.changed().revision);
@@ -521,7 +524,12 @@ impl Inside {
             );
             // What was trimmed meanwhile is not there to be rewritten.
             let (first, kept) = (room.first, &mut room.records[index(seq)]);
-            if seq >= first { kept.rewrites.push(rewrite) } else { kept.too_late.push(rewrite.frame) }
+            if seq >= first {
+                room.counted = room.counted + rewrite.frame.len() as u64 - kept.frame().len() as u64;
+                kept.rewrites.push(rewrite);
+            } else {
+                kept.too_late.push(rewrite.frame);
+            }
         }
         Ok(())
     }
@@ -552,6 +560,7 @@ impl Inside {
         self.generation += 1;
         room.writer = Some(Generation(self.generation));
         let (count, time) = (room.count(), room.time());
+        room.counted = room.bytes_from(1);
         Ok(Loaded {
             room: room.number,
             name,
@@ -564,8 +573,8 @@ impl Inside {
             time,
             gone_count: room.gone_count(),
             trimmed: room.trimmed,
-            bytes_before: room.bytes_before(room.first),
-            bytes_upto: room.bytes_before(room.tail() + 1),
+            bytes_before: room.counted - room.bytes_from(room.first),
+            bytes_upto: room.counted,
             known: room.counts().known(),
         })
     }
@@ -575,7 +584,20 @@ impl Inside {
         let (epochs, records, losses) = (Vec::new(), Vec::new(), self.losses);
         let number = RoomNumber(self.next_room);
         let (marks, members) = (BTreeMap::new(), BTreeMap::new());
-        Room { number, options, epochs, losses, first: 1, trimmed: 1, records, synced: 0, writer: None, members, marks }
+        Room {
+            number,
+            options,
+            epochs,
+            losses,
+            first: 1,
+            trimmed: 1,
+            records,
+            synced: 0,
+            writer: None,
+            members,
+            marks,
+            counted: 0,
+        }
     }
 
     /// Does a read; what comes back tells it.

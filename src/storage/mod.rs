@@ -23,6 +23,7 @@ mod recover;
 mod rooms;
 mod said;
 mod schema;
+mod sizes;
 mod targets;
 #[cfg(test)]
 mod tests;

@@ -17,6 +17,7 @@ use super::{
     db::{Age, Db, failed},
     members, prefix,
     schema::{self, FORMAT, Family, Floor, Record, RoomMeta, damaged, meta},
+    sizes,
 };
 
 /// What is counted for the whole store. Raised in memory and stored in the same batch as what uses it.
@@ -123,6 +124,8 @@ pub(super) struct Found {
     pub(super) room: RoomNumber,
     pub(super) meta: RoomMeta,
     pub(super) end: End,
+    /// By how many bytes rewrites have made its records longer.
+    rewritten: i64,
     /// How many people it knows.
     pub(super) known: u64,
 }
@@ -137,10 +140,16 @@ impl Found {
         meta.epochs.last().map_or(Epoch(0), |start| start.epoch)
     }
 
+    /// The bytes of all frames up to and with the newest, as rewrites have left them.
+    pub(super) fn bytes_counted(&self) -> u64 {
+        self.end.bytes_upto.saturating_add_signed(self.rewritten)
+    }
+
     pub(super) fn loaded(self, generation: parlor_actors::port::Generation) -> Loaded {
-        let Self { room, meta, end, known } = self;
+        let bytes_upto = self.bytes_counted();
+        let Self { room, meta, end, known, .. } = self;
         let RoomMeta { name, options, epochs, trimmed, gone_count, .. } = meta;
-        let End { first, tail, count, time, bytes_before, bytes_upto } = end;
+        let End { first, tail, count, time, bytes_before, .. } = end;
         Loaded {
             room,
             name,
@@ -166,7 +175,8 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
     let mut found = match find(db, &load.name)? {
         Some((room, meta)) => {
             let end = if meta.options.durability == Durability::Memory { End::EMPTY } else { end(db, room, &meta)? };
-            Found { room, meta, end, known: members::counts(db, room)?.known() }
+            let rewritten = sizes::from(db, room, meta.first, end.first)?;
+            Found { room, meta, end, rewritten, known: members::counts(db, room)?.known() }
         }
         None => create(db, load.name, load.create.ok_or(StoreError::UnknownRoom)?, counters, batch),
     };
@@ -247,7 +257,7 @@ pub(super) fn create(
         losses: counters.losses,
         epochs: Vec::new(),
     };
-    Found { room, meta, end: End::EMPTY, known: 0 }
+    Found { room, meta, end: End::EMPTY, rewritten: 0, known: 0 }
 }
 
 /// For people who look into a store; nothing depends on it, so it need not come from the engine's clock.

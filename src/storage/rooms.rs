@@ -13,8 +13,10 @@ pub(super) struct Live {
     pub(super) durability: Durability,
     pub(super) epoch: Epoch,
     pub(super) tail: Seq,
-    /// The bytes of all frames up to and with it.
+    /// The bytes of all frames up to and with it, as they were first stored.
     pub(super) bytes_upto: u64,
+    /// The same with what rewrites have changed, counted as the channel counts.
+    pub(super) bytes_counted: u64,
     /// Entries of the index by time that need not be written again.
     pub(super) due: RecentlyDue,
     /// The commit that `notice` belongs to.
@@ -81,7 +83,17 @@ mod tests {
     fn live(generation: u64) -> Live {
         let (generation, epoch) = (Generation(generation), Epoch(1));
         let (tail, bytes_upto, due) = (0, 0, RecentlyDue::default());
-        Live { generation, durability: Durability::Synced, epoch, tail, bytes_upto, due, commit: 0, notice: 0 }
+        Live {
+            generation,
+            durability: Durability::Synced,
+            epoch,
+            tail,
+            bytes_upto,
+            bytes_counted: 0,
+            due,
+            commit: 0,
+            notice: 0,
+        }
     }
 
     #[test]

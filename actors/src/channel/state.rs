@@ -255,6 +255,8 @@ struct Chunk {
     records: Vec<(u32, UnixMillis)>,
     /// What they rewrite.
     rewrites: Vec<Rewrite>,
+    /// By how many bytes that makes frames longer.
+    grown: i64,
 }
 
 /// A publish whose ack waits for a commit.
@@ -317,6 +319,7 @@ pub struct State {
     turn: BytesMut,
     turn_records: Vec<AppendRecord>,
     turn_rewrites: Vec<Rewrite>,
+    turn_grown: i64,
     turn_place: Place,
     turn_ending: bool,
     uncommitted: VecDeque<Chunk>,
@@ -364,6 +367,7 @@ impl State {
             turn: BytesMut::new(),
             turn_records: Vec::new(),
             turn_rewrites: Vec::new(),
+            turn_grown: 0,
             turn_place: budget.none(),
             turn_ending: false,
             uncommitted: VecDeque::new(),

@@ -34,6 +34,7 @@ use crate::storage::{
     prefix::{self, Expired, Work},
     recover,
     schema::{self, Family, Floor, RoomMeta, WIDTH_MOST_MS, damaged, meta},
+    sizes,
 };
 
 /// The most rooms that one step of a sweep deletes from.
@@ -276,6 +277,7 @@ impl Writer {
                 self.batch.delete_range_cf(log, schema::log_key(room, meta.first), schema::log_key(room, first));
             }
         }
+        sizes::cut(&self.db, &mut self.batch, room, meta.first, first)?;
         meta.first = first;
         Ok(())
     }
@@ -290,9 +292,10 @@ impl Writer {
         let tail = newest.map_or(meta.first - 1, |newest| newest.at.seq).max(meta.floor.seq);
         let mut first = first.min(tail).max(meta.first);
         if let Some(newest) = newest.filter(|newest| bytes_max > 0 && newest.at.seq > first) {
-            first = prefix::first_within(&self.db, room, first, &newest, bytes_max)?;
+            first = prefix::first_within(&self.db, room, meta.first, first, &newest, bytes_max)?;
         }
         let oldest = prefix::oldest(&self.db, room, first)?;
+        let rewritten = sizes::from(&self.db, room, meta.first, first)?;
         let before = meta.clone();
         if let Some(newest) = newest.filter(|newest| newest.at.seq > meta.floor.seq) {
             // Compactions drop what changes the trimmed ones, and that may be the newest record.
@@ -307,7 +310,10 @@ impl Writer {
         }
         self.note_mark(room, &meta);
         let upto = newest.map_or(0, |newest| newest.bytes_upto);
-        let bytes_before = oldest.map_or(upto, |(_, bytes)| bytes);
+        // Counted as the channel does, which adds what each rewrite changes and never looks where.
+        let left = upto.saturating_sub(oldest.map_or(upto, |(_, bytes)| bytes)).saturating_add_signed(rewritten);
+        let counted = self.rooms.find(room).map_or(left, |live| live.bytes_counted);
+        let bytes_before = counted.saturating_sub(left);
         Ok(Trimmed { first, gone_count: meta.gone_count, bytes_before })
     }
 

@@ -10,7 +10,7 @@ use parlor_protocol::{
     message::{Durability, RecordKind, TombstoneReason},
 };
 
-use super::{BUSY_RETRY_MS, Effect, State};
+use super::{BUSY_RETRY_MS, Effect, State, publishing::length};
 use crate::{
     channel::{
         change::{self, Change, Refusal, deliver_of},
@@ -139,6 +139,7 @@ impl State {
     pub(super) fn rewrite(&mut self, change: &Change, publish: &Publish, seq: Seq, frame: Bytes) {
         let edit = (publish.kind == RecordKind::EDIT).then_some(frame);
         for rewrite in change::rewrites(change, publish, seq) {
+            self.turn_grown += length(&rewrite.frame) - length(change.before(rewrite.seq));
             let edit = edit.clone().filter(|_| rewrite.seq == publish.refers_to);
             self.versions.on_given(change.before(rewrite.seq), &rewrite, edit);
             self.turn_rewrites.push(rewrite);

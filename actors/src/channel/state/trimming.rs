@@ -47,15 +47,16 @@ enum Gone {
 }
 
 impl State {
-    /// So many bytes of frames are committed: what is too much now is forgotten.
-    pub(super) fn keep(&mut self, bytes: u64) {
+    /// The frames have so many bytes more by a commit, or fewer: what is too much now is forgotten. A record that the store
+    /// had swept when its rewrite came was counted here and not there, until the room is loaded again.
+    pub(super) fn keep(&mut self, bytes: i64) {
         let (records_max, bytes_max) = (self.options.records_max, self.options.bytes_max);
         if self.options.durability == Durability::Memory {
             self.ring.keep(records_max, bytes_max);
             // What falls off the ring is nowhere else.
             return self.forget_below(self.ring.first(), Gone::Trimmed);
         }
-        self.held.bytes_upto += bytes;
+        self.held.bytes_upto = self.held.bytes_upto.saturating_add_signed(bytes);
         if records_max > 0 {
             self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Gone::Trimmed);
         }
