@@ -16,8 +16,9 @@ use super::{
     schema::{self, Family, damaged},
 };
 
-/// How many seqs share a sum, as a power of two: a look at a block looks at so many records at most.
-const BLOCK_BITS: u32 = 10;
+/// How many seqs share a sum, as a power of two: a look at a block looks at so many records at most. Fewer in tests, whose
+/// rooms are small.
+const BLOCK_BITS: u32 = if cfg!(test) { 3 } else { 10 };
 
 /// The block of a seq.
 pub(super) fn block(seq: Seq) -> u64 {

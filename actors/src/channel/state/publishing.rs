@@ -244,7 +244,14 @@ impl State {
         let place = std::mem::replace(&mut self.turn_place, self.budget.none());
         let ends = records.iter().map(|record| (record.end, record.expires)).collect();
         let (count, kept, grown) = (self.given_count, rewrites.clone(), std::mem::take(&mut self.turn_grown));
-        self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count, records: ends, rewrites: kept, grown });
+        self.uncommitted.push_back(Chunk {
+            first,
+            frames: frames.clone(),
+            count,
+            records: ends,
+            rewrites: kept,
+            grown,
+        });
         if self.options.durability == Durability::Memory {
             self.on_committed(self.given);
         } else if let Some(error) = self.failed.clone() {
