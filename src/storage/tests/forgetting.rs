@@ -240,8 +240,9 @@ impl World {
             self.time = self.time.max(self.now.unix_ms);
             let (seq, kept) = (self.tail, self.records[&target]);
             let payload = vec![b'y'; self.chance.below(300)];
-            let deliver = |seq, kind, refers_to, count, time, expires, extensions| Deliver {
-                room: self.room.room,
+            let room = self.room.room;
+            let deliver = |seq, kind, refers_to, count, time, expires| Deliver {
+                room,
                 seq,
                 time,
                 sender: "ann",
@@ -253,17 +254,16 @@ impl World {
                 count,
                 content_type: ContentType::TEXT,
                 payload: &payload,
-                extensions,
+                extensions: Extensions::default(),
             };
-            let edit =
-                deliver(seq, RecordKind::EDIT, target, self.count, self.time, kept.expires, Extensions::default());
+            let edit = deliver(seq, RecordKind::EDIT, target, self.count, self.time, kept.expires);
             let start = frames.len();
             parlor_protocol::encode(0, &edit, &mut frames);
             let bytes = (frames.len() - start) as u64;
             let changed = parlor_protocol::Changed { revision: seq, ..Default::default() };
             let frame = changed.with_extensions(|extensions| {
-                let message = deliver(target, RecordKind::MESSAGE, 0, kept.count, kept.time, kept.expires, extensions);
-                parlor_protocol::to_bytes(0, &message)
+                let message = deliver(target, RecordKind::MESSAGE, 0, kept.count, kept.time, kept.expires);
+                parlor_protocol::to_bytes(0, &Deliver { extensions, ..message })
             });
             place.merge(self.store().budget().take(1).unwrap());
             let answer = Answer { nonce: seq, seq, time: self.time, content_hash: 0, count: self.count };
@@ -338,7 +338,7 @@ impl World {
                 assert_eq!(room, self.room.room);
                 assert!(gone_count <= self.records[&(first - 1)].count, "{gone_count} below {first}");
                 for (seq, kept) in self.records.range(..first).filter(|(seq, _)| **seq >= self.trimmed) {
-                    assert!(self.is_expired(kept), "{seq} lives and is swept below {first}");
+                    assert!(self.is_expired(kept) || self.is_orphan(*seq), "{seq} lives and is swept below {first}");
                 }
             }
             if !swept.more {
@@ -365,7 +365,7 @@ impl World {
         }
         self.trimmed = self.trimmed.max(trimmed.first);
         self.check_bytes(self.counted - trimmed.bytes_before, trimmed.first);
-        if trimmed.first > first && !self.expire && !self.is_orphan(trimmed.first - 1) {
+        if trimmed.first > first.max(self.trimmed) && !self.expire && !self.is_orphan(trimmed.first - 1) {
             let more = self.bytes_from(trimmed.first - 1);
             assert!(more > bytes_max, "{more} bytes from {} on would do", trimmed.first - 1);
         }
