@@ -229,10 +229,9 @@ impl RocksStore {
     pub fn purge_all(&self, stretches: Vec<Stretch>, reply: Reply<()>) {
         let purge = Purge { stretches, reply: Once::new(reply) };
         let queue = self.queues.read().as_ref().map(|queues| queues.purger.clone());
-        match queue.map(|queue| queue.try_send(purge)) {
-            Some(Err(TrySendError::Full(purge))) => purge.reply.give(Err(StoreError::Busy)),
-            // If it is closed, dropping the request answers it.
-            Some(_) | None => {}
+        // If it is closed, dropping the request answers it.
+        if let Some(Err(TrySendError::Full(purge))) = queue.map(|queue| queue.try_send(purge)) {
+            purge.reply.give(Err(StoreError::Busy));
         }
     }
 

@@ -84,7 +84,7 @@ enum Step {
     /// Read this record.
     Read(Seq),
     /// Make this change of what this user said, up to the edit with this seq.
-    Make(Change, Name, Seq),
+    Make(Box<Change>, Name, Seq),
 }
 
 /// Erasures that are not committed.
@@ -148,7 +148,7 @@ impl State {
         };
         let sender = Name::parse(deliver.sender).map_err(|_| unreadable)?;
         let change = Change { target, previous, reacted, expires, leaves: TombstoneReason::ERASED };
-        Ok(Step::Make(change, sender, edited.max(seq)))
+        Ok(Step::Make(Box::new(change), sender, edited.max(seq)))
     }
 
     /// Erases what a user said in a room that no store has.
