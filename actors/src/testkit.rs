@@ -579,27 +579,6 @@ impl Inside {
         })
     }
 
-    fn new_room(&mut self, options: RoomOptions) -> Room {
-        self.next_room += 1;
-        let (epochs, records, losses) = (Vec::new(), Vec::new(), self.losses);
-        let number = RoomNumber(self.next_room);
-        let (marks, members) = (BTreeMap::new(), BTreeMap::new());
-        Room {
-            number,
-            options,
-            epochs,
-            losses,
-            first: 1,
-            trimmed: 1,
-            records,
-            synced: 0,
-            writer: None,
-            members,
-            marks,
-            counted: 0,
-        }
-    }
-
     /// Does a read; what comes back tells it.
     fn job(&mut self, job: Job) -> Tell {
         let busy = self.faults.busy_read_one_in;

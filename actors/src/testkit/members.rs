@@ -1,6 +1,6 @@
 //! Members, and changes of rooms, in the store in memory.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use parlor_protocol::{
     Code, Epoch, Name, RoomNumber,
@@ -16,12 +16,34 @@ use crate::{
         deciding::{self, Facts, Stand},
         rights::Act,
     },
-    port::{EpochStart, Mark},
+    port::{EpochStart, Mark, RoomOptions},
 };
 
 const UNKNOWN: Refusal = (Code::UnknownRoom, "there is no such room");
 
 impl Inside {
+    /// A room without anything in it.
+    pub(super) fn new_room(&mut self, options: RoomOptions) -> Room {
+        self.next_room += 1;
+        let (epochs, records, losses) = (Vec::new(), Vec::new(), self.losses);
+        let number = RoomNumber(self.next_room);
+        let (marks, members) = (BTreeMap::new(), BTreeMap::new());
+        Room {
+            number,
+            options,
+            epochs,
+            losses,
+            first: 1,
+            trimmed: 1,
+            records,
+            synced: 0,
+            writer: None,
+            members,
+            marks,
+            counted: 0,
+        }
+    }
+
     pub(super) fn change(&mut self, change: RoomChange) -> Result<Changed, Refusal> {
         let RoomChange { name, by, at, members_max, what } = change;
         let (options, members) = match what {
