@@ -14,6 +14,9 @@ PARLOR_MODEL_SEEDS=100000 cargo test --release -p parlor-actors --test models --
 step "rooms that forget, beside a model: 3,000 histories"
 PARLOR_SWEEP_SEEDS=3000 cargo test --release -p parlor --lib random_histories -- --nocapture
 
+step "erasing in a store of ten million records: the stated time"
+PARLOR_ERASE_RECORDS=10000000 cargo test --release --test erasing -- --ignored --nocapture
+
 step "a replay across kills, 20 times"
 cargo test --release --test recovery --no-run
 for round in $(seq 1 20); do

@@ -39,6 +39,7 @@ use crate::{
     storage::{OpenError, RocksStore, StoreConfig},
 };
 
+pub mod erasing;
 pub mod rooms;
 
 /// Clients are asked to come back not sooner than this, at a shutdown.
@@ -248,22 +249,6 @@ impl Engine {
                 Ok(self.fleet.signal_room(name, make(Some(number))).await.map_err(refused)?)
             }
         }
-    }
-
-    /// Erases what was said in a message, and in the edits of it, as the law may demand.
-    ///
-    /// The message becomes a tombstone, and its seq, sender and time stay; a recall in its sender's name tells the clients.
-    /// When this is answered, the text is in none of the store's files: its write-ahead logs are flushed and its tables
-    /// around the message written anew, which takes seconds, and one of the store's reader threads for that time. What
-    /// this cannot reach: backups and other copies of the files, blocks of deleted files on the device, replies that quote
-    /// the message, and clients, which are told and may not obey.
-    ///
-    /// # Errors
-    /// If there is no such room or message, or the engine refuses for now. If it was erased and the files could not be
-    /// written anew, it says so: erase it again.
-    pub async fn erase_message(&self, room: &str, seq: Seq) -> Result<(), RoomError> {
-        let erased = self.fleet.erase(Name::parse(room)?, seq).await;
-        erased.map_err(|(code, message)| RoomError::Refused { code, message })
     }
 
     /// The sessions of a user; none if he is offline. Waits for nobody.

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     channel::{
         Channel,
-        state::{Ask, Erase, Erased, HostReply, Input, Standing, Told},
+        state::{Ask, Erase, EraseInMemory, Erased, HostReply, Input, Standing, Tell, Told},
     },
     context::Shared,
     members::{Changed, Look, Refusal, RoomChange, Seen, asking},
@@ -28,6 +28,21 @@ pub struct Fleet {
     shared: Arc<Shared>,
     supervisor: Addr<Supervisor>,
     relays: Arc<[Addr<Relay>]>,
+}
+
+/// An erasure under way.
+#[derive(Debug)]
+pub struct Erasure(oneshot::Receiver<Result<Erased, Refusal>>);
+
+impl Erasure {
+    /// Waits for it.
+    ///
+    /// # Errors
+    /// Why it is not erased, now or ever.
+    pub async fn outcome(self) -> Result<Erased, Refusal> {
+        let died = (Code::OutcomeUnknown, "the room is being rebuilt: it may be erased or not");
+        self.0.await.unwrap_or(Err(died))
+    }
 }
 
 impl Fleet {
@@ -88,15 +103,7 @@ impl Fleet {
     /// # Errors
     /// Why it cannot be erased, now or ever.
     pub async fn erase(&self, name: Name, seq: Seq) -> Result<(), Refusal> {
-        let (answer, answered) = oneshot::channel();
-        let told = Told::new(move |outcome| {
-            // The host may have stopped waiting.
-            let _ = answer.send(outcome);
-        });
-        let waiter = Waiter::Erase(Erase { seq, told });
-        self.supervisor.do_send(ToSupervisor::Resolve { name, create: None, waiter });
-        let died = (Code::OutcomeUnknown, "the room is being rebuilt: it may be erased or not");
-        let Erased { room, first, last } = answered.await.unwrap_or(Err(died))?;
+        let Erased { room, first, last } = self.begin_erasure(name, seq, None).outcome().await?;
         let (answer, purged) = oneshot::channel();
         self.shared.store.purge(room, first, last, Box::new(move |outcome| drop(answer.send(outcome))));
         match purged.await {
@@ -106,6 +113,47 @@ impl Fleet {
                 Err((Code::Busy, "the message is a tombstone, and may still lie in the store's files: erase it again"))
             }
         }
+    }
+
+    /// Has a record made a tombstone; with `whose` also a reaction, if it is that user's. What it said may still lie in the
+    /// store's files afterwards.
+    #[must_use]
+    pub fn begin_erasure(&self, name: Name, seq: Seq, whose: Option<Name>) -> Erasure {
+        let (answer, answered) = oneshot::channel();
+        let told = Told::new(move |outcome| {
+            // The host may have stopped waiting.
+            let _ = answer.send(outcome);
+        });
+        let waiter = Waiter::Erase(Erase { seq, whose, told });
+        self.supervisor.do_send(ToSupervisor::Resolve { name, create: None, waiter });
+        Erasure(answered)
+    }
+
+    /// Erases what a user said in rooms that no store has; returns how many records that were.
+    ///
+    /// # Errors
+    /// If the engine is shut down.
+    pub async fn erase_in_memory(&self, user: &Name) -> Result<u64, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let reply = move |channels| drop(answer.send(channels));
+        self.supervisor.do_send(ToSupervisor::Channels(Box::new(reply)));
+        let channels: Vec<Addr<Channel>> = answered.await.map_err(|_| SHUT_DOWN)?;
+        let mut all = Vec::with_capacity(channels.len());
+        for channel in channels {
+            let (answer, answered) = oneshot::channel();
+            let told = Tell::new(move |erased| {
+                // As above.
+                let _ = answer.send(erased);
+            });
+            channel.do_send(Input::EraseInMemory(EraseInMemory { user: user.clone(), told }));
+            all.push(answered);
+        }
+        let mut erased = 0;
+        for answered in all {
+            // What a channel held that died is gone.
+            erased += answered.await.unwrap_or_default();
+        }
+        Ok(erased)
     }
 
     /// Changes a room; answered when the change counts everywhere.

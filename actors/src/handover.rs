@@ -51,6 +51,11 @@ impl Handover {
         }
     }
 
+    /// The arbiter's channels.
+    pub(crate) fn channels(&self) -> Vec<Addr<Channel>> {
+        self.channels.lock().values().map(|(_, channel)| channel.clone()).collect()
+    }
+
     /// Takes an append, to hand it over at the end of the arbiter's turn.
     pub(crate) fn append(self: &Arc<Self>, append: Append, store: &dyn Store) {
         let mut appends = self.appends.lock();

@@ -138,7 +138,8 @@ pub struct Loaded {
     pub trimmed: Seq,
     /// The bytes of the frames before the oldest record, counted from any start…
     pub bytes_before: u64,
-    /// …and up to and with the newest, counted from the same.
+    /// …and up to and with the newest, counted from the same. From here on each appended frame adds its bytes, and each
+    /// rewrite what its frame is longer than the one before, which may be less than nothing.
     pub bytes_upto: u64,
 }
 

@@ -94,6 +94,8 @@ struct Room {
     changed: u64,
     /// What its log was ever to say of changes of its members, oldest first.
     announcements: Vec<Announcement>,
+    /// Bytes as the channel counts them.
+    counted: u64,
     /// Answers that were given before this are forgotten.
     answers_from: u64,
 }

@@ -173,6 +173,8 @@ impl Commits for Ears {
 struct World {
     name: Name,
     durability: Durability,
+    /// How many records the room keeps; 0 for all.
+    records_max: u64,
     store: Arc<MemStore>,
     chance: Chance,
     state: State,
@@ -198,8 +200,9 @@ fn key(user: &str) -> DeviceKey {
 
 const CONN: Conn = Conn { arbiter: 0, slot: 1, serial: 1 };
 
-fn build(store: &Arc<MemStore>, name: &Name, durability: Durability) -> State {
-    let (loaded, create) = (Arc::new(Mutex::new(None)), RoomOptions { durability, ..RoomOptions::default() });
+fn build(store: &Arc<MemStore>, name: &Name, durability: Durability, records_max: u64) -> State {
+    let create = RoomOptions { durability, records_max, ..RoomOptions::default() };
+    let loaded = Arc::new(Mutex::new(None));
     let answer = loaded.clone();
     let load = Load { name: name.clone(), create: Some(create) };
     store.load(load, Box::new(move |loaded| *answer.lock() = Some(loaded.unwrap())));
@@ -221,10 +224,13 @@ impl World {
         let name: Name = "room".parse().unwrap();
         let durability =
             chance.pick(&[Durability::Synced, Durability::Buffered, Durability::Synced, Durability::Memory]);
-        let state = build(&store, &name, durability);
+        let kept: u64 = chance.pick(&[0, 0, 6, 20]);
+        let records_max = if durability == Durability::Memory { 0 } else { kept };
+        let state = build(&store, &name, durability, records_max);
         let mut world = Self {
             name,
             durability,
+            records_max,
             store,
             chance,
             state,
@@ -407,6 +413,22 @@ impl World {
                 seqs.push(deliver.seq);
             });
         }
+        // Nothing outlives what it changes; and what is hidden is gone, or changes what is.
+        let first = self.first_readable();
+        for seq in &seqs {
+            assert!(!self.is_orphan(*seq, first), "{seq} is read, and what it changes is below {first}");
+        }
+        for gap in &page.gaps.0 {
+            for seq in gap.from..=gap.to {
+                assert!(seq < first || self.is_orphan(seq, first), "{gap:?}, but {seq} can be read from {first} on");
+                self.counts
+                    .entry(if seq < first { "gap" } else { "orphan" }.into())
+                    .and_modify(|n| *n += 1)
+                    .or_insert(1);
+            }
+            seqs.extend(gap.from..=gap.to);
+        }
+        seqs.sort_unstable();
         assert!(seqs.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{seqs:?} has a hole");
         // A page ends where it says, and says so whoever else asked for it.
         if let (Some(last), Direction::Forward) = (seqs.last(), fetch.direction) {
@@ -472,12 +494,10 @@ impl World {
     /// What the model says to a change, when nothing is on its way.
     fn verdict(&self, user: &str, kind: RecordKind, at: Seq, remove: bool, reaction: &str) -> Option<Code> {
         let model = replay(&self.log, self.log_first);
-        let readable = if self.durability == Durability::Memory {
-            self.log.len().saturating_sub(limits().ring_records_max) as u64 + self.log_first
-        } else {
-            self.store.extent(&self.name).map_or(1, |(first, _)| first)
+        let readable = self.first_readable();
+        let Some(target) = model.get(&at).filter(|_| at >= readable && !self.is_orphan(at, readable)) else {
+            return Some(Code::TargetGone);
         };
-        let Some(target) = model.get(&at).filter(|_| at >= readable) else { return Some(Code::TargetGone) };
         if target.kind != 0 || target.tombstone.is_some() {
             return Some(Code::NotChangeable);
         }
@@ -510,6 +530,23 @@ impl World {
         }
     }
 
+    /// The oldest seq that may be read, as far as everybody has heard.
+    fn first_readable(&self) -> Seq {
+        if self.durability == Durability::Memory {
+            return self.log.len().saturating_sub(limits().ring_records_max) as u64 + self.log_first;
+        }
+        let kept = if self.records_max == 0 { 1 } else { (self.log.len() as u64 + 1).saturating_sub(self.records_max) };
+        self.store.extent(&self.name).map_or(1, |(first, _)| first).max(kept)
+    }
+
+    /// Whether a record changes one that is gone.
+    fn is_orphan(&self, seq: Seq, first: Seq) -> bool {
+        let frame = seq.checked_sub(self.log_first).and_then(|at| self.log.get(usize::try_from(at).unwrap()));
+        frame.is_some_and(|frame| {
+            with_deliver(frame, |deliver| deliver.kind != RecordKind::MESSAGE && deliver.refers_to < first)
+        })
+    }
+
     fn fetch(&mut self) {
         let tail = self.state.tail();
         let start = Some(self.chance.any() % (tail + 2)).filter(|_| !self.chance.one_in(4));
@@ -537,7 +574,7 @@ impl World {
             53 => {
                 let (seq, ears) = (self.chance.any() % (self.state.tail() + 2), self.ears.clone());
                 let told = Told::new(move |outcome| ears.0.lock().push(Said::Erased(outcome.is_ok())));
-                self.handle(Input::Erase(Erase { seq, told }));
+                self.handle(Input::Erase(Erase { seq, whose: None, told }));
             }
             54..63 => self.handle(Input::EndOfTurn),
             63..73 => drop(self.store.step(2)),
@@ -576,7 +613,7 @@ impl World {
         if let Some(crash) = crash {
             self.store.crash(crash);
         }
-        self.state = build(&self.store, &self.name, self.durability);
+        self.state = build(&self.store, &self.name, self.durability, self.records_max);
         self.ears.0.lock().clear();
         self.fetches.clear();
         self.again.clear();
@@ -681,6 +718,7 @@ fn random_histories_read_as_the_log_says() {
             "duplicate",
             "read of a target",
             "page",
+            "orphan",
             "large read",
             "refused: TargetGone (2010)",
             "refused: NotChangeable (2011)",

@@ -55,7 +55,10 @@ impl Room {
         let mut state = State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default() });
         let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
         let device = DeviceKey { user: "somebody".parse().expect("a name"), tag: DeviceTag(1) };
-        state.handle(NOW, Input::Join(Join { conn, request: 1, device: device.clone(), from: JoinFrom::Tail }));
+        state.handle(
+            NOW,
+            Input::Join(Join { conn, request: 1, device: device.clone(), from: JoinFrom::Tail, follows: false }),
+        );
         let mut room = Self { state, conn, device, nonce: 0 };
         for _ in 0..turns {
             assert_eq!(room.turn(), MESSAGES, "all are acknowledged");

@@ -41,6 +41,23 @@ pub fn count(body: &[u8]) -> Result<u64, DecodeError> {
     decode(body).map(|Deliver { count, .. }| count)
 }
 
+/// Which record a change changes, from the body of a `Deliver`; `None` of what is no change, or does not read.
+#[must_use]
+pub fn changes(body: &[u8]) -> Option<Seq> {
+    let mut fields = Fields(body);
+    fields.skip()?; // room
+    fields.skip()?; // seq
+    fields.skip()?; // time
+    fields.bytes()?; // sender
+    fields.skip()?; // device_tag
+    fields.skip()?; // nonce
+    if fields.0.first() == Some(&0) {
+        return None; // A message.
+    }
+    let Deliver { kind, refers_to, .. } = decode(body).ok()?;
+    kind.is_change().then_some(refers_to)
+}
+
 #[cold]
 fn whole(body: &[u8]) -> Result<Glance<'_>, DecodeError> {
     let Deliver { room, seq, payload, .. } = decode(body)?;

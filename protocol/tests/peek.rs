@@ -26,8 +26,11 @@ fn number() -> impl Strategy<Value = u64> {
 fn body() -> impl Strategy<Value = Vec<u8>> {
     let numbers = (number(), number(), number(), number(), number(), number(), number(), number());
     let texts = (prop_oneof!["[a-z]{0,9}", "\\PC{0,9}"], vec(any::<u8>(), 0..400));
-    let rest =
-        (any::<u16>(), any::<u16>(), prop_oneof![Just(vec![]), vec((any::<u32>(), vec(any::<u8>(), 0..9)), 1..4)]);
+    let rest = (
+        prop_oneof![0..5_u16, any::<u16>()],
+        any::<u16>(),
+        prop_oneof![Just(vec![]), vec((any::<u32>(), vec(any::<u8>(), 0..9)), 1..4)],
+    );
     (numbers, texts, rest).prop_map(
         |((room, seq, time, tag, nonce, refers_to, expires, count), (sender, payload), rest)| {
             let (kind, content_type, entries) = rest;
@@ -57,6 +60,9 @@ proptest! {
     #[test]
     fn records_are_read_as_they_are_decoded(body in body()) {
         prop_assert_eq!(peek::deliver(&body), decoded(&body));
+        if let Ok(Deliver { kind, refers_to, .. }) = decode(&body) {
+            prop_assert_eq!(peek::changes(&body), kind.is_change().then_some(refers_to));
+        }
     }
 
     #[test]

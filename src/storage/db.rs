@@ -17,6 +17,7 @@ use super::{
     StoreConfig,
     filter::Horizons,
     schema::{self, FORMAT, Family, meta},
+    sizes,
 };
 
 /// Why a store cannot be opened.
@@ -274,6 +275,9 @@ fn family_options(name: &str, config: &StoreConfig, cache: &Cache, horizons: &Ar
             Some(|key| schema::answers_prefix_of(key).is_some()),
         ));
         blocks.set_whole_key_filtering(false);
+    }
+    if is(Family::Sizes) {
+        options.set_merge_operator_associative("parlor.sum", sizes::add);
     }
     horizons.install(name, &mut options);
     if is(Family::Log) {

@@ -164,7 +164,7 @@ fn delete(desk: &mut Desk<'_>, name: &Name, by: &Asker) -> Result<Changed, Failu
     batch.delete_cf(db.family(Family::Names), name.as_bytes());
     batch.delete_cf(db.family(Family::Rooms), schema::room_key(room));
     let (low, high) = (schema::room_key(room), schema::room_key(RoomNumber(room.0 + 1)));
-    for family in [Family::Log, Family::Answers, Family::Marks] {
+    for family in [Family::Log, Family::Answers, Family::Marks, Family::Sizes] {
         batch.delete_range_cf(db.family(family), low, high);
     }
     announcements::forget(db, batch, room)?;

@@ -22,7 +22,9 @@ mod purge;
 mod reader;
 mod recover;
 mod rooms;
+mod said;
 mod schema;
+mod sizes;
 mod targets;
 #[cfg(test)]
 mod tests;
@@ -46,12 +48,17 @@ use parlor_actors::{
 };
 use parlor_protocol::{Name, RoomNumber, Seq};
 
-pub use self::db::OpenError;
 use self::{
     db::Db,
     pending::{CONTROLS_MAX, Controls, Once, PendingAppend, closed},
+    purge::{PURGES_MAX, Purge},
     reader::Question,
     writer::{Disk, Entry, Pause, Poison, Writer},
+};
+pub use self::{
+    db::OpenError,
+    purge::Stretch,
+    said::{Place, Said, SaidIn},
 };
 
 /// Where a store is and what it may use.
@@ -121,6 +128,7 @@ pub struct RocksStore {
 struct Queues {
     writer: Sender<Box<Entry>>,
     readers: Sender<Box<Question>>,
+    purger: Sender<Purge>,
 }
 
 #[derive(Debug)]
@@ -167,6 +175,11 @@ impl RocksStore {
             let reader = thread::Builder::new().name(format!("parlor-reader-{number}"));
             readers.push(reader.spawn(move || reader::run(&db, &questions)).map_err(spawn_failed)?);
         }
+        // Long work: it must not hold a reader back.
+        let (purger_queue, purges) = bounded(PURGES_MAX);
+        let purger = thread::Builder::new().name("parlor-purger".into());
+        let purged = db.clone();
+        readers.push(purger.spawn(move || purge::run(&purged, &purges)).map_err(spawn_failed)?);
         Ok(Self {
             budget: Budget::new(config.writer_records_max, config.writer_bytes_max),
             controls: Controls::default(),
@@ -174,7 +187,7 @@ impl RocksStore {
             pause,
             #[cfg(test)]
             horizons: db.horizons.clone(),
-            queues: RwLock::new(Some(Queues { writer: writer_queue, readers: readers_queue })),
+            queues: RwLock::new(Some(Queues { writer: writer_queue, readers: readers_queue, purger: purger_queue })),
             threads: Mutex::new(Threads { writer: Some(writer), readers, outcome: Ok(()) }),
         })
     }
@@ -205,6 +218,22 @@ impl RocksStore {
     /// as copying the store, and one of the readers.
     pub fn compact(&self, reply: Reply<()>) {
         self.ask(Question::Compact(Once::new(reply)));
+    }
+
+    /// Goes on with a search for all that a user said; it begins at the default place.
+    pub fn said(&self, user: Name, from: Place, reply: Reply<Said>) {
+        self.ask(Question::Said(user, from, Once::new(reply)));
+    }
+
+    /// Rewrites what is stored of these stretches, so that nothing is left of what was replaced or deleted there before.
+    /// Whoever waits at the same time shares one round of it.
+    pub fn purge_all(&self, stretches: Vec<Stretch>, reply: Reply<()>) {
+        let purge = Purge { stretches, reply: Once::new(reply) };
+        let queue = self.queues.read().as_ref().map(|queues| queues.purger.clone());
+        // If it is closed, dropping the request answers it.
+        if let Some(Err(TrySendError::Full(purge))) = queue.map(|queue| queue.try_send(purge)) {
+            purge.reply.give(Err(StoreError::Busy));
+        }
     }
 
     /// Closes the store: what was accepted is written, synced and answered, and the directory is free for another.
@@ -307,7 +336,7 @@ impl Store for RocksStore {
     }
 
     fn purge(&self, room: RoomNumber, first: Seq, last: Seq, reply: Reply<()>) {
-        self.ask(Question::Purge(room, first, last, Once::new(reply)));
+        self.purge_all(vec![Stretch { room, first, last }], reply);
     }
 
     fn answers(&self, room: RoomNumber, device: DeviceKey, reply: Reply<Vec<(u8, Answer)>>) {

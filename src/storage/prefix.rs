@@ -8,6 +8,7 @@ use rocksdb::{DBRawIterator, ReadOptions};
 use super::{
     db::{Db, failed},
     schema::{self, Family, Floor, Record, damaged},
+    sizes,
 };
 use parlor_actors::port::StoreError;
 
@@ -130,25 +131,63 @@ pub(super) fn oldest(db: &Db, room: RoomNumber, low: Seq) -> Result<Option<(Seq,
     Ok(Some((schema::log_key_seq(key)?, bytes)))
 }
 
+/// Looks at a room's records from `low` to `high`, in order, until `look` says that it is enough: the seq of each, by how
+/// much rewrites have made it longer, and the bytes of all frames before it.
+pub(super) fn each(
+    db: &Db,
+    room: RoomNumber,
+    low: Seq,
+    high: Seq,
+    mut look: impl FnMut(Seq, i64, u64) -> bool,
+) -> Result<(), StoreError> {
+    let mut found = records(db, room, low, high);
+    found.seek_to_first();
+    while let Some((key, value)) = found.item() {
+        let wrong = |wrong: String| damaged(Family::Log, key, &wrong);
+        let (grown, before) = (schema::grown(value).map_err(wrong)?, schema::bytes_before(value).map_err(wrong)?);
+        if look(schema::log_key_seq(key)?, grown, before) {
+            return Ok(());
+        }
+        found.next();
+    }
+    found.status().map_err(failed)
+}
+
 /// The lowest seq from `low` on from which the frames up to the newest record have at most so many bytes; that record's at
-/// the highest.
+/// the highest. The room's oldest record may be `oldest`.
 pub(super) fn first_within(
     db: &Db,
     room: RoomNumber,
+    oldest_seq: Seq,
     low: Seq,
     newest: &Newest,
     bytes_max: u64,
 ) -> Result<Seq, StoreError> {
-    let (mut low, mut high) = (low, newest.at.seq);
-    while low < high {
-        let middle = low + (high - low) / 2;
-        // There is one: the newest lies at or above it.
-        let before = oldest(db, room, middle)?.map_or(newest.bytes_upto, |(_, bytes)| bytes);
-        if newest.bytes_upto.saturating_sub(before) <= bytes_max {
-            high = middle;
-        } else {
-            low = middle + 1;
-        }
+    let sums = sizes::sums(db, room, sizes::block(low))?;
+    // What rewrites have added to everything from a block on.
+    let added_from = |block: u64| -> i64 { sums.iter().filter(|(at, _)| *at >= block).map(|(_, sum)| sum).sum() };
+    let upto = newest.bytes_upto;
+    let bytes = |before: u64, added: i64| upto.saturating_sub(before).saturating_add_signed(added);
+    // First the block: at its beginning nothing has to be taken off its sum.
+    let (mut below, mut above) = (sizes::block(low), sizes::block(newest.at.seq));
+    while below < above {
+        let middle = below + (above - below) / 2;
+        // The beginning of the next block.
+        let next = middle + 1;
+        let before = oldest(db, room, sizes::block_start(next))?.map_or(upto, |(_, before)| before);
+        if bytes(before, added_from(next)) <= bytes_max { above = middle } else { below = next }
     }
-    Ok(low)
+    let (start, end) = (sizes::block_start(below), newest.at.seq.min(sizes::block_start(below + 1)));
+    let mut added = added_from(below);
+    let mut first = None;
+    each(db, room, start.max(oldest_seq), end, |seq, grown, before| {
+        if seq >= low && bytes(before, added) <= bytes_max {
+            first = Some(seq);
+            return true;
+        }
+        added -= grown;
+        false
+    })?;
+    // Behind a record that must go lies the first that may stay, or nothing but the next block.
+    Ok(first.unwrap_or(end).clamp(low, newest.at.seq.max(low)))
 }

@@ -22,7 +22,7 @@ use super::{
     db::{Db, failed},
     looking, marks, members,
     pending::Once,
-    purge,
+    said::{self, Place, Said},
     schema::{self, Family, Record, damaged},
     targets,
 };
@@ -39,8 +39,7 @@ pub(super) enum Question {
     Target(RoomNumber, Seq, Once<Option<Target>>),
     Answers(RoomNumber, DeviceKey, Once<Vec<(u8, Answer)>>),
     Compact(Once<()>),
-    /// Not a read, and long; the other readers go on meanwhile.
-    Purge(RoomNumber, Seq, Seq, Once<()>),
+    Said(Name, Place, Once<Said>),
     Member(RoomNumber, Name, Once<Option<Member>>),
     Look(Look, Once<Result<Seen, Refusal>>),
 }
@@ -55,7 +54,7 @@ impl Question {
             Self::Marks(_, _, reply) => reply.give(Err(error)),
             Self::RoomMarks(_, _, reply) => reply.give(Err(error)),
             Self::Compact(reply) => reply.give(Err(error)),
-            Self::Purge(_, _, _, reply) => reply.give(Err(error)),
+            Self::Said(_, _, reply) => reply.give(Err(error)),
             Self::Member(_, _, reply) => reply.give(Err(error)),
             Self::Look(_, reply) => reply.give(Err(error)),
         }
@@ -73,7 +72,7 @@ pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
             Question::Marks(user, rooms, reply) => reply.give(marks::of_user(db, &user, &rooms)),
             Question::RoomMarks(room, users_max, reply) => reply.give(marks::of_room(db, room, users_max)),
             Question::Compact(reply) => reply.give(compact(db)),
-            Question::Purge(room, first, last, reply) => reply.give(purge::purge(db, room, first, last)),
+            Question::Said(user, from, reply) => reply.give(said::search(db, &user, from)),
             Question::Member(room, user, reply) => reply.give(members::member(db, room, &user)),
             Question::Look(look, reply) => reply.give(looking::look(db, look)),
         }));

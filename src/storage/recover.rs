@@ -21,6 +21,7 @@ use super::{
     db::{Age, Db, failed},
     members, prefix,
     schema::{self, FORMAT, Family, Floor, Record, RoomMeta, damaged, meta},
+    sizes,
 };
 
 /// What is counted for the whole store. Raised in memory and stored in the same batch as what uses it.
@@ -144,6 +145,8 @@ pub(super) struct Found {
     pub(super) room: RoomNumber,
     pub(super) meta: RoomMeta,
     pub(super) end: End,
+    /// By how many bytes rewrites have made its records longer.
+    rewritten: i64,
     /// How many people it knows.
     pub(super) known: u64,
     /// What it has yet to record, oldest first.
@@ -160,11 +163,17 @@ impl Found {
         meta.epochs.last().map_or(Epoch(0), |start| start.epoch)
     }
 
+    /// The bytes of all frames up to and with the newest, as rewrites have left them.
+    pub(super) fn bytes_counted(&self) -> u64 {
+        self.end.bytes_upto.saturating_add_signed(self.rewritten)
+    }
+
     /// As it is answered; `change` is the number of the newest change of members.
     pub(super) fn loaded(self, generation: Generation, change: u64) -> Loaded {
-        let Self { room, meta, end, known, announcements } = self;
+        let bytes_upto = self.bytes_counted();
+        let Self { room, meta, end, known, announcements, .. } = self;
         let RoomMeta { name, options, epochs, trimmed, gone_count, .. } = meta;
-        let End { first, tail, count, time, bytes_before, bytes_upto } = end;
+        let End { first, tail, count, time, bytes_before, .. } = end;
         Loaded {
             room,
             name,
@@ -193,7 +202,8 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
         Some((room, meta)) => {
             let end = if meta.options.durability == Durability::Memory { End::EMPTY } else { end(db, room, &meta)? };
             let (known, announcements) = (members::counts(db, room)?.known(), announcements::of_room(db, room)?);
-            Found { room, meta, end, known, announcements }
+            let rewritten = sizes::from(db, room, meta.first, end.first)?;
+            Found { room, meta, end, rewritten, known, announcements }
         }
         None => create(db, load.name, load.create.ok_or(StoreError::UnknownRoom)?, counters, batch),
     };
@@ -274,7 +284,7 @@ pub(super) fn create(
         losses: counters.losses,
         epochs: Vec::new(),
     };
-    Found { room, meta, end: End::EMPTY, known: 0, announcements: Vec::new() }
+    Found { room, meta, end: End::EMPTY, rewritten: 0, known: 0, announcements: Vec::new() }
 }
 
 /// For people who look into a store; nothing depends on it, so it need not come from the engine's clock.

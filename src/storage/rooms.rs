@@ -15,8 +15,10 @@ pub(super) struct Live {
     pub(super) tail: Seq,
     /// The number of the newest change of its members since it was loaded; 0 if there was none.
     pub(super) changed: u64,
-    /// The bytes of all frames up to and with it.
+    /// The bytes of all frames up to and with it, as they were first stored.
     pub(super) bytes_upto: u64,
+    /// The same with what rewrites have changed, counted as the channel counts.
+    pub(super) bytes_counted: u64,
     /// Entries of the index by time that need not be written again.
     pub(super) due: RecentlyDue,
     /// The commit that `notice` belongs to.
@@ -90,6 +92,7 @@ mod tests {
             tail,
             changed: 0,
             bytes_upto,
+            bytes_counted: 0,
             due,
             commit: 0,
             notice: 0,

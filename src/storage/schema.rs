@@ -34,6 +34,8 @@ pub(super) enum Family {
     Rooms,
     /// Room number, seq -> [`Record`].
     Log,
+    /// Room number, block of seqs -> by how many bytes changes have made its records longer. See `sizes`.
+    Sizes,
     /// Room number, length of the user's name, user, device tag, slot -> [`Answer`].
     Answers,
     /// Room number, length of the user's name, user -> how far he is: see [`marks`](super::marks).
@@ -48,11 +50,12 @@ pub(super) enum Family {
 
 impl Family {
     /// All of them. A store has these and RocksDB's own `default`, which stays empty.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 10] = [
         Self::Meta,
         Self::Names,
         Self::Rooms,
         Self::Log,
+        Self::Sizes,
         Self::Answers,
         Self::Marks,
         Self::Due,
@@ -66,6 +69,7 @@ impl Family {
             Self::Names => "names",
             Self::Rooms => "rooms",
             Self::Log => "log",
+            Self::Sizes => "sizes",
             Self::Answers => "answers",
             Self::Marks => "marks",
             Self::Due => "due",
@@ -252,14 +256,30 @@ pub(super) fn log_key_seq(key: &[u8]) -> Result<Seq, StoreError> {
     seq.map_err(|wrong| damaged(Family::Log, key, &format!("the key: {wrong}")))
 }
 
+/// The room of a record's key.
+pub(super) fn log_key_room(key: &[u8]) -> Result<RoomNumber, StoreError> {
+    Fields(key).u64().map(RoomNumber).map_err(|wrong| damaged(Family::Log, key, &format!("the key: {wrong}")))
+}
+
+/// Which record a stored change changes; `None` of what is no change.
+pub(super) fn changes(value: &[u8]) -> Option<Seq> {
+    if value.first() != Some(&RECORD_VERSION) {
+        return None;
+    }
+    // Changes have no notes behind their frame.
+    parlor_protocol::peek::changes(value.get(frame_at(value) + HEADER_BYTES..)?)
+}
+
 /// A record as it is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Record<'a> {
     pub(super) epoch: Epoch,
     /// From when on it may not be read; 0 for never.
     pub(super) expires: UnixMillis,
-    /// The bytes of the frames of all records before it, counted from any start.
+    /// The bytes of the frames of all records before it as they were first stored, counted from any start.
     pub(super) bytes_before: u64,
+    /// The bytes of its own frame as it was first stored.
+    pub(super) first_bytes: u32,
     /// The `Deliver` frame as it goes out.
     pub(super) frame: &'a [u8],
 }
@@ -272,25 +292,39 @@ const EXPIRES_AT: usize = 1 + 1 + 8;
 /// The flag of a record that has notes behind its frame.
 const RECORD_NOTES: u8 = 1;
 
+/// The flag of a record whose frame is not as long as it was first, which stands before the frame.
+const RECORD_RESIZED: u8 = 2;
+
+/// Where the frame of a record begins, in the version with `bytes_before`.
+fn frame_at(value: &[u8]) -> usize {
+    let resized = value.get(1).is_some_and(|flags| flags & RECORD_RESIZED != 0);
+    EXPIRES_AT + 8 + 8 + if resized { 4 } else { 0 }
+}
+
 impl<'a> Record<'a> {
-    /// The bytes of all frames up to and with its own.
+    /// The bytes of all frames up to and with its own, as they were first stored.
     pub(super) fn bytes_upto(&self) -> u64 {
-        self.bytes_before + self.frame.len() as u64
+        self.bytes_before + u64::from(self.first_bytes)
     }
 
     /// `version u8 = 2 | flags u8 = 0 | epoch u64 | expires u64 | bytes_before u64 | Deliver frame`, written over `out`;
-    /// version 1 has no `bytes_before`.
+    /// version 1 has no `bytes_before`. With flag 2, `first_bytes u32` stands before the frame, which is not as long.
     pub(super) fn encode_into(&self, out: &mut Vec<u8>) {
         self.encode_with_notes(&[], out);
     }
 
-    /// The same with `flags` = 1 and notes behind the frame, if there are any.
+    /// The same with flag 1 and notes behind the frame, if there are any.
     pub(super) fn encode_with_notes(&self, notes: &[u8], out: &mut Vec<u8>) {
         out.clear();
-        out.extend([RECORD_VERSION, if notes.is_empty() { 0 } else { RECORD_NOTES }]);
+        let resized = self.first_bytes as usize != self.frame.len();
+        let flags = if notes.is_empty() { 0 } else { RECORD_NOTES } | if resized { RECORD_RESIZED } else { 0 };
+        out.extend([RECORD_VERSION, flags]);
         out.extend(self.epoch.0.to_be_bytes());
         out.extend(self.expires.to_be_bytes());
         out.extend(self.bytes_before.to_be_bytes());
+        if resized {
+            out.extend(self.first_bytes.to_be_bytes());
+        }
         out.extend_from_slice(self.frame);
         out.extend_from_slice(notes);
     }
@@ -298,8 +332,8 @@ impl<'a> Record<'a> {
     /// The notes of a value that [`decode`](Self::decode) has taken.
     pub(super) fn notes(value: &'a [u8]) -> &'a [u8] {
         // Only this version has them.
-        match (value.get(1), value.get(EXPIRES_AT + 8 + 8..).map(split_frame)) {
-            (Some(&RECORD_NOTES), Some((_, notes))) => notes,
+        match (value.get(1), value.get(frame_at(value)..).map(split_frame)) {
+            (Some(flags), Some((_, notes))) if flags & RECORD_NOTES != 0 => notes,
             _ => &[],
         }
     }
@@ -320,17 +354,21 @@ impl<'a> Record<'a> {
         let mut fields = Fields(value);
         let version = fields.record_version()?;
         let flags = fields.u8()?;
-        if flags & !RECORD_NOTES != 0 {
+        if flags & !(RECORD_NOTES | RECORD_RESIZED) != 0 {
             return Err(format!("flags {flags:#04x} are not known"));
         }
         let (epoch, expires) = (Epoch(fields.u64()?), fields.u64()?);
         let bytes_before = if version >= 2 { fields.u64()? } else { 0 };
+        let first_bytes = if flags & RECORD_RESIZED != 0 { Some(fields.u32()?) } else { None };
         let mut frame = fields.rest();
         if flags & RECORD_NOTES != 0 {
             // They are read when the record is changed again.
             frame = split_frame(frame).0;
         }
-        Ok((Self { epoch, expires, bytes_before, frame }, deliver_of(frame)?))
+        let deliver = deliver_of(frame)?;
+        // A frame's length was read out of 32 bits.
+        let first_bytes = first_bytes.unwrap_or(u32::try_from(frame.len()).unwrap_or(u32::MAX));
+        Ok((Self { epoch, expires, bytes_before, first_bytes, frame }, deliver))
     }
 }
 
@@ -352,6 +390,17 @@ pub(super) fn bytes_before(value: &[u8]) -> Result<u64, Wrong> {
     }
     fields.0 = fields.0.get(EXPIRES_AT - 1 + 8..).unwrap_or_default();
     fields.u64()
+}
+
+/// By how much rewrites have made a record longer, without reading the rest.
+pub(super) fn grown(value: &[u8]) -> Result<i64, Wrong> {
+    let mut fields = Fields(value);
+    if fields.record_version()? == 1 || fields.u8()? & RECORD_RESIZED == 0 {
+        return Ok(0);
+    }
+    let (_, _, _) = (fields.u64()?, fields.u64()?, fields.u64()?);
+    let first_bytes = fields.u32()?;
+    Ok(split_frame(fields.0).0.len() as i64 - i64::from(first_bytes))
 }
 
 /// When a record expires, for compactions; `None` if it never does, or if its expiry was not put into [`Family::Due`] as
@@ -609,7 +658,8 @@ mod tests {
     #[test]
     fn a_record_reads_as_written_and_damage_is_named() {
         let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
-        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 6, frame: &frame };
+        let first_bytes = u32::try_from(frame.len()).unwrap();
+        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 6, first_bytes, frame: &frame };
         let mut value = vec![0xee; 3];
         record.encode_into(&mut value);
         assert_eq!(value[..18], [2, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 5]);
@@ -638,7 +688,7 @@ mod tests {
             value
         };
         check_record(&key, &with(0, 3), "version 3");
-        check_record(&key, &with(1, 2), "flags 0x02");
+        check_record(&key, &with(1, 4), "flags 0x04");
         check_record(&key, &with(26, 0xff), "claims a body");
         check_record(&key, &with(30, 0x31), "kind 0x0031");
         assert!(log_key_seq(&key[..15]).is_err() && log_key_seq(&[0; 17]).is_err());
@@ -647,7 +697,8 @@ mod tests {
     #[test]
     fn notes_lie_behind_the_frame_and_are_no_part_of_it() {
         let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
-        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 7, frame: &frame };
+        let first_bytes = u32::try_from(frame.len()).unwrap();
+        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 7, first_bytes, frame: &frame };
         let mut value = Vec::new();
         record.encode_with_notes(b"who", &mut value);
         assert_eq!(value[..2], [2, 1]);
@@ -656,7 +707,25 @@ mod tests {
             check_record(&key, &value[..cut], "");
         }
         record.encode_into(&mut value);
-        assert_eq!((value[1], Record::notes(&value)), (0, &b""[..]));
+        assert_eq!((value[1], Record::notes(&value), grown(&value)), (0, &b""[..], Ok(0)));
+    }
+
+    #[test]
+    fn a_record_says_how_long_it_was_at_first() {
+        let (frame, key) = (deliver(2, 3), log_key(RoomNumber(2), 3));
+        let record = Record { epoch: Epoch(1), expires: 5, bytes_before: 7, first_bytes: 100, frame: &frame };
+        let mut value = Vec::new();
+        for notes in [&b""[..], b"who"] {
+            record.encode_with_notes(notes, &mut value);
+            assert_eq!(value[1], RECORD_RESIZED | u8::from(!notes.is_empty()));
+            assert_eq!(value[26..30], [0, 0, 0, 100]);
+            assert_eq!((Record::decode(&key, &value).unwrap().0, Record::notes(&value)), (record, notes));
+            assert_eq!((grown(&value), record.bytes_upto()), (Ok(frame.len() as i64 - 100), 107));
+            assert_eq!((bytes_before(&value), expiry(&value)), (Ok(7), Ok(5)));
+        }
+        for cut in 0..30 + frame.len() {
+            check_record(&key, &value[..cut], "");
+        }
     }
 
     #[test]

@@ -97,6 +97,8 @@ pub(super) struct Writer {
     dirty: bool,
     /// What this turn has gathered and not yet written.
     batch: WriteBatch,
+    /// What of that rewrites records.
+    rewritten: targets::Rewritten,
     /// Who is told at the end of the turn.
     notices: Vec<Option<Notice>>,
     /// Loads and changes, in their order: whoever is told goes by it.
@@ -140,6 +142,7 @@ impl Writer {
             commit: 0,
             dirty: false,
             batch: WriteBatch::default(),
+            rewritten: targets::Rewritten::default(),
             notices: Vec::new(),
             settled: Vec::new(),
             flushes: Vec::new(),
@@ -238,7 +241,11 @@ impl Writer {
         self.note_due(room, &records);
         self.gather(room, epoch, first, &frames, &records);
         // Behind the records: a change may rewrite one of its own append.
-        targets::gather(&self.db, &mut self.batch, &mut self.scratch, room, &rewrites, &targets);
+        let Self { db, batch, scratch, rewritten, .. } = self;
+        let grown = targets::gather(db, batch, scratch, rewritten, room, &rewrites, &targets);
+        if let Some(live) = self.rooms.find(room).filter(|_| grown != 0) {
+            live.bytes_counted = live.bytes_counted.saturating_add_signed(grown);
+        }
         bytes
     }
 
@@ -288,13 +295,17 @@ impl Writer {
         if let Some(live) = self.rooms.find(room) {
             bytes_before = live.bytes_upto;
             live.bytes_upto += frames.len() as u64;
+            live.bytes_counted += frames.len() as u64;
         }
         let mut start = 0;
         for (record, seq) in records.iter().zip(first..) {
             let end = record.end as usize;
             let frame = &frames[start..end];
             start = end;
-            Record { epoch, expires: record.expires, bytes_before, frame }.encode_into(&mut self.scratch);
+            // The shape was checked: a frame's length fits.
+            let first_bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+            let stored = Record { epoch, expires: record.expires, bytes_before, first_bytes, frame };
+            stored.encode_into(&mut self.scratch);
             bytes_before += frame.len() as u64;
             self.batch.put_cf(log, schema::log_key(room, seq), &self.scratch);
             let mut slot = schema::answers_prefix(room, &record.device);
@@ -339,11 +350,13 @@ impl Writer {
                     tail: found.end.tail,
                     changed: 0,
                     bytes_upto: found.end.bytes_upto,
+                    bytes_counted: found.bytes_counted(),
                     due: RecentlyDue::default(),
                     commit: 0,
                     notice: 0,
                 };
                 self.rooms.insert(found.room, live);
+                self.note_mark(found.room, &found.meta);
                 found.loaded(generation, self.counters.changes())
             }),
         };
@@ -433,6 +446,7 @@ impl Writer {
             return;
         }
         let batch = std::mem::take(&mut self.batch);
+        self.rewritten.clear();
         if self.poison.get().is_some() {
             return;
         }
@@ -448,7 +462,10 @@ impl Writer {
             return;
         }
         match self.disk.sync() {
-            Ok(()) => self.dirty = false,
+            Ok(()) => {
+                self.dirty = false;
+                self.tell_marks();
+            }
             Err(error) => self.poison(&format!("a sync failed: {error}")),
         }
     }

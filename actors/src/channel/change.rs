@@ -25,6 +25,8 @@ pub struct Change {
     pub target: Target,
     /// The edit that this change replaces or takes back: its seq and its frame.
     pub previous: Option<(Seq, Bytes)>,
+    /// The message whose reaction an erased record is, with its seq: it loses that.
+    pub reacted: Option<(Seq, Target)>,
     /// When the target expires; 0 for never.
     pub expires: UnixMillis,
     /// Why the target is a tombstone afterwards, if it is.
@@ -36,8 +38,20 @@ impl Change {
     #[must_use]
     pub fn bytes(&self, publish: &Publish) -> usize {
         let previous = self.previous.as_ref().map_or(0, |(_, frame)| frame.len() + CHANGED_BYTES_MAX);
+        let reacted = self.reacted.as_ref();
+        let reacted = reacted.map_or(0, |(_, it)| it.frame.len() + it.notes.len() + CHANGED_BYTES_MAX);
         let target = self.target.frame.len() + self.target.notes.len() + CHANGED_BYTES_MAX;
-        target + publish.payload.len() + publish.device.user.len() + 8 + previous
+        target + publish.payload.len() + publish.device.user.len() + 8 + previous + reacted
+    }
+
+    /// What a record that it rewrites was before.
+    #[must_use]
+    pub fn before(&self, seq: Seq) -> &Bytes {
+        match (&self.previous, &self.reacted) {
+            (Some((previous, frame)), _) if *previous == seq => frame,
+            (_, Some((reacted, target))) if *reacted == seq => &target.frame,
+            _ => &self.target.frame,
+        }
     }
 }
 
@@ -127,9 +141,7 @@ pub fn rewrites(change: &Change, publish: &Publish, revision: Seq) -> Vec<Rewrit
                 parsed.add(reaction, user);
             }
             notes = parsed.encode().into();
-            // At most as many as the limit of reactions.
-            let count = |users: &Vec<&str>| u32::try_from(users.len()).unwrap_or(u32::MAX);
-            changed.reactions = parsed.reactions.iter().map(|(reaction, users)| (*reaction, count(users))).collect();
+            changed.reactions = counts(&parsed);
         }
     }
     let mut all = vec![rewrite(deliver, &changed, notes)];
@@ -139,7 +151,35 @@ pub fn rewrites(change: &Change, publish: &Publish, revision: Seq) -> Vec<Rewrit
         empty(&mut edit);
         all.push(rewrite(edit, &gone(revision, TombstoneReason::REPLACED), Bytes::new()));
     }
+    if let Some((_, message)) = &change.reacted {
+        all.extend(without_reaction(message, &change.target.frame, revision));
+    }
     all
+}
+
+/// A message without the reaction that a record gave it.
+fn without_reaction(message: &Target, reaction: &[u8], revision: Seq) -> Option<Rewrite> {
+    let (mut deliver, reaction) = (deliver_of(&message.frame)?, deliver_of(reaction)?);
+    let mut changed = Changed { revision, ..Changed::of(&std::mem::take(&mut deliver.extensions)) };
+    let mut notes = Notes::parse(&message.notes)?;
+    notes.remove(std::str::from_utf8(reaction.payload).ok()?, reaction.sender);
+    let stored = notes.encode().into();
+    changed.reactions = counts(&notes);
+    Some(rewrite(deliver, &changed, stored))
+}
+
+/// How many users have each reaction.
+fn counts<'a>(notes: &Notes<'a>) -> Vec<(&'a str, u32)> {
+    // At most as many as the limit of reactions.
+    let count = |users: &Vec<&str>| u32::try_from(users.len()).unwrap_or(u32::MAX);
+    notes.reactions.iter().map(|(reaction, users)| (*reaction, count(users))).collect()
+}
+
+/// Whether a record that reacts to a message is among what the message's notes tell.
+#[must_use]
+pub fn has_reaction(message: &Target, reaction: &Deliver<'_>) -> bool {
+    let known = std::str::from_utf8(reaction.payload).ok().zip(Notes::parse(&message.notes));
+    known.is_some_and(|(text, notes)| notes.has(text, reaction.sender))
 }
 
 /// The reaction that a publish says; the session has found it to be text.

@@ -24,6 +24,7 @@ pub mod expiring;
 pub mod history;
 pub mod marks;
 pub mod notes;
+pub mod orphans;
 pub mod parked;
 pub mod position;
 pub mod refill;

@@ -14,7 +14,7 @@ use parlor_protocol::{
 };
 
 use self::erasing::Erasures;
-pub use self::erasing::{Erase, Erased, Told};
+pub use self::erasing::{Erase, EraseInMemory, Erased, Tell, Told};
 use super::{
     devices::Devices,
     history::{NewRead, Reads},
@@ -105,6 +105,8 @@ pub enum Input {
     },
     /// The host erases a message.
     Erase(Erase),
+    /// The host erases all that a user said, where no store has it.
+    EraseInMemory(EraseInMemory),
     /// A subscriber is gone.
     Detached {
         /// From which arbiter.
@@ -253,6 +255,8 @@ struct Chunk {
     records: Vec<(u32, UnixMillis)>,
     /// What they rewrite.
     rewrites: Vec<Rewrite>,
+    /// By how many bytes that makes frames longer.
+    grown: i64,
 }
 
 /// A publish whose ack waits for a commit.
@@ -315,6 +319,7 @@ pub struct State {
     turn: BytesMut,
     turn_records: Vec<AppendRecord>,
     turn_rewrites: Vec<Rewrite>,
+    turn_grown: i64,
     turn_place: Place,
     turn_ending: bool,
     uncommitted: VecDeque<Chunk>,
@@ -362,6 +367,7 @@ impl State {
             turn: BytesMut::new(),
             turn_records: Vec::new(),
             turn_rewrites: Vec::new(),
+            turn_grown: 0,
             turn_place: budget.none(),
             turn_ending: false,
             uncommitted: VecDeque::new(),
@@ -461,6 +467,7 @@ impl State {
             Input::Fetch(fetch) => self.on_fetch(now, fetch),
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
             Input::Erase(erase) => self.on_erase(now, erase),
+            Input::EraseInMemory(erase) => self.on_erase_in_memory(now, erase),
             Input::Detached { arbiter, device } => self.on_detached(arbiter, &device),
             Input::Adopt { arbiter, devices } => self.on_adopt(arbiter, devices),
             Input::EndOfTurn => self.on_end_of_turn(),

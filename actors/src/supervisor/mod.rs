@@ -78,6 +78,8 @@ pub(crate) enum ToSupervisor {
     Opened(Box<Opening<Addr<Session>>>),
     /// A session's connection is gone.
     Closed { user: Name, conn: Conn, parked: Option<Box<Parked>> },
+    /// Somebody wants all channels that run.
+    Channels(Box<dyn FnOnce(Vec<Addr<Channel>>) + Send>),
     /// What the sweep did.
     Swept(Result<Swept, StoreError>),
     /// The engine ends.
@@ -218,6 +220,9 @@ impl Handler<ToSupervisor> for Supervisor {
             ToSupervisor::Told { id } => self.input(Input::Told(id), ctx),
             ToSupervisor::Opened(opening) => self.input(Input::Opened(*opening), ctx),
             ToSupervisor::Closed { user, conn, parked } => self.input(Input::Closed { user, conn, parked }, ctx),
+            ToSupervisor::Channels(reply) => {
+                reply(self.handovers.iter().flat_map(|handover| handover.channels()).collect());
+            }
             ToSupervisor::Swept(swept) => self.input(Input::Swept(swept), ctx),
             ToSupervisor::Drain => self.input(Input::Drain, ctx),
         }

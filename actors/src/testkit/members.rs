@@ -23,6 +23,7 @@ use crate::{
 const UNKNOWN: Refusal = (Code::UnknownRoom, "there is no such room");
 
 impl Inside {
+    /// A room without anything in it.
     pub(super) fn change(&mut self, change: RoomChange) -> Result<Changed, Refusal> {
         let RoomChange { name, by, at, members_max, what } = change;
         let (options, members) = match what {

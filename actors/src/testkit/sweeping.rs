@@ -31,20 +31,20 @@ impl Inside {
         let room = room.filter(|room| room.writer == Some(trim.generation));
         let room = room.ok_or(StoreError::Superseded(trim.generation))?;
         let mut first = trim.first.min(room.tail()).max(room.first);
-        let all = room.bytes_before(room.tail() + 1);
-        while trim.bytes_max > 0 && first < room.tail() && all - room.bytes_before(first) > trim.bytes_max {
+        while trim.bytes_max > 0 && first < room.tail() && room.bytes_from(first) > trim.bytes_max {
             first += 1;
         }
         if first > room.first {
             (room.first, room.trimmed) = (first, first);
         }
-        Ok(Trimmed { first: room.first, gone_count: room.gone_count(), bytes_before: room.bytes_before(room.first) })
+        let bytes_before = room.counted.saturating_sub(room.bytes_from(room.first));
+        Ok(Trimmed { first: room.first, gone_count: room.gone_count(), bytes_before })
     }
 }
 
 impl Room {
-    /// The bytes of all frames below a seq.
-    pub(super) fn bytes_before(&self, seq: Seq) -> u64 {
-        self.records[..index(seq)].iter().map(|kept| kept.frame.len() as u64).sum()
+    /// The bytes of all frames from a seq on, as they are now.
+    pub(super) fn bytes_from(&self, seq: Seq) -> u64 {
+        self.records[index(seq)..].iter().map(|kept| kept.frame().len() as u64).sum()
     }
 }

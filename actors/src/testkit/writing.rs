@@ -115,6 +115,7 @@ impl Inside {
             });
         }
         assert_eq!(start, frames.len(), "the records make up the frames");
+        room.counted += frames.len() as u64;
         for rewrite in rewrites {
             let (seq, revision) = (rewrite.seq, rewrite.revision);
             let stated = |deliver: &Deliver<'_>| (deliver.seq, deliver.changed().revision);
@@ -125,7 +126,12 @@ impl Inside {
             );
             // What was trimmed meanwhile is not there to be rewritten.
             let (first, kept) = (room.first, &mut room.records[index(seq)]);
-            if seq >= first { kept.rewrites.push(rewrite) } else { kept.too_late.push(rewrite.frame) }
+            if seq >= first {
+                room.counted = room.counted + rewrite.frame.len() as u64 - kept.frame().len() as u64;
+                kept.rewrites.push(rewrite);
+            } else {
+                kept.too_late.push(rewrite.frame);
+            }
         }
         Ok(())
     }
@@ -157,6 +163,7 @@ impl Inside {
         room.writer = Some(Generation(self.generation));
         room.changed = 0;
         let (count, time) = (room.count(), room.time());
+        room.counted = room.bytes_from(1);
         Ok(Loaded {
             room: room.number,
             name,
@@ -169,8 +176,8 @@ impl Inside {
             time,
             gone_count: room.gone_count(),
             trimmed: room.trimmed,
-            bytes_before: room.bytes_before(room.first),
-            bytes_upto: room.bytes_before(room.tail() + 1),
+            bytes_before: room.counted - room.bytes_from(room.first),
+            bytes_upto: room.counted,
             known: room.counts().known(),
             change: self.changes,
             announcements: room.unannounced(),
@@ -196,6 +203,7 @@ impl Inside {
             marks,
             changed: 0,
             announcements,
+            counted: 0,
             answers_from: 0,
         }
     }

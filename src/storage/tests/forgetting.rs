@@ -11,8 +11,8 @@ use std::{
 use bytes::BytesMut;
 use parlor_actors::{
     port::{
-        Answer, Append, AppendRecord, Commits, DeviceKey, Load, Loaded, Now, Outcome, Read, Records, Reply,
-        RoomOptions, Run, Store, StoreError, Sweep, Swept, Trim, Trimmed,
+        Answer, Append, AppendRecord, Commits, DeviceKey, Load, Loaded, Now, Outcome, Place, Read, Records, Reply,
+        Rewrite, RoomOptions, Run, Store, StoreError, Sweep, Swept, Trim, Trimmed,
     },
     testkit::{Chance, with_deliver},
 };
@@ -81,6 +81,8 @@ struct Kept {
     expires: u64,
     count: u64,
     time: u64,
+    /// How long its frame is now.
+    bytes: u64,
     /// How much of the record's seqs was trimmed when a sync came after it; for a buffered room.
     synced: bool,
 }
@@ -93,6 +95,10 @@ struct World {
     dir: tempfile::TempDir,
     synced: Synced,
     durability: Durability,
+    /// Whether records expire.
+    expire: bool,
+    /// The bytes of all frames as the room's channel counts them.
+    counted: u64,
     room: Loaded,
     /// Everything ever given in this epoch and not lost.
     records: BTreeMap<Seq, Kept>,
@@ -101,6 +107,10 @@ struct World {
     time: u64,
     /// Records below this were trimmed.
     trimmed: Seq,
+    /// What each edit edits.
+    targets: BTreeMap<Seq, Seq>,
+    /// Each edit with its target and how long that was before.
+    edits: Vec<(Seq, Seq, u64)>,
     now: Now,
     /// The latest that the wall clock ever showed.
     latest: u64,
@@ -113,6 +123,7 @@ impl World {
         let (dir, synced) = (directory(), Synced::default());
         let mut chance = Chance::new(seed);
         let durability = chance.pick(&[Durability::Synced, Durability::Buffered]);
+        let expire = chance.one_in(2);
         let store = open(dir.path(), &synced);
         let room = load(&store, durability);
         let now = Now { unix_ms: 1_000_000 * MIN, mono_ms: 0 };
@@ -122,12 +133,16 @@ impl World {
             store: Some(store),
             synced,
             durability,
+            expire,
+            counted: 0,
             room,
             records: BTreeMap::new(),
             tail: 0,
             count: 0,
             time: 0,
             trimmed: 1,
+            targets: BTreeMap::new(),
+            edits: Vec::new(),
             now,
             latest: now.unix_ms,
             log: Vec::new(),
@@ -140,7 +155,8 @@ impl World {
 
     fn step(&mut self) {
         match self.chance.below(100) {
-            0..35 => self.append(),
+            0..25 => self.append(),
+            25..35 => self.change(),
             35..55 => {
                 let minutes = self.chance.pick(&[0, 1, 5, 30, 100]);
                 self.now.unix_ms += minutes * MIN;
@@ -170,6 +186,7 @@ impl World {
         let first = self.tail + 1;
         for _ in 0..many {
             let lifetime = self.chance.pick(&[0, 0, 1, MIN, 20 * MIN, 300 * MIN]);
+            let lifetime = if self.expire { lifetime } else { 0 };
             self.tail += 1;
             self.count += u64::from(self.chance.one_in(2));
             self.time = self.time.max(self.now.unix_ms);
@@ -190,7 +207,9 @@ impl World {
                 payload: &payload,
                 extensions: Extensions::default(),
             };
+            let start = frames.len();
             parlor_protocol::encode(0, &deliver, &mut frames);
+            let bytes = (frames.len() - start) as u64;
             place.merge(self.store().budget().take(1).unwrap());
             let answer =
                 Answer { nonce: self.tail, seq: self.tail, time: self.time, content_hash: 0, count: self.count };
@@ -198,9 +217,90 @@ impl World {
             let end = u32::try_from(frames.len()).unwrap();
             records.push(AppendRecord { end, expires, device, slot: 0, answer });
             let synced = self.durability == Durability::Synced;
-            self.records.insert(self.tail, Kept { expires, count: self.count, time: self.time, synced });
+            self.records.insert(self.tail, Kept { expires, count: self.count, time: self.time, bytes, synced });
         }
         self.log.push(format!("append {first}-{}: {:?}", self.tail, self.records.range(first..).collect::<Vec<_>>()));
+        self.send(first, frames.freeze(), records, Vec::new(), place);
+    }
+
+    /// Edits records that live, some of them twice in one append.
+    fn change(&mut self) {
+        // Edits are no targets of edits.
+        let is_target = |seq: &Seq| self.lives(*seq) && !self.targets.contains_key(seq);
+        let living: Vec<Seq> = self.records.keys().copied().filter(is_target).collect();
+        if living.is_empty() {
+            return;
+        }
+        let (mut frames, mut records, mut rewrites) = (BytesMut::new(), Vec::new(), Vec::new());
+        let mut place = self.store().budget().none();
+        let first = self.tail + 1;
+        let mut target = self.chance.pick(&living);
+        for _ in 0..=self.chance.below(3) {
+            self.tail += 1;
+            self.time = self.time.max(self.now.unix_ms);
+            let (seq, kept) = (self.tail, self.records[&target]);
+            let payload = vec![b'y'; self.chance.below(300)];
+            let room = self.room.room;
+            let deliver = |seq, kind, refers_to, count, time, expires| Deliver {
+                room,
+                seq,
+                time,
+                sender: "ann",
+                device_tag: DeviceTag(1),
+                nonce: seq,
+                kind,
+                refers_to,
+                expires,
+                count,
+                content_type: ContentType::TEXT,
+                payload: &payload,
+                extensions: Extensions::default(),
+            };
+            let edit = deliver(seq, RecordKind::EDIT, target, self.count, self.time, kept.expires);
+            let start = frames.len();
+            parlor_protocol::encode(0, &edit, &mut frames);
+            let bytes = (frames.len() - start) as u64;
+            let changed = parlor_protocol::Changed { revision: seq, ..Default::default() };
+            let frame = changed.with_extensions(|extensions| {
+                let message = deliver(target, RecordKind::MESSAGE, 0, kept.count, kept.time, kept.expires);
+                parlor_protocol::to_bytes(0, &Deliver { extensions, ..message })
+            });
+            place.merge(self.store().budget().take(1).unwrap());
+            let answer = Answer { nonce: seq, seq, time: self.time, content_hash: 0, count: self.count };
+            let device = DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) };
+            records.push(AppendRecord {
+                end: u32::try_from(frames.len()).unwrap(),
+                expires: kept.expires,
+                device,
+                slot: 0,
+                answer,
+            });
+            let after = frame.len() as u64;
+            self.counted = self.counted + after - kept.bytes;
+            rewrites.push(Rewrite { seq: target, revision: seq, frame, notes: bytes::Bytes::new() });
+            self.log.push(format!("{seq} edits {target}, which has {after} bytes now"));
+            let synced = self.durability == Durability::Synced;
+            self.edits.push((seq, target, kept.bytes));
+            self.records.get_mut(&target).unwrap().bytes = after;
+            let kept = Kept { expires: kept.expires, count: self.count, time: self.time, bytes, synced };
+            self.records.insert(seq, kept);
+            self.targets.insert(seq, target);
+            if self.chance.one_in(2) {
+                target = self.chance.pick(&living);
+            }
+        }
+        self.send(first, frames.freeze(), records, rewrites, place);
+    }
+
+    fn send(
+        &mut self,
+        first: Seq,
+        frames: bytes::Bytes,
+        records: Vec<AppendRecord>,
+        rewrites: Vec<Rewrite>,
+        place: Place,
+    ) {
+        self.counted += frames.len() as u64;
         let (tell, told) = channel();
         self.store().append(vec![Append {
             room: self.room.room,
@@ -208,9 +308,9 @@ impl World {
             epoch: self.room.epochs.last().unwrap().epoch,
             durability: self.durability,
             first,
-            frames: frames.freeze(),
+            frames,
             records,
-            rewrites: Vec::new(),
+            rewrites,
             place,
             commits: Arc::new(Told(tell)),
         }]);
@@ -238,7 +338,7 @@ impl World {
                 assert_eq!(room, self.room.room);
                 assert!(gone_count <= self.records[&(first - 1)].count, "{gone_count} below {first}");
                 for (seq, kept) in self.records.range(..first).filter(|(seq, _)| **seq >= self.trimmed) {
-                    assert!(self.is_expired(kept), "{seq} lives and is swept below {first}");
+                    assert!(self.is_expired(kept) || self.is_orphan(*seq), "{seq} lives and is swept below {first}");
                 }
             }
             if !swept.more {
@@ -264,14 +364,37 @@ impl World {
             assert_eq!(trimmed.gone_count, self.records[&(trimmed.first - 1)].count, "it was there to be read");
         }
         self.trimmed = self.trimmed.max(trimmed.first);
+        self.check_bytes(self.counted - trimmed.bytes_before, trimmed.first);
+        if trimmed.first > first.max(self.trimmed) && !self.expire && !self.is_orphan(trimmed.first - 1) {
+            let more = self.bytes_from(trimmed.first - 1);
+            assert!(more > bytes_max, "{more} bytes from {} on would do", trimmed.first - 1);
+        }
         // What is left has at most so many bytes, but for the newest.
         let left = self.read_all();
         let bytes: usize = left.iter().map(|(_, frame)| *frame).sum();
         assert!(bytes_max == 0 || left.len() <= 1 || bytes as u64 <= bytes_max, "{bytes} bytes are left");
     }
 
+    /// The bytes of all frames from a seq on.
+    fn bytes_from(&self, first: Seq) -> u64 {
+        self.records.range(first..).map(|(_, kept)| kept.bytes).sum()
+    }
+
+    /// What is counted is what is there, unless compactions may have dropped some of it.
+    fn check_bytes(&self, counted: u64, first: Seq) {
+        if !self.expire && !self.records.range(first..).any(|(seq, _)| self.is_orphan(*seq)) {
+            assert_eq!(counted, self.bytes_from(first), "the bytes from {first} on");
+        }
+    }
+
+    /// Whether it edits what was trimmed, so that it may be gone.
+    fn is_orphan(&self, seq: Seq) -> bool {
+        self.targets.get(&seq).is_some_and(|target| *target < self.trimmed)
+    }
+
     fn lives(&self, seq: Seq) -> bool {
-        self.records.get(&seq).is_some_and(|kept| seq >= self.trimmed && !self.is_expired(kept))
+        let kept = self.records.get(&seq).filter(|_| seq >= self.trimmed && !self.is_orphan(seq));
+        kept.is_some_and(|kept| !self.is_expired(kept))
     }
 
     /// Whether a record had expired at any time, so that it may be gone.
@@ -319,10 +442,21 @@ impl World {
         assert!(first <= tail + 1);
         self.records.split_off(&(tail + 1));
         (self.tail, self.count, self.time) = (tail, count, time);
+        self.targets.split_off(&(tail + 1));
+        while let Some((_, target, before)) = self.edits.pop_if(|(edit, ..)| *edit > tail) {
+            // Lost with its target's new length.
+            if let Some(target) = self.records.get_mut(&target) {
+                target.bytes = before;
+            }
+        }
+        self.counted = self.room.bytes_upto;
         self.trimmed = self.trimmed.min(tail + 1);
         // Trims may be lost like records.
         self.trimmed = self.trimmed.min(self.room.trimmed.max(1));
         self.all_synced();
+        if self.trimmed == self.room.first {
+            self.check_bytes(self.room.bytes_upto - self.room.bytes_before, first);
+        }
         self.check();
     }
 

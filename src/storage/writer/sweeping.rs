@@ -12,7 +12,7 @@
 //! found nothing due any more, and below the expiry of every record that comes later.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicI64, Ordering::SeqCst},
@@ -29,11 +29,12 @@ use rocksdb::ReadOptions;
 use super::Writer;
 use crate::storage::{
     db::failed,
-    filter::Horizons,
+    filter::{Horizons, Mark},
     pending::Once,
     prefix::{self, Expired, Work},
     recover,
     schema::{self, Family, Floor, RoomMeta, WIDTH_MOST_MS, damaged, meta},
+    sizes,
 };
 
 /// The most rooms that one step of a sweep deletes from.
@@ -72,6 +73,8 @@ pub(super) struct Sweeping {
     half_done: Option<(RoomNumber, Seq)>,
     /// Rooms that cannot be swept. Nothing of theirs is deleted, and compactions drop nothing while there are any.
     damaged: BTreeSet<RoomNumber>,
+    /// How far rooms are trimmed, for compactions; told when it is synced.
+    marks: HashMap<RoomNumber, Mark>,
     pub(super) replies: Vec<(Once<Swept>, Result<Swept, StoreError>)>,
     pub(super) trims: Vec<(Once<Trimmed>, Result<Trimmed, StoreError>)>,
 }
@@ -86,6 +89,7 @@ impl Sweeping {
             horizon: 0,
             half_done: None,
             damaged: BTreeSet::new(),
+            marks: HashMap::new(),
             replies: Vec::new(),
             trims: Vec::new(),
         }
@@ -273,6 +277,7 @@ impl Writer {
                 self.batch.delete_range_cf(log, schema::log_key(room, meta.first), schema::log_key(room, first));
             }
         }
+        sizes::cut(&self.db, &mut self.batch, room, meta.first, first)?;
         meta.first = first;
         Ok(())
     }
@@ -287,17 +292,44 @@ impl Writer {
         let tail = newest.map_or(meta.first - 1, |newest| newest.at.seq).max(meta.floor.seq);
         let mut first = first.min(tail).max(meta.first);
         if let Some(newest) = newest.filter(|newest| bytes_max > 0 && newest.at.seq > first) {
-            first = prefix::first_within(&self.db, room, first, &newest, bytes_max)?;
+            first = prefix::first_within(&self.db, room, meta.first, first, &newest, bytes_max)?;
         }
         let oldest = prefix::oldest(&self.db, room, first)?;
+        let rewritten = sizes::from(&self.db, room, meta.first, first)?;
+        let before = meta.clone();
+        if let Some(newest) = newest.filter(|newest| newest.at.seq > meta.floor.seq) {
+            // Compactions drop what changes the trimmed ones, and that may be the newest record.
+            meta.floor = newest.at;
+        }
         if first > meta.first {
             self.cut(room, &mut meta, first)?;
             meta.trimmed = first;
+        }
+        if meta != before {
             self.batch.put_cf(self.db.family(Family::Rooms), key, meta.encode());
         }
+        self.note_mark(room, &meta);
         let upto = newest.map_or(0, |newest| newest.bytes_upto);
-        let bytes_before = oldest.map_or(upto, |(_, bytes)| bytes);
+        // Counted as the channel does, which adds what each rewrite changes and never looks where.
+        let left = upto.saturating_sub(oldest.map_or(upto, |(_, bytes)| bytes)).saturating_add_signed(rewritten);
+        let counted = self.rooms.find(room).map_or(left, |live| live.bytes_counted);
+        let bytes_before = counted.saturating_sub(left);
         Ok(Trimmed { first, gone_count: meta.gone_count, bytes_before })
+    }
+
+    /// Compactions may drop changes of what was trimmed, once the mark and the floor are synced.
+    pub(super) fn note_mark(&mut self, room: RoomNumber, meta: &RoomMeta) {
+        if meta.first > 1 {
+            self.dirty = true;
+            self.sweeping.marks.insert(room, Mark { first: meta.first, floor: meta.floor.seq });
+        }
+    }
+
+    /// Everything is synced: compactions are told how far rooms are trimmed.
+    pub(super) fn tell_marks(&mut self) {
+        for (room, mark) in self.sweeping.marks.drain() {
+            self.db.horizons.marks.put(room, mark);
+        }
     }
 
     /// Lets compactions drop what this and all earlier sweeps have seen to.

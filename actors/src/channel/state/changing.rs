@@ -10,12 +10,12 @@ use parlor_protocol::{
     message::{Durability, RecordKind, TombstoneReason},
 };
 
-use super::{BUSY_RETRY_MS, Effect, State};
+use super::{BUSY_RETRY_MS, Effect, State, publishing::length};
 use crate::{
     channel::{
         change::{self, Change, Refusal, deliver_of},
         history::Purpose,
-        parked,
+        orphans, parked,
     },
     members::rights::{Act, may},
     message::Publish,
@@ -64,6 +64,9 @@ impl State {
             tracing::error!(room = %self.name, seq = publish.refers_to, "a record to be changed does not read");
             return Prepared::Refused(GONE);
         };
+        if orphans::is_orphan(&deliver, self.extent.first) {
+            return Prepared::Refused(GONE);
+        }
         // Time within the room never goes back, so a clock that was set back makes no message younger.
         let unix_ms = now.unix_ms.max(self.time);
         let may_recall = |sender: &str, age| self.may_recall(&publish.device, sender, age);
@@ -78,7 +81,7 @@ impl State {
             Some(Found::InStore) => return Prepared::Read(edited),
             Some(Found::Gone) | None => None,
         };
-        Prepared::Change(Change { target, previous, expires, leaves: TombstoneReason::RECALLED })
+        Prepared::Change(Change { target, previous, reacted: None, expires, leaves: TombstoneReason::RECALLED })
     }
 
     /// Whether a device may take back what `sender` said so long ago.
@@ -136,10 +139,9 @@ impl State {
     pub(super) fn rewrite(&mut self, change: &Change, publish: &Publish, seq: Seq, frame: Bytes) {
         let edit = (publish.kind == RecordKind::EDIT).then_some(frame);
         for rewrite in change::rewrites(change, publish, seq) {
-            match &change.previous {
-                Some((previous, frame)) if *previous == rewrite.seq => self.versions.on_given(frame, &rewrite, None),
-                _ => self.versions.on_given(&change.target.frame, &rewrite, edit.clone()),
-            }
+            self.turn_grown += length(&rewrite.frame) - length(change.before(rewrite.seq));
+            let edit = edit.clone().filter(|_| rewrite.seq == publish.refers_to);
+            self.versions.on_given(change.before(rewrite.seq), &rewrite, edit);
             self.turn_rewrites.push(rewrite);
         }
     }

@@ -1,4 +1,7 @@
-//! Erasing a message on the host's behalf: a recall that nobody has to be allowed, and of which the host is told.
+//! Erasing on the host's behalf: a recall that nobody has to be allowed, and of which the host is told.
+//!
+//! A message is erased with the newest edit of it; of those before nothing is left. Of all that one user said, reactions are
+//! erased as well: the message that he reacted to loses them in the same moment.
 
 use std::fmt;
 
@@ -10,7 +13,8 @@ use parlor_protocol::{
 use super::{Effect, RECORD_OVERHEAD_BYTES, State, changing::Found};
 use crate::{
     channel::{
-        change::{Change, Refusal, deliver_of},
+        change::{self, Change, Refusal, deliver_of},
+        orphans,
         parked::Loaded,
     },
     message::{Conn, Publish},
@@ -30,21 +34,24 @@ pub struct Erased {
 }
 
 /// How the host is told. Dropped if the channel dies first.
-pub struct Told(Box<dyn FnOnce(Result<Erased, Refusal>) + Send>);
+pub struct Tell<T>(Box<dyn FnOnce(T) + Send>);
 
-impl Told {
+/// Tells what became of an erasure.
+pub type Told = Tell<Result<Erased, Refusal>>;
+
+impl<T> Tell<T> {
     /// Calls this.
-    pub fn new(tell: impl FnOnce(Result<Erased, Refusal>) + Send + 'static) -> Self {
+    pub fn new(tell: impl FnOnce(T) + Send + 'static) -> Self {
         Self(Box::new(tell))
     }
 
     /// Tells.
-    pub fn tell(self, outcome: Result<Erased, Refusal>) {
+    pub fn tell(self, outcome: T) {
         (self.0)(outcome);
     }
 }
 
-impl fmt::Debug for Told {
+impl<T> fmt::Debug for Tell<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Told")
     }
@@ -55,8 +62,19 @@ impl fmt::Debug for Told {
 pub struct Erase {
     /// Which.
     pub seq: Seq,
+    /// Whose it must be, if all that he said is erased: reactions too. `None` for a message of anybody.
+    pub whose: Option<Name>,
     /// Who is told.
     pub told: Told,
+}
+
+/// Everything of a user's to erase that is in no store: what a memory room holds.
+#[derive(Debug)]
+pub struct EraseInMemory {
+    /// Whose.
+    pub user: Name,
+    /// Who is told how many records that were.
+    pub told: Tell<u64>,
 }
 
 /// What has to be done next to erase a message.
@@ -66,7 +84,7 @@ enum Step {
     /// Read this record.
     Read(Seq),
     /// Make this change of what this user said, up to the edit with this seq.
-    Make(Change, Name, Seq),
+    Make(Box<Change>, Name, Seq),
 }
 
 /// Erasures that are not committed.
@@ -80,7 +98,11 @@ pub(super) struct Erasures {
 
 impl State {
     pub(super) fn on_erase(&mut self, now: Now, erase: Erase) {
-        match self.prepare_erase(erase.seq) {
+        match self.prepare_erase(erase.seq, erase.whose.as_ref()) {
+            // What can be read no longer may still be stored.
+            Err(refusal) if erase.whose.is_some() && refusal.0 == Code::TargetGone => {
+                self.trim_and_tell(erase.told, refusal);
+            }
             Err(refusal) => erase.told.tell(Err(refusal)),
             Ok(Step::Done(last)) => erase.told.tell(Ok(Erased { room: self.room, first: erase.seq, last })),
             Ok(Step::Read(seq)) => self.read_to_erase(seq, erase),
@@ -89,7 +111,7 @@ impl State {
     }
 
     /// What has to be done next to erase a message.
-    fn prepare_erase(&self, seq: Seq) -> Result<Step, Refusal> {
+    fn prepare_erase(&self, seq: Seq, whose: Option<&Name>) -> Result<Step, Refusal> {
         if self.failed.is_some() {
             return Err((Code::StoreUnavailable, "the store takes no more writes"));
         }
@@ -101,21 +123,49 @@ impl State {
         let unreadable = (Code::TargetGone, "the message cannot be read");
         let deliver = deliver_of(&target.frame).ok_or(unreadable)?;
         let changed = deliver.changed();
-        if deliver.kind != RecordKind::MESSAGE {
+        if orphans::is_orphan(&deliver, self.extent.first) || whose.is_some_and(|user| **user != *deliver.sender) {
+            return Err((Code::TargetGone, "it is not there any more, or another's"));
+        }
+        let reaction = whose.is_some() && deliver.kind == RecordKind::REACTION;
+        if deliver.kind != RecordKind::MESSAGE && !reaction {
             return Err((Code::NotChangeable, "only messages can be erased, and their edits with them"));
         }
         if changed.tombstone.is_some() {
             return Ok(Step::Done(changed.revision));
         }
         let (edited, expires) = (changed.edited, deliver.expires);
+        let reacted = match (reaction && !changed.removes).then(|| self.find(deliver.refers_to)) {
+            Some(Found::Here(message)) => {
+                change::has_reaction(&message, &deliver).then_some((deliver.refers_to, message))
+            }
+            Some(Found::InStore) => return Ok(Step::Read(deliver.refers_to)),
+            Some(Found::Gone) | None => None,
+        };
         let previous = match (edited != 0).then(|| self.find_edit(seq, edited)) {
             Some(Found::Here(edit)) => Some((edited, edit.frame)),
             Some(Found::InStore) => return Ok(Step::Read(edited)),
             Some(Found::Gone) | None => None,
         };
         let sender = Name::parse(deliver.sender).map_err(|_| unreadable)?;
-        let change = Change { target, previous, expires, leaves: TombstoneReason::ERASED };
-        Ok(Step::Make(change, sender, edited.max(seq)))
+        let change = Change { target, previous, reacted, expires, leaves: TombstoneReason::ERASED };
+        Ok(Step::Make(Box::new(change), sender, edited.max(seq)))
+    }
+
+    /// Erases what a user said in a room that no store has.
+    pub(super) fn on_erase_in_memory(&mut self, now: Now, erase: EraseInMemory) {
+        let mut erased = 0;
+        if self.options.durability == Durability::Memory {
+            for seq in self.extent.first..=self.extent.tail {
+                let frame = self.ring.frame(seq);
+                let his = frame.as_deref().and_then(deliver_of).is_some_and(|it| *it.sender == *erase.user);
+                if his && let Ok(Step::Make(change, sender, last)) = self.prepare_erase(seq, Some(&erase.user)) {
+                    let one = Erase { seq, whose: None, told: Tell::new(|_| {}) };
+                    self.record_erasure(now, one, &change, sender, last);
+                    erased += 1;
+                }
+            }
+        }
+        erase.told.tell(erased);
     }
 
     fn read_to_erase(&mut self, seq: Seq, erase: Erase) {

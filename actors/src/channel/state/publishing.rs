@@ -243,8 +243,15 @@ impl State {
         let rewrites = std::mem::take(&mut self.turn_rewrites);
         let place = std::mem::replace(&mut self.turn_place, self.budget.none());
         let ends = records.iter().map(|record| (record.end, record.expires)).collect();
-        let (count, kept) = (self.given_count, rewrites.clone());
-        self.uncommitted.push_back(Chunk { first, frames: frames.clone(), count, records: ends, rewrites: kept });
+        let (count, kept, grown) = (self.given_count, rewrites.clone(), std::mem::take(&mut self.turn_grown));
+        self.uncommitted.push_back(Chunk {
+            first,
+            frames: frames.clone(),
+            count,
+            records: ends,
+            rewrites: kept,
+            grown,
+        });
         if self.options.durability == Durability::Memory {
             self.on_committed(self.given);
         } else if let Some(error) = self.failed.clone() {
@@ -261,7 +268,7 @@ impl State {
         }
         assert!(upto <= self.given, "the store committed seq {upto} of room {}, which was not given", self.room);
         let first = self.extent.tail + 1;
-        let mut parts = Vec::new();
+        let (mut parts, mut grown) = (Vec::new(), 0);
         while self.uncommitted.front().is_some_and(|chunk| chunk.first <= upto)
             && let Some(chunk) = self.uncommitted.pop_front()
         {
@@ -272,11 +279,12 @@ impl State {
             }
             self.commit_rewrites(chunk.rewrites);
             self.committed_count = chunk.count;
+            grown += length(&chunk.frames) + chunk.grown;
             parts.push(chunk.frames);
         }
         debug_assert_eq!(self.ring.last(), upto, "a turn is committed as a whole");
         self.extent.tail = upto;
-        self.keep(parts.iter().map(|part| part.len() as u64).sum());
+        self.keep(grown);
         let frames = if let [one] = &parts[..] { one.clone() } else { Bytes::from(parts.concat()) };
         self.tell_committed(&Batch { first, last: upto, frames });
         self.erased(upto);
@@ -322,6 +330,11 @@ impl State {
     fn outcome_unknown(&mut self, Stored { conn, request, .. }: Stored) {
         self.refuse(conn, request, Code::OutcomeUnknown, 1_000, "the store failed: it may be stored or not");
     }
+}
+
+/// A length in memory.
+pub(super) fn length(bytes: &[u8]) -> i64 {
+    i64::try_from(bytes.len()).unwrap_or(i64::MAX)
 }
 
 /// Tells a repeat of a publish from a conflict: all that a publish says besides room and nonce, decoded. Stored, so it

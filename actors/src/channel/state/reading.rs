@@ -8,6 +8,7 @@ use crate::{
     channel::{
         expiring::expire,
         history::{self, Fetched, Purpose, Source, named, source_of_fetch, source_of_pull, to_page, to_stream},
+        orphans,
         refill::{self, Refill},
     },
     members::rights::{Act, may},
@@ -23,7 +24,10 @@ impl State {
     /// Serves subscribers with the same cursor.
     fn serve_pulls(&mut self, now: Now, conns: Vec<Conn>, after: Seq) {
         match source_of_pull(self.room, &self.extent, &self.ring, after, &self.limits, now.unix_ms) {
-            Source::Hot(records) => self.answer_pull(conns, after, &records),
+            Source::Hot(mut records) => {
+                orphans::hide(&mut records, &self.extent);
+                self.answer_pull(conns, after, &records);
+            }
             Source::Cold(read, lowest) => {
                 for conn in conns {
                     if let Some(waiters) = self.refilling(now, lowest) {
@@ -53,8 +57,11 @@ impl State {
         let hidden = self.seen_by(rights);
         let extent = hidden.as_ref().unwrap_or(&self.extent);
         let mut source = source_of_fetch(self.room, extent, &self.ring, wanted, &self.limits, now.unix_ms);
-        if let (Source::Hot(records), Some(seen)) = (&mut source, &hidden) {
-            not_yours(records, seen.first);
+        if let Source::Hot(records) = &mut source {
+            orphans::hide(records, &self.extent);
+            if let Some(seen) = &hidden {
+                not_yours(records, seen.first);
+            }
         }
         match source {
             Source::Hot(records) => self.answer_fetch(Fetched { conn, request, tail }, &records, records.next),
@@ -101,6 +108,7 @@ impl State {
         match (purpose, records) {
             (Purpose::Count, records) => self.on_count_read(id, records),
             (Purpose::Page(waiters), Ok(mut records)) => {
+                orphans::hide(&mut records, &self.extent);
                 // Whoever came later must not be shown what expired before that.
                 let (began, newest) = waiters.times;
                 if newest > began {

@@ -4,10 +4,13 @@
 //! at a time, and is asked when an eighth too much has come together. Bytes are counted here and measured there: the store
 //! knows where its frames begin.
 
-use parlor_protocol::{Seq, message::Durability};
+use parlor_protocol::{Code, Seq, message::Durability};
 
-use super::{Effect, State};
-use crate::port::{StoreError, Trim, Trimmed};
+use super::{Effect, State, Told};
+use crate::{
+    channel::change::Refusal,
+    port::{StoreError, Trim, Trimmed},
+};
 
 /// The store is not asked to delete fewer records than this…
 const RECORDS_LEAST: u64 = 64;
@@ -24,11 +27,13 @@ pub(super) struct Held {
     pub(super) bytes_upto: u64,
     /// Whether it is being asked to delete.
     pub(super) asked: bool,
+    /// Who is told why nothing is there to be erased, once the store has deleted everything below a seq.
+    awaited: Vec<(Seq, Told, Refusal)>,
 }
 
 impl Held {
     pub(super) fn new(first: Seq, bytes_before: u64, bytes_upto: u64) -> Self {
-        Self { first, bytes_before, bytes_upto, asked: false }
+        Self { first, bytes_before, bytes_upto, asked: false, awaited: Vec::new() }
     }
 }
 
@@ -42,15 +47,16 @@ enum Gone {
 }
 
 impl State {
-    /// So many bytes of frames are committed: what is too much now is forgotten.
-    pub(super) fn keep(&mut self, bytes: u64) {
+    /// The frames have so many bytes more by a commit, or fewer: what is too much now is forgotten. A record that the store
+    /// had swept when its rewrite came was counted here and not there, until the room is loaded again.
+    pub(super) fn keep(&mut self, bytes: i64) {
         let (records_max, bytes_max) = (self.options.records_max, self.options.bytes_max);
         if self.options.durability == Durability::Memory {
             self.ring.keep(records_max, bytes_max);
             // What falls off the ring is nowhere else.
             return self.forget_below(self.ring.first(), Gone::Trimmed);
         }
-        self.held.bytes_upto += bytes;
+        self.held.bytes_upto = self.held.bytes_upto.saturating_add_signed(bytes);
         if records_max > 0 {
             self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Gone::Trimmed);
         }
@@ -58,16 +64,52 @@ impl State {
         let too_many = records_max > 0 && records >= (records_max / 8).max(RECORDS_LEAST);
         let held = self.held.bytes_upto.saturating_sub(self.held.bytes_before);
         let too_large = bytes_max > 0 && held.saturating_sub(bytes_max) > (bytes_max / 8).max(BYTES_LEAST);
-        if (too_many || too_large) && !self.held.asked {
-            self.held.asked = true;
+        if too_many || too_large {
+            self.trim_now();
+        }
+    }
+
+    /// Has the store delete what can be read no longer, unless it is doing so.
+    pub(super) fn trim_now(&mut self) {
+        let stored = self.options.durability != Durability::Memory;
+        if stored && !std::mem::replace(&mut self.held.asked, true) {
             let (room, generation, first) = (self.room, self.generation, self.extent.first);
+            let bytes_max = self.options.bytes_max;
             self.effects.push_back(Effect::Trim(Trim { room, generation, first, bytes_max }));
+        }
+    }
+
+    /// Tells that something is not there to be erased when nothing of what is gone is stored any more.
+    pub(super) fn trim_and_tell(&mut self, told: Told, refusal: Refusal) {
+        if self.options.durability == Durability::Memory {
+            return told.tell(Err(refusal));
+        }
+        if self.held.awaited.len() >= self.limits.parked_per_room_max {
+            return told.tell(Err((Code::Busy, "too much waits in this room")));
+        }
+        self.held.awaited.push((self.extent.first, told, refusal));
+        self.trim_now();
+    }
+
+    /// The store has deleted everything below `first`, or could not.
+    fn tell_awaiting(&mut self, first: Option<Seq>) {
+        for (below, told, refusal) in std::mem::take(&mut self.held.awaited) {
+            match first {
+                Some(first) if first >= below => told.tell(Err(refusal)),
+                // It was asked to before more was gone.
+                Some(_) => {
+                    self.held.awaited.push((below, told, refusal));
+                    self.trim_now();
+                }
+                None => told.tell(Err((Code::Busy, "the store could not delete what is gone"))),
+            }
         }
     }
 
     /// The store's answer to [`Effect::Trim`].
     pub(super) fn on_trimmed(&mut self, trimmed: Result<Trimmed, StoreError>) {
         self.held.asked = false;
+        self.tell_awaiting(trimmed.as_ref().map(|trimmed| trimmed.first).ok());
         match trimmed {
             Ok(Trimmed { first, gone_count, bytes_before }) => {
                 self.gone_count = self.gone_count.max(gone_count);

@@ -99,8 +99,13 @@ impl View {
             for seq in from..=to {
                 let expires =
                     house.store.frame(gap.room, seq).map(|frame| with_deliver(&frame, |record| record.expires));
-                // What somebody trimmed behind the channel's back counts as expired when a sweep passes it.
-                let lives = expires.is_some_and(|expires| expires == 0) && seq >= house.store.trimmed(&self.name);
+                // What somebody trimmed behind the channel's back counts as expired when a sweep passes it. So does a
+                // change of that.
+                let trimmed = house.store.trimmed(&self.name);
+                let orphan = house.store.frame(gap.room, seq).is_some_and(|frame| {
+                    with_deliver(&frame, |record| record.kind.is_change() && record.refers_to < trimmed)
+                });
+                let lives = expires.is_some_and(|expires| expires == 0) && seq >= trimmed && !orphan;
                 assert!(!lives, "{gap:?}, but {seq} lives for ever");
             }
         }

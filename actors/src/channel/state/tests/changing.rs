@@ -380,7 +380,7 @@ fn erase(seq: Seq, heard: &Heard) -> Input {
             Err((code, _)) => code.to_string(),
         });
     });
-    Input::Erase(Erase { seq, told })
+    Input::Erase(Erase { seq, whose: None, told })
 }
 
 #[test]
