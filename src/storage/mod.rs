@@ -50,7 +50,7 @@ use self::{
     db::Db,
     pending::{CONTROLS_MAX, Controls, Once, PendingAppend, closed},
     reader::Question,
-    writer::{Disk, Entry, Pause, Poison, Writer},
+    writer::{Disk, Entry, Pause, Poison, Shared, Writer},
 };
 
 /// Where a store is and what it may use.
@@ -119,6 +119,8 @@ pub struct RocksStore {
 #[derive(Debug)]
 struct Queues {
     writer: Sender<Box<Entry>>,
+    /// Only while the queue is open, so that closing the store closes the database.
+    inline: Arc<Shared>,
     readers: Sender<Box<Question>>,
 }
 
@@ -157,6 +159,8 @@ impl RocksStore {
         let (writer_queue, entries) = bounded(config.writer_records_max.saturating_add(CONTROLS_MAX));
         let disk = disk(db.clone());
         let writer = Writer::new(db.clone(), disk, counters, config.rooms_max, poison.clone(), pause.clone());
+        let inline = Arc::new(Shared::new(writer));
+        let writer = inline.clone();
         let writer = thread::Builder::new().name("parlor-writer".into()).spawn(move || writer.run(&entries));
         let writer = writer.map_err(spawn_failed)?;
         let (readers_queue, questions) = bounded(config.reads_max.max(1));
@@ -173,7 +177,7 @@ impl RocksStore {
             pause,
             #[cfg(test)]
             horizons: db.horizons.clone(),
-            queues: RwLock::new(Some(Queues { writer: writer_queue, readers: readers_queue })),
+            queues: RwLock::new(Some(Queues { writer: writer_queue, inline, readers: readers_queue })),
             threads: Mutex::new(Threads { writer: Some(writer), readers, outcome: Ok(()) }),
         })
     }
@@ -275,7 +279,17 @@ impl Store for RocksStore {
     }
 
     fn append(&self, appends: Vec<Append>) {
-        let entry = Entry::Appends(appends.into_iter().map(PendingAppend::new).collect());
+        let appends = appends.into_iter().map(PendingAppend::new).collect();
+        // Not within the lock: outcomes are told here, and whoever hears of one may come back to the store.
+        let open = self.queues.read().as_ref().map(|queues| (queues.inline.clone(), queues.writer.clone()));
+        let appends = match open {
+            Some((inline, queue)) => match inline.append(appends, &queue) {
+                Ok(()) => return,
+                Err(appends) => appends,
+            },
+            None => appends,
+        };
+        let entry = Entry::Appends(appends);
         if let Err(TrySendError::Full(entry)) = self.offer(|queues| &queues.writer, entry)
             && let Entry::Appends(appends) = *entry
         {

@@ -22,7 +22,7 @@ use parlor_actors::{
     },
 };
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
-use rocksdb::WriteBatch;
+use rocksdb::{ErrorKind, WriteBatch, WriteOptions};
 
 use super::{
     db::Db,
@@ -35,9 +35,13 @@ use super::{
     targets::{self, Kept},
 };
 
+pub(super) use inline::Shared;
+#[cfg(test)]
+pub(super) use inline::{BUSY_HANDOVERS, INLINE_APPENDS_MAX, INLINE_BYTES_MAX, INLINE_RECORDS_MAX};
 use sweeping::Sweeping;
 pub(super) use sweeping::{Pause, RecentlyDue};
 
+mod inline;
 mod sweeping;
 
 /// Where a turn stops draining, so that the first of it does not wait for too many behind it…
@@ -63,6 +67,10 @@ pub(super) enum Entry {
 pub(super) trait Disk: Send {
     /// Hands a batch to the operating system.
     fn write(&mut self, batch: WriteBatch) -> Result<(), rocksdb::Error>;
+    /// The same unless writers are slowed down: then the batch comes back, and nothing of it is written.
+    fn try_write(&mut self, batch: WriteBatch) -> Result<Option<WriteBatch>, rocksdb::Error> {
+        self.write(batch).map(|()| None)
+    }
     /// Syncs everything written.
     fn sync(&mut self) -> Result<(), rocksdb::Error>;
 }
@@ -73,6 +81,18 @@ impl Disk for Arc<Db> {
         self.rocks().write(batch)
     }
 
+    fn try_write(&mut self, batch: WriteBatch) -> Result<Option<WriteBatch>, rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.set_no_slowdown(true);
+        // The call takes the batch.
+        let copy = WriteBatch::from_data(batch.data());
+        match self.rocks().write_opt(batch, &options) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Some(copy)),
+            Err(error) => Err(error),
+        }
+    }
+
     fn sync(&mut self) -> Result<(), rocksdb::Error> {
         self.rocks().flush_wal(true)
     }
@@ -81,7 +101,7 @@ impl Disk for Arc<Db> {
 /// Why the store takes no more writes, if so; told to whoever asks.
 pub(super) type Poison = Arc<OnceLock<Arc<str>>>;
 
-/// The writer thread's state. [`run`](Writer::run) is its life.
+/// The writer's state. [`Shared::run`] is the life of its thread.
 pub(super) struct Writer {
     db: Arc<Db>,
     disk: Box<dyn Disk>,
@@ -147,18 +167,8 @@ impl Writer {
         }
     }
 
-    /// Serves the queue until it is closed and empty, then leaves the store synced and marked as clean.
-    ///
-    /// # Errors
-    /// If the store is poisoned, or the last sync fails: then there is no mark.
-    pub(super) fn run(mut self, queue: &Receiver<Box<Entry>>) -> Result<(), StoreError> {
-        while let Ok(first) = queue.recv() {
-            if catch_unwind(AssertUnwindSafe(|| self.turn(first, queue))).is_err() {
-                // A bug. What was written is unknown, as with a failed write.
-                self.poison("the store's writer panicked");
-                self.finish_turn();
-            }
-        }
+    /// Leaves the store synced and marked as clean.
+    fn end(mut self) -> Result<(), StoreError> {
         self.batch.put_cf(self.db.family(Family::Meta), meta::CLEAN, []);
         self.write();
         self.sync();
