@@ -1,7 +1,8 @@
 //! Durable rooms on RocksDB: the engine's [`Store`].
 //!
-//! One writer thread takes loads and appends in order and commits them in groups (`writer`, which checks them against
-//! what it knows of `rooms`, and looks up the `targets` of changes); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
+//! One writer thread takes loads and appends in order and commits them in groups, or an append is written by its caller where
+//! that needs no waiting (`writer`, `writer/inline`, which check them against
+//! what is known of `rooms`, and look up the `targets` of changes); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
 //! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer. What is
 //! deleted, the writer deletes (`writer/sweeping`, which looks with `prefix`), but for what compactions drop (`filter`).
 //!
@@ -50,7 +51,7 @@ use self::{
     db::Db,
     pending::{CONTROLS_MAX, Controls, Once, PendingAppend, closed},
     reader::Question,
-    writer::{Disk, Entry, Pause, Poison, Shared, Writer},
+    writer::{Disk, Entry, Pause, Poison, Queued, Shared, WaitingCount, Writer},
 };
 
 /// Where a store is and what it may use.
@@ -108,6 +109,7 @@ pub struct RocksStore {
     controls: Controls,
     poison: Poison,
     pause: Arc<Pause>,
+    waiting: WaitingCount,
     /// For tests to look at.
     #[cfg(test)]
     horizons: Arc<filter::Horizons>,
@@ -118,7 +120,7 @@ pub struct RocksStore {
 
 #[derive(Debug)]
 struct Queues {
-    writer: Sender<Box<Entry>>,
+    writer: Sender<Box<Queued>>,
     /// Only while the queue is open, so that closing the store closes the database.
     inline: Arc<Shared>,
     readers: Sender<Box<Question>>,
@@ -159,7 +161,8 @@ impl RocksStore {
         let (writer_queue, entries) = bounded(config.writer_records_max.saturating_add(CONTROLS_MAX));
         let disk = disk(db.clone());
         let writer = Writer::new(db.clone(), disk, counters, config.rooms_max, poison.clone(), pause.clone());
-        let inline = Arc::new(Shared::new(writer));
+        let waiting = WaitingCount::default();
+        let inline = Arc::new(Shared::new(writer, waiting.clone()));
         let writer = inline.clone();
         let writer = thread::Builder::new().name("parlor-writer".into()).spawn(move || writer.run(&entries));
         let writer = writer.map_err(spawn_failed)?;
@@ -175,6 +178,7 @@ impl RocksStore {
             controls: Controls::default(),
             poison,
             pause,
+            waiting,
             #[cfg(test)]
             horizons: db.horizons.clone(),
             queues: RwLock::new(Some(Queues { writer: writer_queue, inline, readers: readers_queue })),
@@ -239,7 +243,7 @@ impl RocksStore {
         let reply = Once::new(reply);
         match self.controls.take() {
             // Slots are counted, so the queue is not full. If it is closed, the entry comes back, and dropping it answers.
-            Some(slot) => drop(self.offer(|queues| &queues.writer, entry(slot, reply))),
+            Some(slot) => drop(self.offer(|queues| &queues.writer, Queued::new(entry(slot, reply), &self.waiting))),
             None => reply.give(Err(StoreError::Busy)),
         }
     }
@@ -289,9 +293,9 @@ impl Store for RocksStore {
             },
             None => appends,
         };
-        let entry = Entry::Appends(appends);
-        if let Err(TrySendError::Full(entry)) = self.offer(|queues| &queues.writer, entry)
-            && let Entry::Appends(appends) = *entry
+        let entry = Queued::new(Entry::Appends(appends), &self.waiting);
+        if let Err(TrySendError::Full(queued)) = self.offer(|queues| &queues.writer, entry)
+            && let Entry::Appends(appends) = queued.entry
         {
             // Only appends without places of their own find the queue full.
             tracing::error!("appends found the writer's queue full: they have no places in the budget");

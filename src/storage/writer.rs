@@ -1,4 +1,4 @@
-//! The writer: one thread that gives all rooms' appends their order on disk.
+//! The writer, which gives all rooms' appends their order on disk. A thread, but for what `inline` says.
 //!
 //! A turn blocks for one entry, drains what else is there, writes it as one batch without a sync, tells the `buffered`
 //! rooms, syncs once if anything waits for that, and then tells the rest. So a sync costs the same for one record and for
@@ -35,9 +35,9 @@ use super::{
     targets::{self, Kept},
 };
 
-pub(super) use inline::Shared;
 #[cfg(test)]
 pub(super) use inline::{BUSY_HANDOVERS, INLINE_APPENDS_MAX, INLINE_BYTES_MAX, INLINE_RECORDS_MAX};
+pub(super) use inline::{Queued, Shared, WaitingCount};
 use sweeping::Sweeping;
 pub(super) use sweeping::{Pause, RecentlyDue};
 
@@ -175,11 +175,12 @@ impl Writer {
         self.poisoned().map_or(Ok(()), Err)
     }
 
-    fn turn(&mut self, first: Box<Entry>, queue: &Receiver<Box<Entry>>) {
+    fn turn(&mut self, first: Box<Queued>, queue: &Receiver<Box<Queued>>) {
         self.commit += 1;
         let (mut next, mut entries, mut bytes) = (Some(first), 0, 0);
-        while let Some(entry) = next {
-            match *entry {
+        while let Some(queued) = next {
+            let Queued { entry, waiting } = *queued;
+            match entry {
                 Entry::Appends(appends) => {
                     // The one counted below is for the entry itself.
                     entries += appends.len().saturating_sub(1);
@@ -192,6 +193,7 @@ impl Writer {
                 Entry::Sweep(_slot, sweep, reply) => self.take_sweep(&sweep, reply),
                 Entry::Trim(_slot, trim, reply) => self.take_trim(trim, reply),
             }
+            drop(waiting);
             entries += 1;
             let more = entries < TURN_ENTRIES_MAX && bytes < TURN_BYTES_MAX;
             next = if more { queue.try_recv().ok() } else { None };

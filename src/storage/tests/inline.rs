@@ -46,11 +46,12 @@ fn few_buffered_records_are_stored_when_the_call_returns() {
     assert_eq!(Rig::open(dir.path()).try_load("b", Durability::Buffered).unwrap().tail, 3);
 }
 
-/// A writer without a thread: what is in its queue stays there until [`step`](Shared::step).
+/// A writer without a thread: what is in its queue stays there until [`step`](Still::step).
 struct Still {
     shared: Shared,
-    queue: Queue<Box<Entry>>,
-    entries: Entries<Box<Entry>>,
+    queue: Queue<Box<Queued>>,
+    entries: Entries<Box<Queued>>,
+    waiting: WaitingCount,
     controls: Controls,
     budget: Arc<Budget>,
     events: Receiver<Event>,
@@ -68,8 +69,10 @@ impl Still {
         let disk = Box::new(Faulty { db: db.clone(), faults: due, fault: None, events: tell.clone() });
         let writer = Writer::new(db, disk, counters, 9, Poison::default(), Arc::default());
         let (queue, entries) = bounded(99);
-        let (shared, controls, budget) = (Shared::new(writer), Controls::default(), Budget::new(999, 9_999));
-        Self { shared, queue, entries, controls, budget, events, tell, faults, _dir: dir }
+        let waiting = WaitingCount::default();
+        let (shared, controls, budget) =
+            (Shared::new(writer, waiting.clone()), Controls::default(), Budget::new(999, 9_999));
+        Self { shared, queue, entries, waiting, controls, budget, events, tell, faults, _dir: dir }
     }
 
     /// A room that is loaded.
@@ -88,11 +91,13 @@ impl Still {
     }
 
     fn put(&self, entry: Entry) {
-        assert!(self.queue.try_send(Box::new(entry)).is_ok());
+        assert!(self.queue.try_send(Box::new(Queued::new(entry, &self.waiting))).is_ok());
     }
 
     fn step(&self) {
-        assert!(self.shared.step(&self.entries).is_none());
+        if let Ok(first) = self.entries.try_recv() {
+            self.shared.turn(first, &self.entries);
+        }
     }
 
     fn an_append(&self, room: &Loaded, seq: Seq, payload: &[u8]) -> Append {
@@ -189,11 +194,17 @@ fn an_append_does_not_overtake_an_append_of_its_room() {
     still.events.try_iter().for_each(drop);
     still.put(Entry::Appends(vec![still.pending(&room, 1)]));
     assert!(!still.append(&room, 2), "the first one waits");
+    // As the thread does: between the queue and the lock it is in neither.
+    let first = still.entries.try_recv().unwrap();
+    let second = still.entries.try_recv().unwrap();
+    assert!(!still.append(&room, 3), "the first two are on their way");
     still.expect(&[]);
-    still.step();
-    still.expect(&[Write, Committed(number, 2)]);
-    assert!(still.append(&room, 3));
+    still.shared.turn(first, &bounded(1).1);
+    still.expect(&[Write, Committed(number, 1)]);
+    still.shared.turn(second, &still.entries);
     still.expect(&[Write, Committed(number, 3)]);
+    assert!(still.append(&room, 4));
+    still.expect(&[Write, Committed(number, 4)]);
 }
 
 #[test]
@@ -303,7 +314,7 @@ fn after_the_end_nothing_is_written() {
     let room = still.room();
     let Still { shared, queue, entries, tell, events, budget, .. } = still;
     drop(queue);
-    assert_eq!(shared.step(&entries), Some(Ok(())));
+    assert_eq!(shared.run(&entries), Ok(()));
     let (late, _held) = bounded(1);
     events.try_iter().for_each(drop);
     let append = an_append(&room, 1, b"", budget.none(), Arc::new(Teller(tell)));

@@ -1,18 +1,21 @@
 //! Writing without the writer's thread: what few `buffered` appends an arbiter's turn leaves, the arbiter writes itself
 //! while the writer has nothing to do. So a message on a quiet engine wakes no thread on its way.
 //!
-//! The writer is a value behind a lock, and whoever holds that is the writer. Entries leave the queue under the lock alone: so if
-//! the queue is empty under it, everything that was asked before is done, and whoever holds it comes next in
-//! the order of all. Nobody but the writer's thread ever waits for the lock, and nothing is written here that may wait: no
+//! The writer is a value behind a lock, and whoever holds that is the writer. Entries count as waiting from before they are put into
+//! the queue until they are taken under the lock: so if none waits under it, everything that was asked before is with the
+//! writer, and whoever holds it comes next in the order of all. Nobody but the writer's thread ever waits for the lock, and nothing is written here that may wait: no
 //! sync, no read, no write while RocksDB slows writers down. What turns out to be one of these is left to the thread.
 
 use std::{
     fmt,
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
 };
 
-use crossbeam::channel::{Receiver, Select, Sender, TryRecvError};
+use crossbeam::channel::{Receiver, Sender};
 use parking_lot::Mutex;
 use parlor_actors::port::{Append, StoreError};
 use parlor_protocol::message::Durability;
@@ -35,6 +38,35 @@ pub(in crate::storage) struct Shared {
     writer: Mutex<Option<Writer>>,
     /// So many hand-overs more go to the thread. A guess about load: it may be off by what happens at once.
     busy: AtomicUsize,
+    /// Entries that are not with the writer yet.
+    waiting: WaitingCount,
+}
+
+/// How many entries wait.
+pub(in crate::storage) type WaitingCount = Arc<AtomicUsize>;
+
+/// An entry on its way to the writer.
+pub(in crate::storage) struct Queued {
+    pub(in crate::storage) entry: Entry,
+    pub(super) waiting: Waiting,
+}
+
+impl Queued {
+    /// To be put into the queue.
+    pub(in crate::storage) fn new(entry: Entry, waiting: &WaitingCount) -> Self {
+        // Who knows that another's entry came before his own sees this too.
+        waiting.fetch_add(1, Relaxed);
+        Self { entry, waiting: Waiting(waiting.clone()) }
+    }
+}
+
+/// Counts an entry that waits; no more when dropped.
+pub(super) struct Waiting(WaitingCount);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 impl fmt::Debug for Shared {
@@ -44,41 +76,28 @@ impl fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub(in crate::storage) fn new(writer: Writer) -> Self {
-        Self { writer: Mutex::new(Some(writer)), busy: AtomicUsize::new(0) }
+    /// `waiting` counts what is put into the writer's queue.
+    pub(in crate::storage) fn new(writer: Writer, waiting: WaitingCount) -> Self {
+        Self { writer: Mutex::new(Some(writer)), busy: AtomicUsize::new(0), waiting }
     }
 
     /// The writer's thread: serves the queue until it is closed and empty, then leaves the store synced and marked as clean.
     ///
     /// # Errors
     /// If the store is poisoned, or the last sync fails: then there is no mark.
-    pub(in crate::storage) fn run(&self, queue: &Receiver<Box<Entry>>) -> Result<(), StoreError> {
-        let mut waiting = Select::new();
-        waiting.recv(queue);
-        loop {
-            // Takes nothing: what is in the queue keeps others from going before it.
-            waiting.ready();
-            if let Some(end) = self.step(queue) {
-                return end;
-            }
+    pub(in crate::storage) fn run(&self, queue: &Receiver<Box<Queued>>) -> Result<(), StoreError> {
+        while let Ok(first) = queue.recv() {
+            self.turn(first, queue);
         }
+        let writer = self.writer.lock().take();
+        writer.map_or_else(|| Err(closed()), Writer::end)
     }
 
-    /// One turn with what is in the queue, if anything is; how it ended, if it is closed and empty.
-    pub(in crate::storage) fn step(&self, queue: &Receiver<Box<Entry>>) -> Option<Result<(), StoreError>> {
-        let mut held = self.writer.lock();
-        match queue.try_recv() {
-            Ok(first) => {
-                // It is there until the queue is closed.
-                held.as_mut()?.guarded(|writer| writer.turn(first, queue));
-                None
-            }
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                let writer = held.take();
-                drop(held);
-                Some(writer.map_or_else(|| Err(closed()), Writer::end))
-            }
+    /// A turn that begins with this entry.
+    pub(in crate::storage) fn turn(&self, first: Box<Queued>, queue: &Receiver<Box<Queued>>) {
+        // It is there until the queue is closed and empty.
+        if let Some(writer) = &mut *self.writer.lock() {
+            writer.guarded(|writer| writer.turn(first, queue));
         }
     }
 
@@ -94,19 +113,19 @@ impl Shared {
     pub(in crate::storage) fn append(
         &self,
         appends: Vec<PendingAppend>,
-        queue: &Sender<Box<Entry>>,
+        queue: &Sender<Box<Queued>>,
     ) -> Result<(), Vec<PendingAppend>> {
         if self.is_busy(appends.len()) || !are_small(appends.iter().filter_map(PendingAppend::look)) {
             return Err(appends);
         }
         let Some(mut held) = self.writer.try_lock() else { return Err(appends) };
-        // Under the lock, for what was asked before may be on its way to the lock.
-        let Some(writer) = held.as_mut().filter(|_| queue.is_empty()) else { return Err(appends) };
+        // Under the lock, for an entry that was taken out of the queue may be on its way to the lock.
+        let Some(writer) = held.as_mut().filter(|_| self.waiting.load(Relaxed) == 0) else { return Err(appends) };
         let mut done = false;
         writer.guarded(|writer| done = writer.inline(appends));
         if !done {
             // They are the writer's now, before all that comes. Only to wake its thread; if the queue is full, something does.
-            let _ = queue.try_send(Box::new(Entry::Appends(Vec::new())));
+            let _ = queue.try_send(Box::new(Queued::new(Entry::Appends(Vec::new()), &self.waiting)));
         }
         Ok(())
     }
