@@ -17,8 +17,8 @@ use crate::{
 };
 
 /// The most appends that are handed over together: the writer begins with the first of a long turn while the arbiter is
-/// still busy with the rest.
-const APPENDS_MAX: usize = 16;
+/// still busy with the rest. One more than the store may write without its thread, so that it is long turns whose appends go there.
+const APPENDS_MAX: usize = 17;
 
 /// Where an arbiter's channels and the writer meet. Its locks are held for moments.
 pub(crate) struct Handover {

@@ -352,7 +352,8 @@ pub struct Target {
 
 /// Told what became of appends.
 pub trait Commits: Send + Sync + 'static {
-    /// Some rooms' appends are settled; a room's outcomes come in order. Called by the writer's thread; must not block.
+    /// Some rooms' appends are settled; a room's outcomes come in order. Called by the writer's thread, or before the call of
+    /// [`append`](Store::append) returns; must not block.
     fn settled(self: Arc<Self>, outcomes: Vec<Outcome>);
 }
 

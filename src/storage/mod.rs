@@ -1,7 +1,8 @@
 //! Durable rooms on RocksDB: the engine's [`Store`].
 //!
-//! One writer thread takes loads and appends in order and commits them in groups (`writer`, which checks them against
-//! what it knows of `rooms`, and looks up the `targets` of changes); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
+//! One writer thread takes loads and appends in order and commits them in groups, or an append is written by its caller where
+//! that needs no waiting (`writer`, `writer/inline`, which check them against
+//! what is known of `rooms`, and look up the `targets` of changes); a few reader threads serve pages and answers (`reader`). `schema` says what the bytes are,
 //! `db` opens and tunes the database, `recover` finds out what is there, `pending` keeps every promise of an answer. What is
 //! deleted, the writer deletes (`writer/sweeping`, which looks with `prefix`), but for what compactions drop (`filter`).
 //!
@@ -53,7 +54,7 @@ use self::{
     pending::{CONTROLS_MAX, Controls, Once, PendingAppend, closed},
     purge::{PURGES_MAX, Purge},
     reader::Question,
-    writer::{Disk, Entry, Pause, Poison, Writer},
+    writer::{Disk, Entry, Pause, Poison, Queued, Shared, WaitingCount, Writer},
 };
 pub use self::{
     db::OpenError,
@@ -116,6 +117,7 @@ pub struct RocksStore {
     controls: Controls,
     poison: Poison,
     pause: Arc<Pause>,
+    waiting: WaitingCount,
     /// For tests to look at.
     #[cfg(test)]
     horizons: Arc<filter::Horizons>,
@@ -126,7 +128,9 @@ pub struct RocksStore {
 
 #[derive(Debug)]
 struct Queues {
-    writer: Sender<Box<Entry>>,
+    writer: Sender<Box<Queued>>,
+    /// Only while the queue is open, so that closing the store closes the database.
+    inline: Arc<Shared>,
     readers: Sender<Box<Question>>,
     purger: Sender<Purge>,
 }
@@ -166,6 +170,9 @@ impl RocksStore {
         let (writer_queue, entries) = bounded(config.writer_records_max.saturating_add(CONTROLS_MAX));
         let disk = disk(db.clone());
         let writer = Writer::new(db.clone(), disk, counters, config.rooms_max, poison.clone(), pause.clone());
+        let waiting = WaitingCount::default();
+        let inline = Arc::new(Shared::new(writer, waiting.clone()));
+        let writer = inline.clone();
         let writer = thread::Builder::new().name("parlor-writer".into()).spawn(move || writer.run(&entries));
         let writer = writer.map_err(spawn_failed)?;
         let (readers_queue, questions) = bounded(config.reads_max.max(1));
@@ -185,9 +192,15 @@ impl RocksStore {
             controls: Controls::default(),
             poison,
             pause,
+            waiting,
             #[cfg(test)]
             horizons: db.horizons.clone(),
-            queues: RwLock::new(Some(Queues { writer: writer_queue, readers: readers_queue, purger: purger_queue })),
+            queues: RwLock::new(Some(Queues {
+                writer: writer_queue,
+                inline,
+                readers: readers_queue,
+                purger: purger_queue,
+            })),
             threads: Mutex::new(Threads { writer: Some(writer), readers, outcome: Ok(()) }),
         })
     }
@@ -265,7 +278,7 @@ impl RocksStore {
         let reply = Once::new(reply);
         match self.controls.take() {
             // Slots are counted, so the queue is not full. If it is closed, the entry comes back, and dropping it answers.
-            Some(slot) => drop(self.offer(|queues| &queues.writer, entry(slot, reply))),
+            Some(slot) => drop(self.offer(|queues| &queues.writer, Queued::new(entry(slot, reply), &self.waiting))),
             None => reply.give(Err(StoreError::Busy)),
         }
     }
@@ -305,9 +318,19 @@ impl Store for RocksStore {
     }
 
     fn append(&self, appends: Vec<Append>) {
-        let entry = Entry::Appends(appends.into_iter().map(PendingAppend::new).collect());
-        if let Err(TrySendError::Full(entry)) = self.offer(|queues| &queues.writer, entry)
-            && let Entry::Appends(appends) = *entry
+        let appends = appends.into_iter().map(PendingAppend::new).collect();
+        // Not within the lock: outcomes are told here, and whoever hears of one may come back to the store.
+        let open = self.queues.read().as_ref().map(|queues| (queues.inline.clone(), queues.writer.clone()));
+        let appends = match open {
+            Some((inline, queue)) => match inline.append(appends, &queue) {
+                Ok(()) => return,
+                Err(appends) => appends,
+            },
+            None => appends,
+        };
+        let entry = Queued::new(Entry::Appends(appends), &self.waiting);
+        if let Err(TrySendError::Full(queued)) = self.offer(|queues| &queues.writer, entry)
+            && let Entry::Appends(appends) = queued.entry
         {
             // Only appends without places of their own find the queue full.
             tracing::error!("appends found the writer's queue full: they have no places in the budget");

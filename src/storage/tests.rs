@@ -17,11 +17,14 @@ use super::*;
 
 mod changes;
 mod forgetting;
+mod inline;
 
 /// What happens, in the order in which it happens.
 #[derive(Clone, Debug, PartialEq)]
 enum Event {
     Write,
+    /// What was to be written at once waits.
+    Slow,
     Sync,
     Committed(u64, Seq),
     Failed(u64, StoreError),
@@ -36,6 +39,7 @@ enum Fault {
     Write,
     Sync,
     Panic,
+    Slow,
 }
 
 struct Faulty {
@@ -59,6 +63,14 @@ impl Disk for Faulty {
         if self.is_due(Fault::Write) { Err(no_space()) } else { self.db.write(batch) }
     }
 
+    fn try_write(&mut self, batch: rocksdb::WriteBatch) -> Result<Option<rocksdb::WriteBatch>, rocksdb::Error> {
+        if self.is_due(Fault::Slow) {
+            let _ = self.events.send(Event::Slow);
+            return Ok(Some(batch));
+        }
+        self.write(batch).map(|()| None)
+    }
+
     fn sync(&mut self) -> Result<(), rocksdb::Error> {
         let _ = self.events.send(Event::Sync);
         if self.is_due(Fault::Sync) { Err(no_space()) } else { self.db.sync() }
@@ -80,6 +92,45 @@ impl Commits for Teller {
                 Err(error) => Event::Failed(room.0, error),
             });
         }
+    }
+}
+
+/// A room's next append, of one record.
+fn an_append(room: &Loaded, seq: Seq, payload: &[u8], place: Place, commits: Arc<dyn Commits>) -> Append {
+    let deliver = Deliver {
+        room: room.room,
+        seq,
+        time: seq,
+        sender: "ann",
+        device_tag: DeviceTag(1),
+        nonce: seq,
+        kind: RecordKind::MESSAGE,
+        refers_to: 0,
+        expires: 0,
+        count: seq,
+        content_type: ContentType::TEXT,
+        payload,
+        extensions: Extensions::default(),
+    };
+    let frames = to_bytes(0, &deliver);
+    let record = AppendRecord {
+        end: u32::try_from(frames.len()).unwrap(),
+        expires: 0,
+        device: DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) },
+        slot: 0,
+        answer: Answer { nonce: seq, seq, time: seq, content_hash: 0, count: seq },
+    };
+    Append {
+        room: room.room,
+        generation: room.generation,
+        epoch: room.epochs.last().unwrap().epoch,
+        durability: room.options.durability,
+        first: seq,
+        frames,
+        records: vec![record],
+        rewrites: Vec::new(),
+        place,
+        commits,
     }
 }
 
@@ -120,41 +171,7 @@ impl Rig {
     }
 
     fn append_for(&self, room: &Loaded, seq: Seq, place: Place, commits: Arc<dyn Commits>) {
-        let deliver = Deliver {
-            room: room.room,
-            seq,
-            time: seq,
-            sender: "ann",
-            device_tag: DeviceTag(1),
-            nonce: seq,
-            kind: RecordKind::MESSAGE,
-            refers_to: 0,
-            expires: 0,
-            count: seq,
-            content_type: ContentType::TEXT,
-            payload: b"",
-            extensions: Extensions::default(),
-        };
-        let frames = to_bytes(0, &deliver);
-        let record = AppendRecord {
-            end: u32::try_from(frames.len()).unwrap(),
-            expires: 0,
-            device: DeviceKey { user: "ann".parse().unwrap(), tag: DeviceTag(1) },
-            slot: 0,
-            answer: Answer { nonce: seq, seq, time: seq, content_hash: 0, count: seq },
-        };
-        self.store.append(vec![Append {
-            room: room.room,
-            generation: room.generation,
-            epoch: room.epochs.last().unwrap().epoch,
-            durability: room.options.durability,
-            first: seq,
-            frames,
-            records: vec![record],
-            rewrites: Vec::new(),
-            place,
-            commits,
-        }]);
+        self.store.append(vec![an_append(room, seq, b"", place, commits)]);
     }
 
     fn flush(&self) {

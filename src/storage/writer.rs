@@ -1,4 +1,4 @@
-//! The writer: one thread that gives all rooms' appends their order on disk.
+//! The writer, which gives all rooms' appends their order on disk. A thread, but for what `inline` says.
 //!
 //! A turn blocks for one entry, drains what else is there, writes it as one batch without a sync, tells the `buffered`
 //! rooms, syncs once if anything waits for that, and then tells the rest. So a sync costs the same for one record and for
@@ -22,7 +22,7 @@ use parlor_actors::{
     },
 };
 use parlor_protocol::{Epoch, RoomNumber, Seq, message::Durability};
-use rocksdb::WriteBatch;
+use rocksdb::{ErrorKind, WriteBatch, WriteOptions};
 
 use super::{
     announcements,
@@ -36,9 +36,13 @@ use super::{
     targets::{self, Kept},
 };
 
+#[cfg(test)]
+pub(super) use inline::{BUSY_HANDOVERS, INLINE_APPENDS_MAX, INLINE_BYTES_MAX, INLINE_RECORDS_MAX};
+pub(super) use inline::{Queued, Shared, WaitingCount};
 use sweeping::Sweeping;
 pub(super) use sweeping::{Pause, RecentlyDue};
 
+mod inline;
 mod sweeping;
 
 /// Where a turn stops draining, so that the first of it does not wait for too many behind it…
@@ -64,6 +68,10 @@ pub(super) enum Entry {
 pub(super) trait Disk: Send {
     /// Hands a batch to the operating system.
     fn write(&mut self, batch: WriteBatch) -> Result<(), rocksdb::Error>;
+    /// The same unless writers are slowed down: then the batch comes back, and nothing of it is written.
+    fn try_write(&mut self, batch: WriteBatch) -> Result<Option<WriteBatch>, rocksdb::Error> {
+        self.write(batch).map(|()| None)
+    }
     /// Syncs everything written.
     fn sync(&mut self) -> Result<(), rocksdb::Error>;
 }
@@ -74,6 +82,18 @@ impl Disk for Arc<Db> {
         self.rocks().write(batch)
     }
 
+    fn try_write(&mut self, batch: WriteBatch) -> Result<Option<WriteBatch>, rocksdb::Error> {
+        let mut options = WriteOptions::default();
+        options.set_no_slowdown(true);
+        // The call takes the batch.
+        let copy = WriteBatch::from_data(batch.data());
+        match self.rocks().write_opt(batch, &options) {
+            Ok(()) => Ok(None),
+            Err(error) if error.kind() == ErrorKind::Incomplete => Ok(Some(copy)),
+            Err(error) => Err(error),
+        }
+    }
+
     fn sync(&mut self) -> Result<(), rocksdb::Error> {
         self.rocks().flush_wal(true)
     }
@@ -82,7 +102,7 @@ impl Disk for Arc<Db> {
 /// Why the store takes no more writes, if so; told to whoever asks.
 pub(super) type Poison = Arc<OnceLock<Arc<str>>>;
 
-/// The writer thread's state. [`run`](Writer::run) is its life.
+/// The writer's state. [`Shared::run`] is the life of its thread.
 pub(super) struct Writer {
     db: Arc<Db>,
     disk: Box<dyn Disk>,
@@ -151,29 +171,20 @@ impl Writer {
         }
     }
 
-    /// Serves the queue until it is closed and empty, then leaves the store synced and marked as clean.
-    ///
-    /// # Errors
-    /// If the store is poisoned, or the last sync fails: then there is no mark.
-    pub(super) fn run(mut self, queue: &Receiver<Box<Entry>>) -> Result<(), StoreError> {
-        while let Ok(first) = queue.recv() {
-            if catch_unwind(AssertUnwindSafe(|| self.turn(first, queue))).is_err() {
-                // A bug. What was written is unknown, as with a failed write.
-                self.poison("the store's writer panicked");
-                self.finish_turn();
-            }
-        }
+    /// Leaves the store synced and marked as clean.
+    fn end(mut self) -> Result<(), StoreError> {
         self.batch.put_cf(self.db.family(Family::Meta), meta::CLEAN, []);
         self.write();
         self.sync();
         self.poisoned().map_or(Ok(()), Err)
     }
 
-    fn turn(&mut self, first: Box<Entry>, queue: &Receiver<Box<Entry>>) {
+    fn turn(&mut self, first: Box<Queued>, queue: &Receiver<Box<Queued>>) {
         self.commit += 1;
         let (mut next, mut entries, mut bytes) = (Some(first), 0, 0);
-        while let Some(entry) = next {
-            match *entry {
+        while let Some(queued) = next {
+            let Queued { entry, waiting } = *queued;
+            match entry {
                 Entry::Appends(appends) => {
                     // The one counted below is for the entry itself.
                     entries += appends.len().saturating_sub(1);
@@ -186,6 +197,7 @@ impl Writer {
                 Entry::Sweep(_slot, sweep, reply) => self.take_sweep(&sweep, reply),
                 Entry::Trim(_slot, trim, reply) => self.take_trim(trim, reply),
             }
+            drop(waiting);
             entries += 1;
             let more = entries < TURN_ENTRIES_MAX && bytes < TURN_BYTES_MAX;
             next = if more { queue.try_recv().ok() } else { None };
