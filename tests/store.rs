@@ -42,7 +42,7 @@ impl Commits for Teller {
     }
 }
 
-/// Holds the writer up until told to go on, so that what comes meanwhile is one drain.
+/// Holds the writer up, whoever that is, until told to go on, so that what comes meanwhile is one drain.
 struct Gate(std::sync::Mutex<(Sender<()>, Receiver<()>)>);
 
 impl Commits for Gate {
@@ -312,12 +312,15 @@ fn appends_of_several_rooms_share_one_commit() {
     let (go_on, gate) = channel();
     let mut append = gated.make(&store, &[0]);
     append.commits = Arc::new(Gate(std::sync::Mutex::new((reached, gate))));
-    store.append(vec![append]);
-    at_gate.recv().unwrap();
-    a.append(&store, &[0]);
-    b.append(&store, &[0, 0]);
-    a.append(&store, &[0, 0]);
-    drop(go_on);
+    std::thread::scope(|scope| {
+        // Whoever appends may be the writer.
+        scope.spawn(|| store.append(vec![append]));
+        at_gate.recv().unwrap();
+        a.append(&store, &[0]);
+        b.append(&store, &[0, 0]);
+        a.append(&store, &[0, 0]);
+        drop(go_on);
+    });
 
     let Told::Committed(commit, upto) = a.told() else { panic!() };
     assert_eq!(upto, 3, "one notice for both appends");
@@ -638,13 +641,15 @@ fn an_append_holds_its_place_until_it_is_stored() {
     let (go_on, gate) = channel();
     let mut append = room.make(&store, &[0]);
     append.commits = Arc::new(Gate(std::sync::Mutex::new((reached, gate))));
-    store.append(vec![append]);
-    at_gate.recv().unwrap();
-    for _ in 0..4 {
-        room.append(&store, &[0]);
-    }
-    assert!(store.budget().take(1).is_none(), "the queue is full, and says so before a seq is given");
-    drop(go_on);
+    std::thread::scope(|scope| {
+        scope.spawn(|| store.append(vec![append]));
+        at_gate.recv().unwrap();
+        for _ in 0..4 {
+            room.append(&store, &[0]);
+        }
+        assert!(store.budget().take(1).is_none(), "the queue is full, and says so before a seq is given");
+        drop(go_on);
+    });
     while !matches!(room.told(), Told::Committed(_, 5)) {}
     assert!(store.budget().take(1).is_some());
 }

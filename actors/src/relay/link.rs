@@ -60,7 +60,7 @@ pub(crate) enum End {
 /// A connection that has said hello. Its relay and its session are on one thread.
 pub(crate) struct Link {
     pub(super) serial: u64,
-    pub(super) wire: Rc<dyn Wire>,
+    pub(crate) wire: Rc<dyn Wire>,
     /// Weak, since an address that keeps a mailbox open owns two more allocations.
     session: WeakAddr<Session>,
     /// Wakes the session to look at what follows.

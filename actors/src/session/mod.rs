@@ -171,7 +171,7 @@ impl Session {
                     let extensions = Extensions::default();
                     self.local.send(conn, request, &Detached { room, cursor, code, message, extensions });
                 }
-                Effect::HandOver => self.say_gone(),
+                Effect::HandOver => self.say_gone(true),
                 Effect::Follow => {
                     let user = self.device.user.clone();
                     self.local.supervisor().do_send(ToSupervisor::Follow { user, conn });
@@ -248,10 +248,12 @@ impl Session {
     }
 
     /// Tells the supervisor, once, that its connection is gone or does not count any more, and what is left of it.
-    fn say_gone(&mut self) {
+    fn say_gone(&mut self, hands_over: bool) {
         if std::mem::replace(&mut self.known, false) {
-            // A session that failed, or had not begun, leaves nothing that can be relied on.
+            // A session that failed, or had not begun, leaves nothing that can be relied on. And a connection whose end
+            // cannot go unnoticed was ended on purpose.
             let whole = self.opening.is_none() && !std::thread::panicking();
+            let whole = whole && (hands_over || self.link.wire.may_go_unnoticed());
             let parked = if whole { self.state.park().map(Box::new) } else { None };
             let (user, conn) = (self.device.user.clone(), self.conn);
             self.local.supervisor().do_send(ToSupervisor::Closed { user, conn, parked });
@@ -337,7 +339,7 @@ impl Drop for Session {
     /// Whatever the session ends of. Runs while unwinding: must not panic.
     fn drop(&mut self) {
         let conn = self.conn;
-        self.say_gone();
+        self.say_gone(false);
         if std::thread::panicking() {
             tracing::error!(user = %self.device.user, code = %Code::Internal, "a session's actor failed");
             // What the relay does about it could fail, too. The client may come back at once.
