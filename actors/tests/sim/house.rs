@@ -725,7 +725,9 @@ impl House {
                     let reply = move |trimmed| ears.lock().push(Said::ToChannel(id, Input::Trimmed(trimmed)));
                     self.store.trim(trim, Box::new(reply));
                 }
-                Effect::LoadRights(_) | Effect::Told(_) => unreachable!("nobody is a member here"),
+                Effect::LoadRights(_) | Effect::Told(_) | Effect::Presence(_) => {
+                    unreachable!("nobody is a member here")
+                }
             }
         }
         if stops {
@@ -995,7 +997,9 @@ impl House {
                         None => self.refuse(conn, request, Code::RoomUnavailable, "the room is being rebuilt"),
                     }
                 }
-                Effect::SignalUser { .. } | Effect::SignalDropped => unreachable!("nobody signals here"),
+                Effect::SignalUser { .. } | Effect::SignalDropped | Effect::Presence { .. } => {
+                    unreachable!("nobody signals here")
+                }
                 Effect::PartTaken { request, room, nonce, missing } => {
                     let (missing, extensions) = (List(missing), Extensions::default());
                     state.on_send(conn, request, &PartTaken { room, nonce, missing, extensions });
@@ -1082,6 +1086,8 @@ fn opening(device: DeviceKey, conn: Conn, now: Now) -> Opening<Conn> {
         since: now.unix_ms,
         conn,
         connected: true,
+        beats: [0; 4],
     };
+    let presence = presence.into();
     Opening { user: device.user, presence, token: Token([0; 16]), resume: None, attempt: 1, session: conn }
 }
