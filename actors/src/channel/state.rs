@@ -17,6 +17,7 @@ use self::erasing::Erasures;
 pub use self::erasing::{Erase, Erased, Told};
 use super::{
     devices::Devices,
+    gathering::{self, Gathering},
     history::{NewRead, Reads},
     marks::Users,
     parked::{self, Parked},
@@ -164,6 +165,8 @@ pub enum Input {
     },
     /// The store's answer to [`Effect::Trim`].
     Trimmed(Result<Trimmed, StoreError>),
+    /// About who is in the room.
+    Presence(gathering::Input),
     /// A record that is to be changed came back.
     Target {
         /// Which read.
@@ -215,6 +218,8 @@ pub enum Effect {
     },
     /// Tell the host.
     TellHost(HostReply, Result<Standing, StoreError>),
+    /// About who is in the room.
+    Presence(gathering::Effect),
     /// Delete the room's oldest records.
     Trim(Trim),
     /// Load what a device's user is in the room.
@@ -310,6 +315,8 @@ pub struct State {
     /// What was read for the publish that is being taken.
     loaded: parked::Loaded,
     people: People,
+    /// Who is here, while somebody watches that.
+    gathering: Option<Box<Gathering>>,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -358,6 +365,7 @@ impl State {
             erasures: Erasures::default(),
             loaded: parked::Loaded::default(),
             people,
+            gathering: None,
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
@@ -458,7 +466,11 @@ impl State {
             Input::Fetch(fetch) => self.on_fetch(now, fetch),
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
             Input::Erase(erase) => self.on_erase(now, erase),
-            Input::Detached { arbiter, device } => self.on_detached(arbiter, &device),
+            Input::Detached { arbiter, device } => {
+                self.on_detached(arbiter, &device);
+                self.stir_detached(now, arbiter, &device);
+            }
+            Input::Presence(input) => self.on_presence(now, input),
             Input::Adopt { arbiter, devices } => self.on_adopt(arbiter, devices),
             Input::EndOfTurn => self.on_end_of_turn(),
             Input::Committed(upto) => self.on_committed(upto),
@@ -546,6 +558,7 @@ impl State {
             );
         }
         self.subscribers[usize::from(join.conn.arbiter)] += 1;
+        self.stir(&join.device.user);
         let (name, cursor, answer) = (self.name.clone(), start.cursor, answer.freeze());
         let Join { conn, request, device, .. } = join;
         self.relay(
@@ -566,6 +579,7 @@ impl State {
         for device in devices {
             self.subscribers[usize::from(arbiter)] += 1;
             self.attach_user(&device);
+            self.stir(&device.user);
             if self.devices.attach(&device) {
                 self.effects.push_back(Effect::LoadAnswers(device.clone()));
             }
@@ -589,6 +603,7 @@ use trimming::Held;
 mod announcing;
 mod changing;
 mod erasing;
+mod presence;
 mod publishing;
 mod reading;
 mod receipts;

@@ -45,6 +45,11 @@ impl People {
         self.added.get(user).copied().unwrap_or_default()
     }
 
+    /// How many people the room knows, the banned among them.
+    pub(super) fn known(&self) -> u64 {
+        self.known
+    }
+
     pub(super) fn new(name: &Name, options: &RoomOptions, known: u64) -> Self {
         Self {
             kind: deciding::kind(name, options.access),
