@@ -642,12 +642,8 @@ fn presence(out: &mut Vectors) {
         network: Network::Mobile4g,
         connected: true,
     };
-    let away = DevicePresence {
-        device: "web-1",
-        device_class: DeviceClass::Web,
-        network: Network::Unknown,
-        connected: false,
-    };
+    let away =
+        DevicePresence { device: "web-1", device_class: DeviceClass::Web, network: Network::Unknown, connected: false };
     let ann = UserPresence { user: "ann", online: true, since: TIME, devices: List(vec![phone, away]) };
     let zoe = UserPresence { user: "Zoë 添加", online: false, since: 0, devices: List::default() };
     out.add("presence", 9, Presence { users: List(vec![ann.clone(), zoe.clone()]), extensions: none() });
