@@ -250,7 +250,7 @@ fn seen(router: &Router, status: &Status) -> Seen {
 }
 
 fn encode(request: u32, room: RoomNumber, told: &Told, sees: impl Fn(&Name) -> bool) -> Bytes {
-    fn names<'a>(users: &'a [Name], sees: impl Fn(&Name) -> bool) -> Vec<&'a str> {
+    fn names(users: &[Name], sees: impl Fn(&Name) -> bool) -> Vec<&str> {
         users.iter().filter(|user| sees(user)).map(|user| &**user).collect()
     }
     let Told { all, named, count, came, went } = told;

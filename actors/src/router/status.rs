@@ -12,7 +12,9 @@ use super::Entry;
 /// Whether one user may see another: asked with who asks and whom he asks about. Called on arbiters' threads, often: must
 /// not block.
 #[derive(Clone)]
-pub struct MaySee(Arc<dyn Fn(&str, &str) -> bool + Send + Sync>);
+pub struct MaySee(Arc<Sees>);
+
+type Sees = dyn Fn(&str, &str) -> bool + Send + Sync;
 
 impl MaySee {
     /// Asks this.
