@@ -237,6 +237,7 @@ KINDS = {
                        resumed=BOOL, device_tag=U64, limits=LIMITS, modules=List(MODULE, 32)),
     "Goodbye": Message(0x0012, 1024),
     "Close": Message(0x0013, 4096, code=U16, retry_after_ms=U32, message=STRING),
+    "Resume": Message(0x0014, 65536, positions=List(POSITION, 1000)),
     "Error": Message(0x0015, 4096, code=U16, retry_after_ms=U32, message=STRING),
     "Join": Message(0x0020, 1024, **{"room": STRING, "from": JOIN_FROM}),
     "Joined": Message(0x0021, 4096, room=U64, epoch=U64, tail=U64, first=U64, cursor=U64, count=U64,
