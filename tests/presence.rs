@@ -108,7 +108,7 @@ async fn one_user_sees_another_come_and_go() {
         let got = ann.next().await.unwrap();
         match got.kind() {
             Kind::Presence => {
-                assert_eq!(told(&got), [bob_is_off.clone()]);
+                assert_eq!(told(&got), std::slice::from_ref(&bob_is_off));
                 seen.0 = true;
             }
             _ => {
