@@ -112,11 +112,14 @@ fn what_nobody_watches_any_more_is_forgotten() {
 
 #[test]
 fn a_rebuilt_room_tells_all_of_it_when_its_arbiters_have_told_their_sessions() {
-    let mut room = room(Durability::Synced, 1, 0);
-    let adopt =
-        |arbiter, users: &[&str]| Input::Adopt { arbiter, devices: users.iter().map(|user| key(user)).collect() };
-    room.handle(adopt(0, &["ann"]));
-    room.check(Input::Presence(Asked::Again { arbiter: 0 }), &["presence in 1000"]);
-    room.handle(adopt(1, &["bob"]));
-    room.due("away? ", &[], &["0: everybody 2 +bob -", "0: passed over 2 +ann bob -"]);
+    // Also where the rights of its people are not loaded by then.
+    for known in [0, 1] {
+        let mut room = room_of("room", RoomOptions::default(), (1, 0), known);
+        let adopt =
+            |arbiter, users: &[&str]| Input::Adopt { arbiter, devices: users.iter().map(|user| key(user)).collect() };
+        room.handle(adopt(0, &["ann"]));
+        room.check(Input::Presence(Asked::Again { arbiter: 0 }), &["presence in 1000"]);
+        room.handle(adopt(1, &["bob"]));
+        room.due("away? ", &[], &["0: everybody 2 +bob -", "0: passed over 2 +ann bob -"]);
+    }
 }
