@@ -16,7 +16,7 @@ use parlor_actors::{
 use parlor_protocol::message::{Durability, PARTS_MAX, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
-pub use parlor_actors::supervisor::state::sessions::SessionPolicy;
+pub use parlor_actors::{router::MaySee, supervisor::state::sessions::SessionPolicy};
 
 use crate::net::{Authenticate, NetLimits};
 
@@ -44,6 +44,8 @@ pub struct EngineConfig {
     pub beats: BeatIntervals,
     /// Who may come in; `None` lets everybody in as whom he says he is.
     pub authenticate: Option<Authenticate>,
+    /// Which user may see whether which other one is online; `None` lets all see all.
+    pub may_see: Option<MaySee>,
     /// What users of each tier may do.
     pub tiers: Tiers,
     /// How long a shutdown waits for answers, and then for clients to read them, in milliseconds.
@@ -67,6 +69,7 @@ impl EngineConfig {
             sessions: SessionPolicy::default(),
             beats: BeatIntervals::default(),
             authenticate: None,
+            may_see: None,
             tiers: Tiers::default(),
             shutdown_patience_ms: 5_000,
             come_back_spread_ms: 30_000,
@@ -102,6 +105,13 @@ impl EngineConfig {
         rule("limits.signals_per_second_max", limits.signals_per_second_max.into(), 0, 1_000_000)?;
         rule("limits.signals_burst_max", limits.signals_burst_max.into(), 1, 1_000_000)?;
         rule("limits.signals_waiting_max", limits.signals_waiting_max as u64, 1, 4_096)?;
+        let presence_max = parlor_protocol::message::PRESENCE_USERS_MAX as u64;
+        let watched = limits.presence_users_per_session_max as u64;
+        rule("limits.presence_users_per_session_max", watched, 1, presence_max)?;
+        rule("limits.presence_watches_max", limits.presence_watches_max as u64, 1, 1 << 40)?;
+        rule("limits.presence_window_ms", limits.presence_window_ms, 10, 60_000)?;
+        rule("limits.presence_room_named_max", limits.presence_room_named_max.into(), 0, presence_max)?;
+        rule("limits.presence_changes_waiting_max", limits.presence_changes_waiting_max as u64, 1, 1 << 20)?;
         rule("limits.reactions_per_record_max", limits.reactions_per_record_max as u64, 1, 65_535)?;
         rule("limits.reaction_notes_bytes_max", limits.reaction_notes_bytes_max as u64, 1, 1 << 20)?;
         rule("limits.ring_records_max", limits.ring_records_max as u64, 1, 1 << 20)?;
@@ -308,6 +318,13 @@ section!(LimitsSection for Limits {
     signals_to_users: bool,
     signals_outbound_bytes_max: usize,
     signals_waiting_max: usize,
+    presence: bool,
+    presence_users_per_session_max: usize,
+    presence_watches_max: usize,
+    presence_window_ms: u64,
+    presence_outbound_bytes_max: usize,
+    presence_room_named_max: u32,
+    presence_changes_waiting_max: usize,
     reads_per_room_max: usize,
     refill_waiters_per_room_max: usize,
     parked_per_room_max: usize,

@@ -32,6 +32,8 @@ use tokio::sync::{oneshot, watch};
 
 pub use parlor_actors::{channel::state::Standing, port::RoomOptions, router::Presence};
 
+pub use self::presence::{PresenceNews, PresenceWatch};
+
 pub use crate::net::pipe::{Closed, Pipe, Receiver, Sender, TryRecvError, TrySendError};
 use crate::{
     config::{ConfigError, EngineConfig},
@@ -40,6 +42,7 @@ use crate::{
 };
 
 pub mod erasing;
+pub mod presence;
 pub mod rooms;
 
 /// Clients are asked to come back not sooner than this, at a shutdown.
@@ -157,7 +160,7 @@ impl Engine {
             rates: Arc::new(Rates::new(config.limits.rated_users_max)),
             session_policy: config.sessions,
             create_at_join: config.create_at_join.then_some(config.room_defaults),
-            router: Router::default(),
+            router: Router::new(&config.limits, config.may_see),
         });
         let net = crate::net::NetLimits { payload_bytes_max: config.limits.payload_bytes_max, ..config.net };
         let gate =

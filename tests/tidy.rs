@@ -76,6 +76,10 @@ fn state_machines_know_no_runtime_and_no_clock() {
         "marking.rs",
         "asking.rs",
         "question.rs",
+        "gathering.rs",
+        "watching.rs",
+        "onlookers.rs",
+        "state/presence.rs",
     ];
     let mut files = rust_files("actors/src");
     files.extend(rust_files("src/client"));

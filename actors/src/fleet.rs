@@ -10,6 +10,7 @@ use tokio::sync::oneshot;
 use crate::{
     channel::{
         Channel,
+        gathering::{self, HostCount},
         state::{Ask, Erase, EraseInMemory, Erased, HostReply, Input, Standing, Tell, Told},
     },
     context::Shared,
@@ -222,6 +223,26 @@ impl Fleet {
         let user = user.clone();
         let signal = signal.clone();
         self.run_on(0, move |local| local.signal_user(&user, &signal));
+    }
+
+    /// How many users are in a room that runs or can be loaded.
+    ///
+    /// # Errors
+    /// Why that cannot be told now.
+    pub async fn count_present(&self, room: Name) -> Result<usize, Refusal> {
+        let (answer, answered) = oneshot::channel();
+        let ask = move |channel: Result<Addr<Channel>, Refusal>| match channel {
+            Ok(channel) => {
+                let reply = HostCount::new(move |count| {
+                    // The host may have stopped waiting; then nobody is to be told.
+                    let _ = answer.send(Ok(count));
+                });
+                channel.do_send(Input::Presence(gathering::Input::Count(reply)));
+            }
+            Err(refusal) => drop(answer.send(Err(refusal))),
+        };
+        self.ask_channel(room, ask);
+        answered.await.unwrap_or(Err((Code::RoomUnavailable, "the room is being rebuilt, or the engine is shut down")))
     }
 
     fn ask_channel(&self, name: Name, reply: impl FnOnce(Result<Addr<Channel>, Refusal>) + Send + 'static) {

@@ -54,6 +54,20 @@ pub struct Limits {
     pub signals_outbound_bytes_max: usize,
     /// Signals that wait for a connection until then; the oldest make room.
     pub signals_waiting_max: usize,
+    /// Whether clients are told who is online.
+    pub presence: bool,
+    /// Users that one session may watch…
+    pub presence_users_per_session_max: usize,
+    /// …and all sessions together.
+    pub presence_watches_max: usize,
+    /// How long changes of presence are gathered before they are told.
+    pub presence_window_ms: u64,
+    /// A connection for which more than this waits is told of presence when it has drained.
+    pub presence_outbound_bytes_max: usize,
+    /// A room with more members, or with more users present, tells how many they are and not who.
+    pub presence_room_named_max: u32,
+    /// Changes of presence that wait for the host; the oldest make room.
+    pub presence_changes_waiting_max: usize,
     /// Cold reads that one room may have under way.
     pub reads_per_room_max: usize,
     /// Requests of one room that may wait for its newest records to be read once.
@@ -132,6 +146,13 @@ impl Default for Limits {
             signals_to_users: true,
             signals_outbound_bytes_max: 16 << 10,
             signals_waiting_max: 64,
+            presence: true,
+            presence_users_per_session_max: 1_000,
+            presence_watches_max: 4 << 20,
+            presence_window_ms: 1_000,
+            presence_outbound_bytes_max: 16 << 10,
+            presence_room_named_max: 1_000,
+            presence_changes_waiting_max: 4_096,
             reads_per_room_max: 64,
             refill_waiters_per_room_max: 65_536,
             parked_per_room_max: 1_024,

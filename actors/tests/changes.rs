@@ -326,7 +326,7 @@ impl World {
                     let tell = move |trimmed| ears.0.lock().push(Said::Input(to, Input::Trimmed(trimmed)));
                     self.store.trim(trim, Box::new(tell));
                 }
-                Effect::LoadRights(_) | Effect::Told(_) => panic!("nobody is a member here"),
+                Effect::LoadRights(_) | Effect::Told(_) | Effect::Presence(_) => panic!("nobody is a member here"),
                 Effect::EndTurn => {}
                 Effect::Stop => panic!("the store refuses an append"),
             }

@@ -200,7 +200,9 @@ impl World {
                 Effect::Told(_) => self.count("told"),
                 Effect::TellUser { .. } => {}
                 Effect::Stop => stops = true,
-                Effect::ReadTarget { .. } | Effect::TellHost(..) | Effect::Trim(_) => unreachable!("nobody asks"),
+                Effect::Presence(_) | Effect::ReadTarget { .. } | Effect::TellHost(..) | Effect::Trim(_) => {
+                    unreachable!("nobody asks")
+                }
             }
         }
         self.state = Some(state);

@@ -226,6 +226,8 @@ MEMBER_ENTRY = Struct(user=STRING, role=ROLE, added=U64)
 ROOM_ENTRY = Struct(name=STRING, room=U64, epoch=U64, role=ROLE, tail=U64, count=U64, unread=U64,
                     time=U64, newest=BYTES)
 USERS = List(STRING, 1000)
+DEVICE_PRESENCE = Struct(device=STRING, device_class=DEVICE_CLASS, network=NETWORK, connected=BOOL)
+USER_PRESENCE = Struct(user=STRING, online=BOOL, since=U64, devices=List(DEVICE_PRESENCE, 6))
 
 KINDS = {
     "Hello": Message(0x0010, 8192, magic=Fixed(4), version_min=U16, version_max=U16, features=U64, user=STRING,
@@ -278,6 +280,11 @@ KINDS = {
     "Marked": Message(0x0027, 1024, room=U64, read=U64, unread=U64),
     "FetchReaders": Message(0x0028, 1024, room=U64, seq=U64),
     "Readers": Message(0x0029, 131072, room=U64, readers=List(READER, 1000)),
+    "QueryPresence": Message(0x0080, 73728, users=USERS),
+    "Presence": Message(0x0081, 524288, users=List(USER_PRESENCE, 1000)),
+    "WatchPresence": Message(0x0082, 139264, add=USERS, remove=USERS),
+    "WatchRoom": Message(0x0084, 1024, room=U64, watch=BOOL),
+    "RoomPresence": Message(0x0085, 139264, room=U64, all=BOOL, named=BOOL, count=U32, came=USERS, went=USERS),
     "Signal": Message(0x0090, 1024, to=SIGNAL_TO, key=U32, payload=BYTES),
     "Signaled": Message(0x0091, 1024, room=Option(U64), sender=STRING, device_tag=U64, key=U32, payload=BYTES),
 }

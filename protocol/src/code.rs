@@ -91,6 +91,8 @@ codes! {
     RoomDeleted = 2022,
     /// The room has as many members as it may.
     TooManyMembers = 2023,
+    /// The session watches as many users as it may.
+    TooManyWatched = 2030,
 
     /// The client did not read what it was sent for too long. It lost nothing: join with the position.
     SlowReader = 3000,

@@ -163,6 +163,16 @@ kinds! {
     ListRooms = 0x006e,
     /// Finds or creates the room of two users.
     OpenDirect = 0x0070,
+    /// Asks who of these users is online.
+    QueryPresence = 0x0080,
+    /// Answers `QueryPresence` and `WatchPresence`, and tells what changed of watched users.
+    Presence = 0x0081,
+    /// Changes which users the session is told of.
+    WatchPresence = 0x0082,
+    /// Has the session told who is in a room, or told no more.
+    WatchRoom = 0x0084,
+    /// Answers `WatchRoom`, and tells what changed.
+    RoomPresence = 0x0085,
     /// Says something that is not kept.
     Signal = 0x0090,
     /// A signal of somebody.
@@ -188,7 +198,9 @@ impl Kind {
             Self::Publish | Self::Part | Self::Deliver => payload_bytes_max.min(PAYLOAD_BYTES_MAX) + ENVELOPE_BYTES_MAX,
             Self::CreateRoom | Self::SetMembers | Self::RemoveMembers => 72 << 10,
             Self::Members => 128 << 10,
-            Self::Page | Self::Rooms => BODY_BYTES_MAX,
+            Self::QueryPresence => 72 << 10,
+            Self::WatchPresence | Self::RoomPresence => 136 << 10,
+            Self::Page | Self::Rooms | Self::Presence => BODY_BYTES_MAX,
             Self::Welcome | Self::Close | Self::Error | Self::Joined | Self::Attached => 4 << 10,
             _ => 1 << 10,
         }

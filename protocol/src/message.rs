@@ -6,9 +6,10 @@ use crate::{
     frame::Kind,
 };
 
-pub use self::{change::*, receipt::*, record::*, room::*, rooms::*, session::*, upload::*};
+pub use self::{change::*, presence::*, receipt::*, record::*, room::*, rooms::*, session::*, upload::*};
 
 mod change;
+mod presence;
 mod receipt;
 mod record;
 mod room;
@@ -42,4 +43,5 @@ bodies! {
     Part<'a>, PartTaken<'a>,
     CreateRoom<'a>, Done<'a>, ConfigureRoom<'a>, Detached<'a>, DeleteRoom<'a>, RoomInfo<'a>, DescribeRoom<'a>,
     Members<'a>, SetMembers<'a>, Rooms<'a>, RemoveMembers<'a>, ListMembers<'a>, ListRooms<'a>, OpenDirect<'a>,
+    QueryPresence<'a>, Presence<'a>, WatchPresence<'a>, WatchRoom<'a>, RoomPresence<'a>,
 }

@@ -15,7 +15,8 @@ macro_rules! every_message {
         $macro!(Hello Welcome Goodbye Close Resume Follow Attached Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
             HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
             CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
-            RemoveMembers ListMembers ListRooms OpenDirect)
+            RemoveMembers ListMembers ListRooms OpenDirect
+            QueryPresence Presence WatchPresence WatchRoom RoomPresence)
     };
 }
 
@@ -53,6 +54,7 @@ fn check_memory(kind: Kind, body: &[u8]) -> bool {
     // Names and entries of lists take less on the wire, and their lists are short.
     let growth = match kind {
         Kind::CreateRoom | Kind::SetMembers | Kind::RemoveMembers | Kind::Members | Kind::Rooms => 48,
+        Kind::QueryPresence | Kind::Presence | Kind::WatchPresence | Kind::RoomPresence => 48,
         _ => 16,
     };
     let max = growth * body.len() as u64 + 1_024;

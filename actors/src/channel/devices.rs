@@ -129,6 +129,11 @@ impl<Waiting> Devices<Waiting> {
         waiting
     }
 
+    /// Every device that is remembered, to look at.
+    pub fn iter(&self) -> impl Iterator<Item = (&DeviceKey, &Device<Waiting>)> {
+        self.devices.iter().map(|(key, device)| (key, device.as_ref()))
+    }
+
     /// Every device that is remembered.
     pub fn each(&mut self) -> impl Iterator<Item = (&DeviceKey, &mut Device<Waiting>)> {
         self.devices.iter_mut().map(|(key, device)| (key, device.as_mut()))

@@ -21,12 +21,14 @@ pub mod absent;
 pub mod change;
 pub mod devices;
 pub mod expiring;
+pub mod gathering;
 pub mod history;
 pub mod marks;
 pub mod notes;
 pub mod orphans;
 pub mod parked;
 pub mod position;
+mod presence;
 pub mod refill;
 pub mod ring;
 pub mod state;
@@ -130,6 +132,7 @@ impl Channel {
                     let reply = move |member| channel.do_send(Input::Rights { device, member });
                     self.shared.store.member(self.state.room(), user, Box::new(reply));
                 }
+                Effect::Presence(effect) => self.presence(effect, ctx),
                 Effect::Told(id) => self.guard.supervisor.do_send(ToSupervisor::Told { id }),
             }
         }

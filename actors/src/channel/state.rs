@@ -17,6 +17,7 @@ use self::erasing::Erasures;
 pub use self::erasing::{Erase, EraseInMemory, Erased, Tell, Told};
 use super::{
     devices::Devices,
+    gathering::{self, Gathering},
     history::{NewRead, Reads},
     marks::Users,
     parked::{self, Parked},
@@ -166,6 +167,8 @@ pub enum Input {
     },
     /// The store's answer to [`Effect::Trim`].
     Trimmed(Result<Trimmed, StoreError>),
+    /// About who is in the room.
+    Presence(gathering::Input),
     /// A record that is to be changed came back.
     Target {
         /// Which read.
@@ -217,6 +220,8 @@ pub enum Effect {
     },
     /// Tell the host.
     TellHost(HostReply, Result<Standing, StoreError>),
+    /// About who is in the room.
+    Presence(gathering::Effect),
     /// Delete the room's oldest records.
     Trim(Trim),
     /// Load what a device's user is in the room.
@@ -314,6 +319,8 @@ pub struct State {
     /// What was read for the publish that is being taken.
     loaded: parked::Loaded,
     people: People,
+    /// Who is here, while somebody watches that.
+    gathering: Option<Box<Gathering>>,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -363,6 +370,7 @@ impl State {
             erasures: Erasures::default(),
             loaded: parked::Loaded::default(),
             people,
+            gathering: None,
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
@@ -468,7 +476,11 @@ impl State {
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
             Input::Erase(erase) => self.on_erase(now, erase),
             Input::EraseInMemory(erase) => self.on_erase_in_memory(now, erase),
-            Input::Detached { arbiter, device } => self.on_detached(arbiter, &device),
+            Input::Detached { arbiter, device } => {
+                self.on_detached(arbiter, &device);
+                self.stir_detached(now, arbiter, &device);
+            }
+            Input::Presence(input) => self.on_presence(now, input),
             Input::Adopt { arbiter, devices } => self.on_adopt(arbiter, devices),
             Input::EndOfTurn => self.on_end_of_turn(),
             Input::Committed(upto) => self.on_committed(upto),
@@ -569,6 +581,7 @@ impl State {
             );
         }
         self.subscribers[usize::from(join.conn.arbiter)] += 1;
+        self.stir(&join.device.user);
         let (name, cursor, answer) = (self.name.clone(), start.cursor, answer.freeze());
         let Join { conn, request, device, .. } = join;
         self.relay(
@@ -589,6 +602,7 @@ impl State {
         for device in devices {
             self.subscribers[usize::from(arbiter)] += 1;
             self.attach_user(&device);
+            self.stir(&device.user);
             if self.devices.attach(&device) {
                 self.effects.push_back(Effect::LoadAnswers(device.clone()));
             }
@@ -613,6 +627,7 @@ mod announcing;
 mod changing;
 mod erasing;
 mod hiding;
+mod presence;
 mod publishing;
 mod readers;
 mod reading;

@@ -171,11 +171,12 @@ impl Local {
             since: now.unix_ms,
             conn,
             connected: true,
+            beats: [now.unix_ms, 0, 0, 0],
         };
         Session::create(|ctx| {
             let link = Rc::new(Link::new(conn.serial, wire, ctx.address().downgrade()));
             self.set_link(conn, Some(link.clone()));
-            Session::new(self.clone(), conn, link, inbound, device, (hello, presence), now)
+            Session::new(self.clone(), conn, link, inbound, device, (hello, presence.into()), now)
         });
         if self.draining() {
             // Whoever is still in the door when the engine shuts down is told so, and not left waiting.
@@ -207,6 +208,7 @@ impl Local {
     /// The connection is gone, and its session with it.
     pub(crate) fn disconnect(&self, conn: Conn) {
         self.set_link(conn, None);
+        self.unwatch_all(conn);
         self.with(|state| state.on_disconnect(conn));
     }
 }

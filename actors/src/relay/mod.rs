@@ -14,12 +14,15 @@ use std::{
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
-use parlor_protocol::{Body, Code, RoomNumber, message::Position};
+use parlor_protocol::{Body, Code, Name, RoomNumber, message::Position};
 use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
-    channel::{self, Channel},
+    channel::{
+        self, Channel,
+        gathering::{To, Told},
+    },
     context::Shared,
     handover::Handover,
     message::{Conn, FromChannel, Signal},
@@ -33,7 +36,10 @@ use link::Link;
 use state::{Effect, Pending, State};
 
 pub mod link;
+pub mod onlookers;
+pub(crate) mod presence;
 pub mod state;
+pub mod watching;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
@@ -64,6 +70,8 @@ struct Inside {
     /// All relays of the engine: the first message that this one gets.
     relays: OnceCell<Arc<[Addr<Relay>]>>,
     draining: std::cell::Cell<bool>,
+    /// Who is told of presence.
+    watchers: presence::Watchers,
 }
 
 /// What a channel says, with its address where the relay may not know it yet.
@@ -83,6 +91,10 @@ pub(crate) enum ToRelay {
     Relays(Arc<[Addr<Relay>]>),
     /// A signal for some connections of the arbiter.
     Signal(Vec<Conn>, Signal),
+    /// Something about a user changed whom somebody here watches.
+    Presence(Name),
+    /// Who is in a room, for those who watch it.
+    RoomPresence { room: RoomNumber, watch: u32, to: To, told: Arc<Told> },
     /// A room's channel died.
     Down(RoomNumber),
     /// A room was deleted, and its channel has ended.
@@ -106,6 +118,7 @@ impl Message for ToRelay {
 impl Relay {
     pub(crate) fn new(arbiter: u16, shared: Arc<Shared>, supervisor: Addr<Supervisor>) -> Self {
         let state = RefCell::new(State::new(arbiter, shared.limits.clone()));
+        let watchers = presence::Watchers::new(&shared.limits);
         let inside = Inside {
             shared,
             supervisor,
@@ -116,6 +129,7 @@ impl Relay {
             dirty: Notify::new(),
             relays: OnceCell::new(),
             draining: std::cell::Cell::new(false),
+            watchers,
         };
         Self { local: Local(Rc::new(inside)), turns: Turns::default() }
     }
@@ -152,6 +166,8 @@ impl Handler<ToRelay> for Relay {
                 let _ = self.local.0.relays.set(relays);
             }
             ToRelay::Signal(conns, signal) => self.local.with(|state| state.on_signal_to(&conns, &signal)),
+            ToRelay::Presence(user) => self.local.on_presence(&user),
+            ToRelay::RoomPresence { room, watch, to, told } => self.local.on_room_presence(room, watch, to, &told),
             ToRelay::Down(room) => self.local.with(|state| state.on_channel_down(room)),
             ToRelay::Gone(room) => {
                 self.local.with(|state| state.on_room_gone(room));
@@ -227,6 +243,7 @@ impl Local {
                 Some(Effect::Finish(conn)) => self.signal(conn, Link::finish),
                 Some(Effect::Kill(conn)) => self.signal(conn, Link::kill),
                 Some(Effect::Lost { conn, room }) => {
+                    self.unwatch_room(conn, room);
                     if let Some(link) = self.link(conn) {
                         link.tell(ToSession::Lost(room));
                     }
@@ -261,12 +278,14 @@ impl Local {
         } else {
             self.0.channels.borrow_mut().insert(room, channel);
             self.tell(room, channel::state::Input::Adopt { arbiter, devices });
+            self.presence_rebuilt(room);
         }
     }
 
     fn tick(&self) {
         let now = self.0.shared.clock.now().mono_ms;
         self.with(|state| state.on_tick(now));
+        self.presence_tick(now);
         for slot in self.0.timers.borrow_mut().expire(now) {
             if let Some(Some(link)) = self.0.links.borrow().get(slot as usize) {
                 link.tell(ToSession::Timer);
@@ -398,6 +417,7 @@ impl Local {
     }
 
     pub(crate) fn leave(&self, conn: Conn, request: u32, room: RoomNumber) {
+        self.unwatch_room(conn, room);
         self.with(|state| state.on_left(conn, request, room));
     }
 

@@ -126,7 +126,7 @@ pub enum Asks {
     Publish(Nonce),
     /// To read.
     Fetch,
-    /// About rooms and members, which no channel answers.
+    /// About rooms, members and presence: answered with one frame.
     Rooms,
     /// To have a cursor moved.
     Mark,
@@ -330,6 +330,23 @@ impl State {
         }
         let connection = self.connections.remove(conn.slot as usize);
         self.pending -= connection.pending.len();
+    }
+
+    /// A whole frame for one connection that nobody asked for.
+    pub fn on_frame(&mut self, conn: Conn, frame: Bytes) {
+        self.push(conn, frame);
+    }
+
+    /// Whether a connection is attached to a room.
+    #[must_use]
+    pub fn is_attached(&self, conn: Conn, room: RoomNumber) -> bool {
+        self.connection(conn).is_some_and(|connection| connection.rooms.iter().any(|(attached, _)| *attached == room))
+    }
+
+    /// Whose connection it is.
+    #[must_use]
+    pub fn user_of(&self, conn: Conn) -> Option<Name> {
+        self.connection(conn).map(|connection| connection.device.user.clone())
     }
 
     /// A frame for one connection that no pending request waits for.

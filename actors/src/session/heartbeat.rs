@@ -80,6 +80,12 @@ impl Heartbeat {
         self.grant_ms
     }
 
+    /// What the client is connected through.
+    #[must_use]
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
     /// The grant in force, in milliseconds.
     #[must_use]
     pub fn grant_ms(&self) -> u32 {
@@ -169,6 +175,53 @@ mod tests {
             assert_eq!(intervals.missed(30_000, elapsed), want, "{elapsed} ms");
         }
         assert_eq!(intervals.missed(5_000, 6_999), 0, "the grace is at least 2 s");
+    }
+
+    /// How many beats are missed in each interval, oldest first, and what is granted behind each.
+    #[track_caller]
+    fn check_beats(network: Network, missed: &[u64], want: &[u32]) -> Heartbeat {
+        let intervals = BeatIntervals::default();
+        let mut heartbeat = Heartbeat::new(intervals.clone(), network, 0);
+        let mut now = 0;
+        let mut granted = Vec::new();
+        for missed in missed {
+            let grant = heartbeat.grant_ms();
+            // In time to the last millisecond: one more would be one more missed.
+            now += u64::from(grant) * (missed + 1) + u64::from(intervals.grace(grant));
+            granted.push(heartbeat.on_beat(None, now));
+        }
+        assert_eq!(granted, want, "{network:?} {missed:?}");
+        heartbeat
+    }
+
+    #[test]
+    fn the_last_three_intervals_count_and_no_other() {
+        let (base, half, quarter) = (30_000, 15_000, 7_500);
+        for (missed, want) in [
+            (&[0, 0, 0, 0][..], &[base, base, base, base][..]),
+            (&[1, 0, 0, 0], &[half, half, half, base]),
+            (&[2, 0, 0, 0], &[quarter, quarter, quarter, base]),
+            (&[1, 1, 0, 0, 0], &[half, quarter, quarter, half, base]),
+            (&[1, 0, 1, 0, 0, 0], &[half, half, quarter, half, half, base]),
+            (&[1, 0, 0, 1], &[half, half, half, half]),
+            (&[9, 0, 0, 0], &[quarter, quarter, quarter, base]),
+        ] {
+            check_beats(Network::Wifi, missed, want);
+        }
+        check_beats(Network::Wired, &[1, 1], &[5_000, 5_000]);
+        check_beats(Network::Mobile2g, &[1, 1], &[120_000, 60_000]);
+    }
+
+    #[test]
+    fn a_network_that_changes_on_the_fly_changes_the_base_and_forgives_nothing() {
+        let mut heartbeat = check_beats(Network::Wifi, &[1], &[15_000]);
+        let now = heartbeat.newest;
+        // What was missed was judged by the grant that was in force.
+        assert_eq!(heartbeat.on_beat(Some(Network::Mobile2g), now + 17_000), 120_000);
+        assert_eq!(heartbeat.network(), Network::Mobile2g);
+        assert_eq!(heartbeat.lease_ms(), 3 * (120_000 + 12_000));
+        assert_eq!(heartbeat.on_beat(None, now + 17_000 + 132_000), 120_000);
+        assert_eq!(heartbeat.on_beat(Some(Network::Wired), now + 149_000 + 132_001), 5_000, "one more was missed");
     }
 
     #[test]

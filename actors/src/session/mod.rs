@@ -19,7 +19,7 @@ use crate::{
         Local,
         link::{Hello, Link},
     },
-    router::Presence,
+    router::Entry,
     supervisor::{ToSupervisor, Waiter, state::sessions::Opening},
 };
 use heartbeat::Heartbeat;
@@ -41,7 +41,9 @@ pub struct Session {
     conn: Conn,
     device: DeviceKey,
     /// What only its beginning needs; taken then.
-    opening: Option<Box<(Hello, Presence)>>,
+    opening: Option<Box<Hello>>,
+    /// The session as others see it.
+    entry: Arc<Entry>,
     /// The supervisor knows of it, and has to be told when its connection is gone.
     known: bool,
     link: Rc<Link>,
@@ -88,11 +90,11 @@ impl Session {
         link: Rc<Link>,
         inbound: Box<dyn Inbound>,
         device: DeviceKey,
-        opening: (Hello, Presence),
+        (opening, entry): (Hello, Arc<Entry>),
         now: Now,
     ) -> Self {
         let shared = local.shared();
-        let heartbeat = Heartbeat::new(shared.beats.clone(), opening.0.network, now.mono_ms);
+        let heartbeat = Heartbeat::new(shared.beats.clone(), opening.network, now.mono_ms);
         let (tier, uploads) = (shared.tiers.of(&device.user), shared.uploads.clone());
         let mut state = State::new(conn, device.clone(), tier, heartbeat, &shared.limits, uploads, now);
         state.let_create(shared.create_at_join.is_some());
@@ -102,6 +104,7 @@ impl Session {
             conn,
             device,
             opening: Some(Box::new(opening)),
+            entry,
             known: false,
             link,
             inbound: Some(inbound),
@@ -196,6 +199,9 @@ impl Session {
                     asking::look(&self.local.shared().store, look, reply);
                 }
                 Effect::Answer { request, frame } => self.local.answer(conn, request, frame),
+                Effect::Presence { request, asked } => {
+                    self.local.ask_presence(conn, &self.device.user, request, asked);
+                }
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
                 Effect::Close { code, message, goodbye } => {
                     self.backlog.clear();
@@ -217,14 +223,16 @@ impl Session {
 
     fn answer_beat(&self, request: u32, grant_ms: u32, positions: &[Position]) {
         let server_time = self.now().unix_ms;
+        if self.entry.beat(server_time, Some(self.state.network())) {
+            self.local.presence_changed(&self.device.user);
+        }
         self.local.send(self.conn, request, &HeartbeatAck { server_time, grant_ms, extensions: Extensions::default() });
         self.local.beat(self.conn, positions);
     }
 
     /// Begins: with what is left of a session that is taken up, or as a new one.
     fn begin(&mut self, parked: Option<Box<Parked>>, ctx: &mut Context<Self>) {
-        let Some(opening) = self.opening.take() else { return };
-        let (mut hello, _) = *opening;
+        let Some(mut hello) = self.opening.take() else { return };
         let resumed = parked.is_some();
         if let (Some(parked), Some(token)) = (parked, hello.resume) {
             self.state.take_up(self.now(), hello.network, *parked);
@@ -255,8 +263,12 @@ impl Session {
             let whole = self.opening.is_none() && !std::thread::panicking();
             let whole = whole && (hands_over || self.link.wire.may_go_unnoticed());
             let parked = if whole { self.state.park().map(Box::new) } else { None };
-            let (user, conn) = (self.device.user.clone(), self.conn);
+            let (user, conn, rests) = (self.device.user.clone(), self.conn, parked.is_some());
             self.local.supervisor().do_send(ToSupervisor::Closed { user, conn, parked });
+            if rests {
+                // Here, too: its rooms hear that it is gone before the supervisor may have come to it.
+                self.entry.connect(false);
+            }
         }
     }
 
@@ -289,9 +301,8 @@ impl Actor for Session {
     type Context = Context<Self>;
 
     fn started(&mut self, ctx: &mut Context<Self>) {
-        let Some((hello, presence)) = self.opening.as_deref() else { return };
-        let &Hello { token, resume, attempt, .. } = hello;
-        let (user, presence, session) = (self.device.user.clone(), presence.clone(), ctx.address());
+        let Some(&Hello { token, resume, attempt, .. }) = self.opening.as_deref() else { return };
+        let (user, presence, session) = (self.device.user.clone(), self.entry.clone(), ctx.address());
         let opening = Opening { user, presence, token, resume, attempt, session };
         self.local.supervisor().do_send(ToSupervisor::Opened(Box::new(opening)));
         self.known = true;

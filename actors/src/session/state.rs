@@ -21,6 +21,7 @@ use crate::{
     relay::state::{Asks, Pending},
     tiers::TierNumber,
 };
+pub use presence::Asked;
 pub use rooms::Wanted;
 
 pub(in crate::session) use self::receipts::SignalPace;
@@ -189,6 +190,13 @@ pub enum Effect {
     },
     /// Count a signal that is not brought to anybody: there were too many.
     SignalDropped,
+    /// Answer what its client asks about presence.
+    Presence {
+        /// Which request.
+        request: u32,
+        /// What.
+        asked: Asked,
+    },
     /// Answer a beat, and pull what lags.
     BeatAck {
         /// Which request.
@@ -253,6 +261,8 @@ pub struct State {
     text_bytes_max: u32,
     rooms_max: u32,
     upload_ms: u64,
+    /// Whether its client is told who is online.
+    presence: bool,
     /// Whether its client may create rooms.
     creates: bool,
     heartbeat: Heartbeat,
@@ -296,6 +306,7 @@ impl State {
             payload_bytes_max: limits.payload_bytes_max,
             text_bytes_max: limits.text_bytes_max,
             upload_ms: limits.upload_ms,
+            presence: limits.presence,
             upload: None,
             upload_timed: false,
             uploads,
@@ -329,6 +340,12 @@ impl State {
 
     fn lease_ends(&self) -> u64 {
         self.last_frame + self.heartbeat.lease_ms()
+    }
+
+    /// What the client is connected through.
+    #[must_use]
+    pub fn network(&self) -> message::Network {
+        self.heartbeat.network()
     }
 
     /// The grant in force, in milliseconds.
@@ -413,6 +430,9 @@ impl State {
             Kind::Mark => self.on_mark(request, body),
             Kind::FetchReaders => self.on_fetch_readers(request, body),
             Kind::Signal => self.on_signal(now, request, body),
+            Kind::QueryPresence => self.on_query_presence(request, body),
+            Kind::WatchPresence => self.on_watch_presence(request, body),
+            Kind::WatchRoom => self.on_watch_room(request, body),
             Kind::Heartbeat => self.on_heartbeat(now, request, body),
             Kind::Goodbye => parlor_protocol::decode::<message::Goodbye<'_>>(body).map(|_| {
                 self.close(Code::Goodbye, "goodbye", Some(request));
@@ -586,6 +606,7 @@ impl State {
 }
 
 mod following;
+mod presence;
 mod receipts;
 mod resuming;
 mod rooms;

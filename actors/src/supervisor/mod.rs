@@ -13,7 +13,7 @@ use crate::{
     members::{Changed, RoomChange},
     message::Conn,
     port::{Generation, Load, Loaded, RoomOptions, StoreError, Swept},
-    relay::{Relay, ToRelay},
+    relay::{self, Relay, ToRelay},
     session::{Session, ToSession, parked::Parked},
     turns::Turns,
 };
@@ -159,16 +159,29 @@ impl Supervisor {
 
     fn tell(&self, told: Told<Addr<Session>>) {
         let router = &self.shared.router;
-        match told {
-            Told::Begin(session, parked) => session.do_send(ToSession::Begin(parked)),
-            Told::Kick(session, reason) => session.do_send(ToSession::Kick(reason)),
-            Told::Added(session, room, name, from) => session.do_send(ToSession::Added { room, name, from }),
-            Told::End(session, code) => session.do_send(ToSession::End(code)),
-            Told::Enter(user, presence) => router.insert(user, presence),
-            Told::Move(user, before, presence) => router.replace(&user, before, presence),
-            Told::Rest(user, conn) => router.rest(&user, conn),
-            Told::Exit(user, conn) => router.remove(&user, conn),
-        }
+        let user = match told {
+            Told::Begin(session, parked) => return session.do_send(ToSession::Begin(parked)),
+            Told::Kick(session, reason) => return session.do_send(ToSession::Kick(reason)),
+            Told::Added(session, room, name, from) => return session.do_send(ToSession::Added { room, name, from }),
+            Told::End(session, code) => return session.do_send(ToSession::End(code)),
+            Told::Enter(user, presence) => {
+                router.insert(&user, presence);
+                user
+            }
+            Told::Move(user, before, presence) => {
+                router.replace(&user, before, presence);
+                user
+            }
+            Told::Rest(user, conn) => {
+                router.rest(&user, conn);
+                user
+            }
+            Told::Exit(user, conn) => {
+                router.remove(&user, conn);
+                user
+            }
+        };
+        relay::presence::tell(router, &self.relays, &user);
     }
 
     fn build(&mut self, loaded: Loaded, ctx: &mut Context<Self>) {

@@ -1,6 +1,7 @@
 //! The actors themselves, on arbiters of their own, between a store in memory and sockets in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod presence;
 mod resuming;
 
 use std::{
@@ -75,20 +76,24 @@ impl Clock for Fragile {
 
 impl Engine {
     fn start(durability: Durability, serves: bool) -> Self {
+        Self::start_with(durability, serves, Limits::default(), 1_000)
+    }
+
+    fn start_with(durability: Durability, serves: bool, limits: Limits, wifi_ms: u32) -> Self {
         let store = MemStore::new(1, 1_000);
         let clock = Arc::new(Fragile { clock: TestClock::at(1_000_000), breaks_a_session: AtomicBool::new(false) });
-        let beats = BeatIntervals { wifi_ms: 1_000, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
+        let beats = BeatIntervals { wifi_ms, least_ms: 100, grace_least_ms: 10, ..BeatIntervals::default() };
         let shared = Arc::new(Shared {
             store: store.clone(),
             clock: clock.clone(),
-            limits: Arc::new(Limits::default()),
+            uploads: limits.uploads(),
+            router: Router::new(&limits, None),
+            limits: Arc::new(limits),
             beats: beats.into(),
             tiers: Arc::new(Tiers::sending(SendRate::OFF)),
             rates: Arc::default(),
-            uploads: Limits::default().uploads(),
             session_policy: SessionPolicy::default(),
             create_at_join: Some(RoomOptions { durability, ..RoomOptions::default() }),
-            router: Router::default(),
         });
         let (tell, told) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {

@@ -186,6 +186,8 @@ fn every_limit_of_the_protocol_stands() {
         ("missing parts that an answer names", message::MISSING_MAX),
         ("users of a request, members of a page", message::MEMBERS_PER_REQUEST_MAX),
         ("rooms of a page", message::ROOMS_PER_PAGE_MAX),
+        ("users of a request about presence, and of its answer", message::PRESENCE_USERS_MAX),
+        ("devices named of one user", message::PRESENCE_DEVICES_MAX),
     ] {
         let row = limits.iter().find(|row| row[0] == what).unwrap_or_else(|| panic!("no limit {what:?}"));
         assert!(row[1].split(' ').any(|word| word == thousands(number)), "{row:?} should say {}", thousands(number));

@@ -184,6 +184,7 @@ pub(crate) fn vectors() -> Vec<Vector> {
     heartbeats(&mut out);
     managing(&mut out);
     receipts(&mut out);
+    presence(&mut out);
     signals(&mut out);
     out.0
 }
@@ -643,6 +644,45 @@ fn receipts(out: &mut Vectors) {
         vec![Reader { user: "Zoë 添加", read: 300, delivered: 300 }, Reader { user: "ann", read: 42, delivered: 43 }];
     out.add("readers", 7, Readers { room: TEA, readers: List(readers), extensions: none() });
     out.add("readers, none", 8, Readers { room: TEA, readers: List::default(), extensions: none() });
+}
+
+fn presence(out: &mut Vectors) {
+    let users = || List(vec!["ann", "Zoë 添加"]);
+    let later = || Extensions(vec![(2, b"x".as_slice())]);
+    out.add("query presence", 9, QueryPresence { users: users(), extensions: none() });
+    out.add("query presence of nobody", 9, QueryPresence { users: List::default(), extensions: later() });
+    let phone = DevicePresence {
+        device: "phone",
+        device_class: DeviceClass::Mobile,
+        network: Network::Mobile4g,
+        connected: true,
+    };
+    let away =
+        DevicePresence { device: "web-1", device_class: DeviceClass::Web, network: Network::Unknown, connected: false };
+    let ann = UserPresence { user: "ann", online: true, since: TIME, devices: List(vec![phone, away]) };
+    let zoe = UserPresence { user: "Zoë 添加", online: false, since: 0, devices: List::default() };
+    out.add("presence", 9, Presence { users: List(vec![ann.clone(), zoe.clone()]), extensions: none() });
+    out.add("presence, nobody", 9, Presence { users: List::default(), extensions: later() });
+    out.add("presence, a watched user went", 0, Presence { users: List(vec![zoe]), extensions: none() });
+    out.add("watch presence", 9, WatchPresence { add: users(), remove: List::default(), extensions: none() });
+    let neither = WatchPresence { add: List::default(), remove: List(vec!["bo"]), extensions: later() };
+    out.add("watch presence no more", 9, neither);
+    out.add("watch a room", 9, WatchRoom { room: TEA, watch: true, extensions: none() });
+    out.add("watch a room no more", 9, WatchRoom { room: RoomNumber(u64::MAX), watch: false, extensions: later() });
+    let all = RoomPresence {
+        room: TEA,
+        all: true,
+        named: true,
+        count: 2,
+        came: users(),
+        went: List::default(),
+        extensions: none(),
+    };
+    out.add("room presence, all of it", 9, all.clone());
+    let changed = RoomPresence { all: false, count: 2, came: List(vec!["bo"]), went: List(vec!["ann"]), ..all.clone() };
+    out.add("room presence, what changed", 0, changed);
+    let counted = RoomPresence { named: false, count: 65_536, came: List::default(), extensions: later(), ..all };
+    out.add("room presence, a large room", 0, counted);
 }
 
 fn signals(out: &mut Vectors) {

@@ -259,6 +259,13 @@ fields! {
     ListMembers<'a> { room, after, limit, extensions }
     ListRooms<'a> { before, limit, extensions }
     OpenDirect<'a> { user, extensions }
+    QueryPresence<'a> { users, extensions }
+    DevicePresence<'a> { device, device_class, network, connected }
+    UserPresence<'a> { user, online, since, devices }
+    Presence<'a> { users, extensions }
+    WatchPresence<'a> { add, remove, extensions }
+    WatchRoom<'a> { room, watch, extensions }
+    RoomPresence<'a> { room, all, named, count, came, went, extensions }
 }
 
 /// A body as its fields, and encoded again as a frame.
@@ -277,5 +284,6 @@ pub(crate) fn read(kind: Kind, request: u32, body: &[u8]) -> Result<(Json, Vec<u
     dispatch!(Hello Welcome Goodbye Close Resume Follow Attached Error Join Joined Leave Left Publish Ack Deliver Gap Fetch Page Heartbeat
         HeartbeatAck Part PartTaken Mark Marked FetchReaders Readers Signal Signaled
         CreateRoom Done ConfigureRoom Detached DeleteRoom RoomInfo DescribeRoom Members SetMembers Rooms
-        RemoveMembers ListMembers ListRooms OpenDirect)
+        RemoveMembers ListMembers ListRooms OpenDirect
+        QueryPresence Presence WatchPresence WatchRoom RoomPresence)
 }

@@ -56,6 +56,11 @@ impl People {
         self.added.get(user).copied().unwrap_or_default()
     }
 
+    /// How many people the room knows, the banned among them.
+    pub(super) fn known(&self) -> u64 {
+        self.known
+    }
+
     pub(super) fn new(loaded: &Loaded) -> Self {
         Self {
             kind: deciding::kind(&loaded.name, loaded.options.access),

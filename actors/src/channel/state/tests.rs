@@ -18,6 +18,7 @@ use crate::{
 };
 
 mod forgetting;
+mod presence;
 mod rates;
 
 const UNIX: u64 = 5_000;
@@ -180,6 +181,7 @@ impl Room {
                 Effect::TellHost(..) => "tell the host".into(),
                 Effect::Trim(trim) => format!("trim below {} to {} bytes", trim.first, trim.bytes_max),
                 Effect::LoadRights(device) => format!("load rights of {}", device.user),
+                Effect::Presence(effect) => presence::line(effect),
                 Effect::Told(id) => format!("told {id}"),
                 Effect::EndTurn => "end turn".into(),
                 Effect::Stop => "stop".into(),

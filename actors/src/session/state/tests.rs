@@ -89,6 +89,7 @@ impl Session {
                     format!("#{request} {:?}", Kind::from_wire(header.kind).unwrap())
                 }
                 Effect::Leave { request, room } => format!("#{request} leave {room}"),
+                Effect::Presence { request, asked } => format!("#{request} {asked:?}"),
                 Effect::BeatAck { request, grant_ms, .. } => format!("#{request} grant {grant_ms}"),
                 Effect::Close { code, goodbye, .. } => {
                     format!("close {}{}", code.name().unwrap(), if goodbye.is_some() { " when answered" } else { "" })

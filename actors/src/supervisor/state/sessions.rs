@@ -10,11 +10,11 @@ use std::{
 };
 
 use parlor_protocol::{
-    Code, DeviceTag, Name, RoomNumber, Token, UnixMillis,
+    Code, DeviceTag, Name, RoomNumber, Token,
     message::{DeviceClass, JoinFrom},
 };
 
-use crate::{limits::Limits, message::Conn, router::Presence, session::parked::Parked};
+use crate::{limits::Limits, message::Conn, router::Entry, session::parked::Parked};
 
 /// How many sessions one user may have, and which of them has to go when another one begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct Opening<S> {
     /// Whose.
     pub user: Name,
     /// The session as others will see it.
-    pub presence: Presence,
+    pub presence: Arc<Entry>,
     /// Its token, if it is a new one.
     pub token: Token,
     /// The token of the session that its client wants to take up again.
@@ -71,9 +71,9 @@ pub enum Told<S> {
     /// Tell a session that follows its user that he was added to a room, and where delivery begins.
     Added(S, RoomNumber, Name, JoinFrom),
     /// A session is there.
-    Enter(Name, Presence),
+    Enter(Name, Arc<Entry>),
     /// A session goes on over another connection, or without one.
-    Move(Name, Conn, Presence),
+    Move(Name, Conn, Arc<Entry>),
     /// A session's connection broke. It may come back.
     Rest(Name, Conn),
     /// A session is over.
@@ -98,7 +98,6 @@ struct Session<S> {
     conn: Conn,
     device: DeviceTag,
     class: DeviceClass,
-    since: UnixMillis,
     token: Token,
     attempt: u64,
     /// It hears of rooms that its user is added to.
@@ -146,7 +145,7 @@ impl<S: Clone> Sessions<S> {
     /// A client has said hello.
     pub fn on_opened(&mut self, opening: Opening<S>) {
         let sessions = self.users.get_mut(&opening.user).map_or(&mut [][..], Vec::as_mut_slice);
-        let tag = opening.presence.device_tag;
+        let tag = opening.presence.device_tag();
         let is = |session: &Session<S>| session.device == tag && Some(session.token) == opening.resume;
         let Some(at) = sessions.iter().position(is) else { return self.begin(opening) };
         let known = &mut sessions[at];
@@ -154,10 +153,9 @@ impl<S: Clone> Sessions<S> {
             // It was overtaken by a later attempt of its own client.
             return self.told.push_back(Told::End(opening.session, Code::Superseded));
         }
-        let Opening { user, mut presence, token: fresh, attempt, session, .. } = opening;
-        let before = std::mem::replace(&mut known.conn, presence.conn);
-        (known.attempt, known.class) = (attempt, presence.device_class);
-        presence.since = known.since;
+        let Opening { user, presence, token: fresh, attempt, session, .. } = opening;
+        let before = std::mem::replace(&mut known.conn, presence.conn());
+        (known.attempt, known.class) = (attempt, presence.device_class());
         self.told.push_back(Told::Move(user.clone(), before, presence));
         let passing = Box::new(Passing { from: before, to: Some(session), fresh });
         match std::mem::replace(&mut known.status, Status::Passing(passing)) {
@@ -178,7 +176,7 @@ impl<S: Clone> Sessions<S> {
     /// A new session.
     fn begin(&mut self, opening: Opening<S>) {
         let Opening { user, presence, token, resume, attempt, session } = opening;
-        let (device, class, conn, since) = (presence.device_tag, presence.device_class, presence.conn, presence.since);
+        let (device, class, conn) = (presence.device_tag(), presence.device_class(), presence.conn());
         let policy = self.policy;
         // Most users have one.
         let sessions = self.users.entry(user.clone()).or_insert_with(|| Vec::with_capacity(1));
@@ -204,16 +202,7 @@ impl<S: Clone> Sessions<S> {
             self.told.push_back(Told::Begin(session.clone(), None));
         }
         self.told.push_back(Told::Enter(user, presence));
-        sessions.push(Session {
-            conn,
-            device,
-            class,
-            since,
-            token,
-            attempt,
-            follows: false,
-            status: Status::Here(session),
-        });
+        sessions.push(Session { conn, device, class, token, attempt, follows: false, status: Status::Here(session) });
     }
 
     /// A session's connection is gone, or it is superseded. `parked` is what is left of it; `None` if it is over.

@@ -107,6 +107,7 @@ impl House {
                         self.refuse(conn, request, Code::RoomUnavailable, "the room is being rebuilt");
                     }
                 }
+                Effect::Presence { .. } => unreachable!("nobody asks who is online here"),
                 Effect::NotResumed { .. } | Effect::HandOver | Effect::Follow => {
                     unreachable!("nobody takes a session up here")
                 }

@@ -135,6 +135,8 @@ fn opening(device: DeviceKey, conn: Conn, now: Now) -> Opening<Conn> {
         since: now.unix_ms,
         conn,
         connected: true,
+        beats: [0; 4],
     };
+    let presence = presence.into();
     Opening { user: device.user, presence, token: Token([0; 16]), resume: None, attempt: 1, session: conn }
 }

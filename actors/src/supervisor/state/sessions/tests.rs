@@ -5,6 +5,7 @@ use parlor_protocol::message::Network;
 use super::*;
 use crate::{
     port::Now,
+    router::Presence,
     session::heartbeat::{BeatIntervals, Heartbeat},
 };
 
@@ -51,10 +52,9 @@ impl Lab {
                 Told::End(session, code) => format!("{session} {}", code.name().unwrap()),
                 Told::Kick(session, reason) => format!("{session} kicked: {reason}"),
                 Told::Added(session, room, name, from) => format!("{session} added to {name}, {room}, {from:?}"),
-                Told::Enter(user, presence) => format!("{user} enters by {}", presence.conn.serial),
+                Told::Enter(user, presence) => format!("{user} enters by {}", presence.conn().serial),
                 Told::Move(user, before, presence) => {
-                    assert_eq!(presence.since, 1_000, "she was there all the time");
-                    format!("{user} moves from {} to {}", before.serial, presence.conn.serial)
+                    format!("{user} moves from {} to {}", before.serial, presence.conn().serial)
                 }
                 Told::Rest(user, conn) => format!("{user} rests at {}", conn.serial),
                 Told::Exit(user, conn) => format!("{user} exits by {}", conn.serial),
@@ -75,8 +75,10 @@ impl Lab {
             since: self.now.unix_ms,
             conn: conn(serial),
             connected: true,
+            beats: [0; 4],
         };
-        let (user, session) = ("ann".parse().unwrap(), names[usize::try_from(serial).unwrap()]);
+        let (user, presence, session) =
+            ("ann".parse().unwrap(), presence.into(), names[usize::try_from(serial).unwrap()]);
         let (token, resume) = (token(fresh), resume.map(token));
         self.sessions.on_opened(Opening { user, presence, token, resume, attempt, session });
         self.told(want);
