@@ -277,6 +277,12 @@ impl Engine {
         Ok(self.fleet.kick(user, which, &reason).await)
     }
 
+    /// How many connections over TCP are open, those included that have not said hello yet or are about to end.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.gate.open.load(Relaxed)
+    }
+
     /// How many users are online, those included whose connections broke and whose sessions may come back.
     #[must_use]
     pub fn users_online(&self) -> usize {

@@ -129,7 +129,7 @@ impl House {
 
     fn close(mut self) {
         self.runtime.block_on(async {
-            until("strangers are forgotten", async || self.engine.users_online() == 1).await;
+            until("strangers are forgotten", async || self.engine.connections() == 1).await;
             self.neighbour.take().unwrap().move_out().await;
             soon("the shutdown", self.engine.shutdown()).await;
         });
@@ -640,7 +640,10 @@ fn a_reader_who_stops_for_good_is_closed_and_loses_nothing() {
         raw.greet("slow", "reader").await;
         raw.join("hall", JoinFrom::Tail).await;
         flood(address).await;
-        until("the reader is thrown out", async || house.engine.sessions("slow").is_empty()).await;
+        until("the reader is thrown out", async || {
+            house.engine.sessions("slow").iter().all(|session| !session.connected)
+        })
+        .await;
         raw.may_be_cut = true;
         let (last, code) = records(&mut raw, 0, FLOOD).await;
         assert!(last < FLOOD, "the buffers held all {last}");
@@ -790,7 +793,10 @@ async fn many_go_wrong(address: SocketAddr, numbers: std::ops::Range<u64>) {
 #[test]
 fn ten_thousand_bad_connections_leave_nothing_behind() {
     let folder = TempDir::new().unwrap();
-    let file = config_file(folder.path(), "[net]\nhello_ms = 2_000\nframe_ms = 2_000\nlinger_ms = 500\n");
+    let file = config_file(
+        folder.path(),
+        "[limits]\nsessions_away_max = 100\n[net]\nhello_ms = 2_000\nframe_ms = 2_000\nlinger_ms = 500\n",
+    );
     let served = Served::start(&folder.path().join("data"), Some(&file), loopback());
     Runtime::new().unwrap().block_on(async {
         let mut neighbour = Neighbour::move_in(served.address).await;
