@@ -10,16 +10,20 @@ use crate::{
     context::Shared,
     handover::Handover,
     message::{Conn, FromChannel},
+    panics,
     port::{Append, Generation, Loaded, Marks, StoreError},
     relay::{Relay, RoomNews},
-    supervisor::{Supervisor, ToSupervisor},
+    supervisor::{Supervisor, ToSupervisor, state::sleeping::Said},
     turns::Turns,
 };
-use state::{Effect, Input, Setting, State, Turn};
+use state::{Effect, Input, Rest, Setting, State, Turn};
+
+pub(crate) use knock::Knock;
 
 pub mod change;
 pub mod devices;
 pub mod history;
+mod knock;
 pub mod marks;
 pub mod notes;
 pub mod parked;
@@ -62,8 +66,14 @@ impl Channel {
     }
 
     fn input(&mut self, input: Input, ctx: &mut Context<Self>) {
-        self.state.handle(self.shared.clock.now(), input);
-        self.run(ctx);
+        let done = panics::caught(|| {
+            self.state.handle(self.shared.clock.now(), input);
+            self.run(ctx);
+        });
+        if let Err(panic) = done {
+            tracing::error!(room = %self.state.name(), cause = panics::text(&*panic), "a room's channel panicked");
+            std::panic::resume_unwind(panic);
+        }
     }
 
     fn run(&mut self, ctx: &mut Context<Self>) {
@@ -127,8 +137,18 @@ impl Channel {
                     let reply = move |member| channel.do_send(Input::Rights { device, member });
                     self.shared.store.member(self.state.room(), user, Box::new(reply));
                 }
+                Effect::Sleep(rest) => self.rest(rest, ctx),
                 Effect::Told(id) => self.guard.supervisor.do_send(ToSupervisor::Told { id }),
             }
+        }
+    }
+
+    fn rest(&self, rest: Rest, ctx: &mut Context<Self>) {
+        let (room, generation) = (self.state.room(), self.state.generation());
+        let said = Said::Rest { room, generation, rest };
+        self.guard.supervisor.do_send(ToSupervisor::Sleep(said));
+        if matches!(rest, Rest::Asleep(_)) {
+            ctx.stop();
         }
     }
 

@@ -53,6 +53,7 @@ const BUSY_RETRY_MS: u32 = 100;
 
 use self::receipts::{Arrival, Counting, Saves};
 pub use self::receipts::{Ask, HostReply, Standing};
+pub use self::sleeping::{Rest, Sleep};
 
 /// What a channel is told.
 #[derive(Debug)]
@@ -162,6 +163,8 @@ pub enum Input {
         /// The count of the newest record that is gone.
         gone_count: u64,
     },
+    /// About the room's sleep.
+    Sleep(Sleep),
     /// The store's answer to [`Effect::Trim`].
     Trimmed(Result<Trimmed, StoreError>),
     /// A record that is to be changed came back.
@@ -225,6 +228,8 @@ pub enum Effect {
     Stop,
     /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
     EndTurn,
+    /// Tell the supervisor about the room's sleep.
+    Sleep(Rest),
 }
 
 /// Records accepted in one turn: consecutive, and one entry for the store.
@@ -310,6 +315,7 @@ pub struct State {
     /// What was read for the publish that is being taken.
     loaded: parked::Loaded,
     people: People,
+    sleep: Sleeping,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -358,6 +364,7 @@ impl State {
             erasures: Erasures::default(),
             loaded: parked::Loaded::default(),
             people,
+            sleep: Sleeping::default(),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
@@ -385,6 +392,12 @@ impl State {
     #[must_use]
     pub fn room(&self) -> RoomNumber {
         self.room
+    }
+
+    /// The room's name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
     }
 
     /// What an ack means in the room.
@@ -443,6 +456,7 @@ impl State {
 
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
+        let Some(input) = self.enter(now, input) else { return };
         match input {
             Input::Join(join) => self.on_join(join),
             Input::Publish(publish) => self.on_publish(now, publish),
@@ -459,18 +473,30 @@ impl State {
             Input::Pull { conn, after } => self.on_pull(now, conn, after),
             Input::Erase(erase) => self.on_erase(now, erase),
             Input::Detached { arbiter, device } => self.on_detached(arbiter, &device),
-            Input::Adopt { arbiter, devices } => self.on_adopt(arbiter, devices),
+            Input::Adopt { arbiter, devices } => {
+                self.on_adopt(arbiter, devices);
+                self.arrived(now, arbiter);
+            }
             Input::EndOfTurn => self.on_end_of_turn(),
             Input::Committed(upto) => self.on_committed(upto),
             Input::Failed(error) => self.on_failed(error),
-            Input::Answers { device, answers } => self.on_answers(&device, answers),
+            Input::Answers { device, answers } => {
+                let failed = answers.is_err();
+                self.on_answers(&device, answers);
+                self.device_came(now, &device, failed);
+            }
             Input::Read { id, records } => self.on_read(now, id, records),
             Input::Target { id, target } => self.on_target(now, id, target),
             Input::Swept { first, gone_count } => self.on_swept(first, gone_count),
             Input::Trimmed(trimmed) => self.on_trimmed(trimmed),
-            Input::Rights { device, member } => self.on_rights(&device, member),
+            Input::Rights { device, member } => {
+                let failed = member.is_err();
+                self.on_rights(&device, member);
+                self.device_came(now, &device, failed);
+            }
             Input::Changed { id, change } => self.on_changed(now, id, &change),
             Input::End => self.effects.push_back(Effect::Stop),
+            Input::Sleep(sleep) => self.on_sleep(now, sleep),
         }
     }
 
@@ -584,6 +610,7 @@ impl State {
     }
 }
 
+use sleeping::Sleeping;
 use trimming::Held;
 
 mod announcing;
@@ -594,6 +621,7 @@ mod reading;
 mod receipts;
 mod rights;
 mod signals;
+mod sleeping;
 #[cfg(test)]
 mod tests;
 mod trimming;

@@ -598,6 +598,7 @@ impl House {
                 // Nobody asks here who is online.
                 Effect::Session(_) => {}
                 Effect::Kicked(..) => unreachable!("nobody is put out here"),
+                Effect::Sleep(_) => unreachable!("no room sleeps here"),
                 Effect::Sweep(sweep) => {
                     let ears = self.ears.clone();
                     let reply = move |swept| ears.lock().push(Said::ToSupervisor(ToSupervisor::Swept(swept)));
@@ -726,6 +727,7 @@ impl House {
                     self.store.trim(trim, Box::new(reply));
                 }
                 Effect::LoadRights(_) | Effect::Told(_) => unreachable!("nobody is a member here"),
+                Effect::Sleep(_) => unreachable!("no room sleeps here"),
             }
         }
         if stops {
@@ -848,6 +850,7 @@ impl House {
                     }
                 }
                 Effect::Lost { .. } => unreachable!("nobody is put out here"),
+                Effect::Wake(_) | Effect::Forgot(_) => unreachable!("no room sleeps here"),
                 Effect::Finish(conn) => {
                     if let Some(line) = self.line_of(conn) {
                         line.finish = true;

@@ -19,6 +19,7 @@ use crate::{
 
 mod forgetting;
 mod rates;
+mod sleeping;
 
 const UNIX: u64 = 5_000;
 
@@ -178,6 +179,7 @@ impl Room {
                 Effect::LoadRights(device) => format!("load rights of {}", device.user),
                 Effect::Told(id) => format!("told {id}"),
                 Effect::EndTurn => "end turn".into(),
+                Effect::Sleep(rest) => format!("{rest:?}"),
                 Effect::Stop => "stop".into(),
             });
         }

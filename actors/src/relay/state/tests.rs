@@ -120,6 +120,8 @@ impl Relay {
                 Effect::Answered(conn) => format!("answered {}", conn.slot),
                 Effect::Lost { conn, room } => format!("{} lost {room}", conn.slot),
                 Effect::Delivered { user, seq, .. } => format!("{user} has {seq}"),
+                Effect::Wake(room) => format!("wake {room}"),
+                Effect::Forgot(room) => format!("{room} forgotten"),
                 Effect::Finish(conn) => format!("finish {}", conn.slot),
                 Effect::Kill(conn) => format!("kill {}", conn.slot),
             });
@@ -605,3 +607,4 @@ fn a_batch_above_the_limit_goes_to_a_connection_with_nothing_queued() {
 }
 
 mod signals;
+mod sleeping;
