@@ -50,3 +50,6 @@ impl Drop for Knock {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
