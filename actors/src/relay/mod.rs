@@ -450,8 +450,9 @@ impl Local {
         self.0.state.borrow_mut().on_resolved(conn, request, room);
         // Told by the message itself if the channel has ended, or does before it has it.
         let relay = self.0.relays.get().and_then(|relays| relays.get(usize::from(conn.arbiter)));
-        if let Some(relay) = relay {
-            channel.do_send(Knock::new(room, join, relay.clone()));
+        match relay {
+            Some(relay) => channel.do_send(Knock::new(room, join, relay.clone())),
+            None => self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the engine begins"),
         }
     }
 

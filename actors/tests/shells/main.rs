@@ -1,6 +1,7 @@
 //! The actors themselves, on arbiters of their own, between a store in memory and sockets in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod panics;
 mod resuming;
 mod sleeping;
 
