@@ -14,7 +14,7 @@ const ROOMS: usize = 3;
 const MESSAGES: usize = 40;
 
 /// Says so much, with pauses after which the room may sleep; the seqs of its acks.
-async fn talk(room: Room, who: usize) -> Vec<u64> {
+async fn talk(room: Room, who: usize) -> (Vec<u64>, Room) {
     let mut seqs = Vec::new();
     for at in 0..MESSAGES {
         seqs.push(room.publish(&format!("{who}: {at}")).await.unwrap().seq);
@@ -22,11 +22,11 @@ async fn talk(room: Room, who: usize) -> Vec<u64> {
         let pause_ms = if at % 4 == 3 { 60 } else { (who * 7 + at * 5) as u64 % 12 };
         tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
-    seqs
+    (seqs, room)
 }
 
 /// Everything in the room, once and in order.
-async fn listen(mut events: Events, many: usize) -> Vec<(u64, String)> {
+async fn listen(mut events: Events, many: usize) -> (Vec<(u64, String)>, Events) {
     let mut heard = Vec::new();
     while heard.len() < many {
         match events.next().await.unwrap() {
@@ -37,7 +37,7 @@ async fn listen(mut events: Events, many: usize) -> Vec<(u64, String)> {
             other => panic!("{other:?}"),
         }
     }
-    heard
+    (heard, events)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -54,13 +54,14 @@ async fn rooms_that_sleep_again_and_again_lose_and_double_nothing() {
         listeners.push(tokio::spawn(listen(events, 2 * MESSAGES)));
         clients.push(client);
     }
-    let mut acked = Vec::new();
-    for talk in talks {
-        acked.push(soon("all is acked", talk).await.unwrap());
-    }
-    let mut heard = Vec::new();
-    for listener in listeners {
-        heard.push(soon("all is heard", listener).await.unwrap());
+    // Whoever drops what he has of a room leaves it.
+    let (mut acked, mut heard, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+    for (talk, listener) in talks.into_iter().zip(listeners) {
+        let (seqs, room) = soon("all is acked", talk).await.unwrap();
+        let (all, events) = soon("all is heard", listener).await.unwrap();
+        acked.push(seqs);
+        heard.push(all);
+        kept.push((room, events));
     }
     for room in 0..ROOMS {
         assert_eq!(heard[room], heard[room + ROOMS], "both heard the same");
@@ -83,6 +84,7 @@ async fn rooms_that_sleep_again_and_again_lose_and_double_nothing() {
     // A host that asks wakes the room.
     assert_eq!(engine.unread("user0", "room0").await.unwrap().read, 0);
     until("the room sleeps", async || engine.census().await.loaded == 0).await;
+    drop(kept);
     for client in clients {
         client.close().await;
     }

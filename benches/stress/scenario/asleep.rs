@@ -23,6 +23,7 @@ const CONCURRENCY: usize = 8;
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Asleep {
     /// How many rooms there are.
     #[arg(long, default_value_t = 100_000, value_parser = at_least_one::<u32>)]

@@ -257,12 +257,12 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             // The relays hear of it when it is there.
             Some(Status::Loading { .. } | Status::Running { .. }) => {}
             Some(Status::Resting { .. }) => self.effects.push_back(Effect::Sleep(Bed::NotWoken(number))),
-            None if self.sleepers.number(&name) == Some(number) => {
-                if !self.load(name) {
+            None => {
+                let sleeps = self.sleepers.number(&name) == Some(number);
+                if sleeps && !self.load(name) {
                     self.effects.push_back(Effect::Sleep(Bed::NotWoken(number)));
                 }
             }
-            None => {}
         }
     }
 
