@@ -141,6 +141,7 @@ impl EngineConfig {
         ] {
             rule(name, value, 1, 86_400_000)?;
         }
+        rule("limits.room_idle_ms", limits.room_idle_ms, 0, 1 << 40)?;
         rule("limits.sweep_records_max", limits.sweep_records_max.into(), 1, 1 << 20)?;
         rule("limits.dedupe_horizon_ms", limits.dedupe_horizon_ms, 60_000, u64::MAX)?;
         rule("heartbeat.least_ms", self.beats.least_ms.into(), 100, 3_600_000)
@@ -343,6 +344,7 @@ section!(LimitsSection for Limits {
     hold_back_ms: u64,
     slow_reader_ms: u64,
     close_linger_ms: u64,
+    room_idle_ms: u64,
     room_rest_ms: u64,
     restarts_max: u32,
     restart_window_ms: u64,

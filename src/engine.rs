@@ -30,7 +30,9 @@ use parlor_protocol::{
 };
 use tokio::sync::{oneshot, watch};
 
-pub use parlor_actors::{channel::state::Standing, port::RoomOptions, router::Presence};
+pub use parlor_actors::{
+    channel::state::Standing, port::RoomOptions, router::Presence, supervisor::state::sleeping::Census,
+};
 
 pub use self::presence::{PresenceNews, PresenceWatch};
 
@@ -287,6 +289,11 @@ impl Engine {
     #[must_use]
     pub fn users_online(&self) -> usize {
         self.fleet.shared().router.users_online()
+    }
+
+    /// How many rooms are loaded and how many sleep, and how often rooms fell asleep, were woken and had to be rebuilt.
+    pub async fn census(&self) -> Census {
+        self.fleet.census().await
     }
 
     /// Why the store takes no more writes, if a write or a sync failed. Publishes are refused from then on, with a code

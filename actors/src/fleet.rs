@@ -8,6 +8,7 @@ use parlor_protocol::{Code, Name, RoomNumber, Seq};
 use tokio::sync::oneshot;
 
 use crate::{
+    arbiters::ARBITERS_MAX,
     channel::{
         Channel,
         gathering::{self, HostCount},
@@ -18,7 +19,10 @@ use crate::{
     message::Signal,
     port::RoomOptions,
     relay::{Local, Relay, ToRelay},
-    supervisor::{Supervisor, ToSupervisor, Waiter, state::sessions::Which},
+    supervisor::{
+        Supervisor, ToSupervisor, Waiter,
+        state::{sessions::Which, sleeping::Census},
+    },
 };
 
 const SHUT_DOWN: Refusal = (Code::GoingAway, "the engine is shut down");
@@ -50,10 +54,10 @@ impl Fleet {
     /// Starts a supervisor on the first arbiter and a relay on each.
     ///
     /// # Panics
-    /// If there is no arbiter.
+    /// If there is no arbiter, or more than [`ARBITERS_MAX`].
     #[must_use]
     pub fn start(arbiters: Vec<ArbiterHandle>, shared: Arc<Shared>) -> Self {
-        assert!(!arbiters.is_empty(), "an engine has at least one arbiter");
+        assert!((1..=ARBITERS_MAX).contains(&arbiters.len()), "an engine has 1 to {ARBITERS_MAX} arbiters");
         let supervisor = {
             let (shared, handles) = (shared.clone(), arbiters.clone());
             Supervisor::start_in_arbiter(&arbiters[0], move |_| Supervisor::new(shared, handles))
@@ -169,6 +173,17 @@ impl Fleet {
         }));
         self.supervisor.do_send(ToSupervisor::Change { change, waiter: Some(waiter) });
         answered.await.unwrap_or(Err(SHUT_DOWN))
+    }
+
+    /// How many rooms there are, and what has become of others; all 0 if the engine is shut down.
+    pub async fn census(&self) -> Census {
+        let (answer, answered) = oneshot::channel();
+        let reply = move |census| {
+            // As above.
+            let _ = answer.send(census);
+        };
+        self.supervisor.do_send(ToSupervisor::Count(Box::new(reply)));
+        answered.await.unwrap_or_default()
     }
 
     /// Looks at rooms, without waking one.

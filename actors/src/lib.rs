@@ -12,6 +12,7 @@
 //! sockets, RocksDB or the configuration file.
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test may panic"))]
 
+pub mod arbiters;
 pub mod channel;
 pub mod context;
 pub mod fleet;
@@ -20,6 +21,7 @@ pub mod limits;
 pub mod members;
 pub mod message;
 pub mod outbound;
+mod panics;
 pub mod port;
 pub mod rates;
 pub mod relay;

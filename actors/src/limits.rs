@@ -104,6 +104,8 @@ pub struct Limits {
     pub slow_reader_ms: u64,
     /// How long a closed connection may take to read its last frames.
     pub close_linger_ms: u64,
+    /// A room that nobody touches for so long is put to sleep; 0 for never.
+    pub room_idle_ms: u64,
     /// How long a room that keeps failing rests before it is tried again.
     pub room_rest_ms: u64,
     /// A room rebuilt more often than this within `restart_window_ms` rests.
@@ -171,6 +173,7 @@ impl Default for Limits {
             hold_back_ms: 2_000,
             slow_reader_ms: 30_000,
             close_linger_ms: 5_000,
+            room_idle_ms: 600_000,
             room_rest_ms: 10_000,
             restarts_max: 5,
             restart_window_ms: 10_000,

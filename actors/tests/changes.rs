@@ -327,6 +327,7 @@ impl World {
                     self.store.trim(trim, Box::new(tell));
                 }
                 Effect::LoadRights(_) | Effect::Told(_) | Effect::Presence(_) => panic!("nobody is a member here"),
+                Effect::Sleep(_) => panic!("nobody asks whether the room is idle"),
                 Effect::EndTurn => {}
                 Effect::Stop => panic!("the store refuses an append"),
             }

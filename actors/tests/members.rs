@@ -200,7 +200,11 @@ impl World {
                 Effect::Told(_) => self.count("told"),
                 Effect::TellUser { .. } => {}
                 Effect::Stop => stops = true,
-                Effect::Presence(_) | Effect::ReadTarget { .. } | Effect::TellHost(..) | Effect::Trim(_) => {
+                Effect::Presence(_)
+                | Effect::Sleep(_)
+                | Effect::ReadTarget { .. }
+                | Effect::TellHost(..)
+                | Effect::Trim(_) => {
                     unreachable!("nobody asks")
                 }
             }

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
         Command::Joins { load, common } => run::run(load, common),
         Command::Reconnects { load, common } => run::run(load, common),
         Command::Rooms { load, common } => run::run(load, common),
+        Command::Asleep { load, common } => run::run(load, common),
         Command::Large { load, common } => run::run(load, common),
         Command::Growth { load, common } => run::run(load, common),
         Command::Chat { load, common } => run::run(load, common),

@@ -9,8 +9,9 @@ use crate::{
     peers::Storage,
     report::Show,
     scenario::{
-        chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, inprocess::InProcess, joins::Joins,
-        large::Large, reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms, sweep::Sweep,
+        asleep::Asleep, chat::Chat, durable::Durable, fanout::Fanout, growth::Growth, idle::Idle, inprocess::InProcess,
+        joins::Joins, large::Large, reconnects::Reconnects, recovery::Recovery, replay::Replay, rooms::Rooms,
+        sweep::Sweep,
     },
 };
 
@@ -97,6 +98,15 @@ pub(crate) enum Command {
         /// The load.
         #[command(flatten)]
         load: Rooms,
+        /// What all scenarios take.
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Memory with many rooms in each of which somebody is, of which few are active and the others sleep.
+    Asleep {
+        /// The load.
+        #[command(flatten)]
+        load: Asleep,
         /// What all scenarios take.
         #[command(flatten)]
         common: Common,
@@ -202,6 +212,9 @@ pub(crate) struct Common {
     /// How often the scenario's clients beat.
     #[arg(skip)]
     pub(crate) beats: Option<Duration>,
+    /// How long a room has to be idle to be put to sleep, where the scenario says so.
+    #[arg(skip)]
+    pub(crate) room_idle: Option<Duration>,
     /// Also write the results to this file, as a page with charts and tables.
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,

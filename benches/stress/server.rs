@@ -40,8 +40,8 @@ impl Server {
     pub(crate) fn start<P: Peer>(peer: &P, storage: Storage, common: &Common) -> io::Result<Self> {
         let port = free_port()?;
         let dir = temporary(common)?;
-        let Common { arbiters, beats, .. } = *common;
-        let command = peer.server(&Place { dir: dir.path(), port, storage, arbiters, beats })?;
+        let Common { arbiters, beats, room_idle, .. } = *common;
+        let command = peer.server(&Place { dir: dir.path(), port, storage, arbiters, beats, room_idle })?;
         let mut command = leashed(&command)?;
         let log = fs::File::create(dir.path().join("server.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);

@@ -61,6 +61,12 @@ impl<Waiting> Devices<Waiting> {
     /// A subscriber of this device is there. True if its window has to be loaded.
     #[must_use]
     pub fn attach(&mut self, key: &DeviceKey) -> bool {
+        self.attach_unloaded(key);
+        self.wants_load(key)
+    }
+
+    /// A subscriber of this device is there, for which nothing is loaded yet.
+    pub fn attach_unloaded(&mut self, key: &DeviceKey) {
         match self.devices.entry(key.clone()) {
             Entry::Occupied(mut entry) => {
                 let device = entry.get_mut();
@@ -84,7 +90,6 @@ impl<Waiting> Devices<Waiting> {
                 }));
             }
         }
-        self.wants_load(key)
     }
 
     /// True if the device's window has to be loaded, which is then under way.
@@ -213,6 +218,15 @@ impl<Waiting> Devices<Waiting> {
         self.devices.get(key).map(Box::as_ref)
     }
 
+    /// Whether something is loaded for one of them, or on its way to the store.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        let busy = |device: &Device<Waiting>| {
+            device.pending > 0 || device.loading || device.loading_rights || !device.waiting.is_empty()
+        };
+        self.devices.values().any(|device| busy(device))
+    }
+
     /// How many are remembered.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "nobody asks")]
@@ -250,7 +264,9 @@ impl<Waiting> Device<Waiting> {
         self.attached == 1
     }
 
-    fn is_ready(&self) -> bool {
+    /// Whether all that it needs is loaded.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
         self.window.is_some() && self.rights.is_some()
     }
 

@@ -196,6 +196,12 @@ impl<Waiting> Users<Waiting> {
         self.users.len()
     }
 
+    /// Whether something is being loaded or looked for, for any of them.
+    #[must_use]
+    pub fn is_busy(&self) -> bool {
+        self.users.values().any(|user| user.loading || user.pins > 0 || !user.waiting.is_empty())
+    }
+
     /// How many the store has to be told of.
     #[must_use]
     pub fn dirty(&self) -> usize {

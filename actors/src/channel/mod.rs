@@ -10,12 +10,15 @@ use crate::{
     context::Shared,
     handover::Handover,
     message::{Conn, FromChannel},
+    panics,
     port::{Append, Generation, Loaded, Marks, StoreError},
     relay::{Relay, RoomNews},
-    supervisor::{Supervisor, ToSupervisor},
+    supervisor::{Supervisor, ToSupervisor, state::sleeping::Said},
     turns::Turns,
 };
-use state::{Effect, Input, Setting, State, Turn};
+use state::{Effect, Input, Rest, Setting, State, Turn};
+
+pub(crate) use knock::Knock;
 
 pub mod absent;
 pub mod change;
@@ -23,6 +26,7 @@ pub mod devices;
 pub mod expiring;
 pub mod gathering;
 pub mod history;
+mod knock;
 pub mod marks;
 pub mod notes;
 pub mod orphans;
@@ -67,8 +71,14 @@ impl Channel {
     }
 
     fn input(&mut self, input: Input, ctx: &mut Context<Self>) {
-        self.state.handle(self.shared.clock.now(), input);
-        self.run(ctx);
+        let done = panics::caught(|| {
+            self.state.handle(self.shared.clock.now(), input);
+            self.run(ctx);
+        });
+        if let Err(panic) = done {
+            tracing::error!(room = %self.state.name(), cause = panics::text(&*panic), "a room's channel panicked");
+            std::panic::resume_unwind(panic);
+        }
     }
 
     fn run(&mut self, ctx: &mut Context<Self>) {
@@ -133,8 +143,18 @@ impl Channel {
                     self.shared.store.member(self.state.room(), user, Box::new(reply));
                 }
                 Effect::Presence(effect) => self.presence(effect, ctx),
+                Effect::Sleep(rest) => self.rest(rest, ctx),
                 Effect::Told(id) => self.guard.supervisor.do_send(ToSupervisor::Told { id }),
             }
+        }
+    }
+
+    fn rest(&self, rest: Rest, ctx: &mut Context<Self>) {
+        let (room, generation) = (self.state.room(), self.state.generation());
+        let said = Said::Rest { room, generation, rest };
+        self.guard.supervisor.do_send(ToSupervisor::Sleep(said));
+        if matches!(rest, Rest::Asleep(_)) {
+            ctx.stop();
         }
     }
 

@@ -54,6 +54,7 @@ const BUSY_RETRY_MS: u32 = 100;
 
 use self::receipts::{Arrival, Counting, Saves};
 pub use self::receipts::{Ask, HostReply, Standing};
+pub use self::sleeping::{Rest, Sleep};
 
 /// What a channel is told.
 #[derive(Debug)]
@@ -165,6 +166,8 @@ pub enum Input {
         /// The count of the newest record that is gone.
         gone_count: u64,
     },
+    /// About the room's sleep.
+    Sleep(Sleep),
     /// The store's answer to [`Effect::Trim`].
     Trimmed(Result<Trimmed, StoreError>),
     /// About who is in the room.
@@ -232,6 +235,8 @@ pub enum Effect {
     Stop,
     /// Give it [`Input::EndOfTurn`] when its mailbox is empty.
     EndTurn,
+    /// Tell the supervisor about the room's sleep.
+    Sleep(Rest),
 }
 
 /// Records accepted in one turn: consecutive, and one entry for the store.
@@ -321,6 +326,7 @@ pub struct State {
     people: People,
     /// Who is here, while somebody watches that.
     gathering: Option<Box<Gathering>>,
+    sleep: Sleeping,
     /// Subscribers on each arbiter.
     subscribers: Vec<u32>,
     turn: BytesMut,
@@ -371,6 +377,7 @@ impl State {
             loaded: parked::Loaded::default(),
             people,
             gathering: None,
+            sleep: Sleeping::default(),
             subscribers: vec![0; arbiters],
             turn: BytesMut::new(),
             turn_records: Vec::new(),
@@ -399,6 +406,12 @@ impl State {
     #[must_use]
     pub fn room(&self) -> RoomNumber {
         self.room
+    }
+
+    /// The room's name.
+    #[must_use]
+    pub fn name(&self) -> &Name {
+        &self.name
     }
 
     /// What an ack means in the room.
@@ -457,6 +470,7 @@ impl State {
 
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
+        let Some(input) = self.enter(now, input) else { return };
         if self.announces() {
             self.announce(now);
         }
@@ -481,18 +495,30 @@ impl State {
                 self.stir_detached(now, arbiter, &device);
             }
             Input::Presence(input) => self.on_presence(now, input),
-            Input::Adopt { arbiter, devices } => self.on_adopt(arbiter, devices),
+            Input::Adopt { arbiter, devices } => {
+                self.on_adopt(arbiter, devices);
+                self.arrived(now, arbiter);
+            }
             Input::EndOfTurn => self.on_end_of_turn(),
             Input::Committed(upto) => self.on_committed(upto),
             Input::Failed(error) => self.on_failed(error),
-            Input::Answers { device, answers } => self.on_answers(&device, answers),
+            Input::Answers { device, answers } => {
+                let failed = answers.is_err();
+                self.on_answers(&device, answers);
+                self.device_came(now, &device, failed);
+            }
             Input::Read { id, records } => self.on_read(now, id, records),
             Input::Target { id, target } => self.on_target(now, id, target),
             Input::Swept { first, gone_count } => self.on_swept(first, gone_count),
             Input::Trimmed(trimmed) => self.on_trimmed(trimmed),
-            Input::Rights { device, member } => self.on_rights(&device, member),
+            Input::Rights { device, member } => {
+                let failed = member.is_err();
+                self.on_rights(&device, member);
+                self.device_came(now, &device, failed);
+            }
             Input::Changed { id, change } => self.on_changed(now, id, &change),
             Input::End => self.effects.push_back(Effect::Stop),
+            Input::Sleep(sleep) => self.on_sleep(now, sleep),
         }
     }
 
@@ -621,6 +647,7 @@ impl State {
     }
 }
 
+use sleeping::Sleeping;
 use trimming::Held;
 
 mod announcing;
@@ -634,6 +661,8 @@ mod reading;
 mod receipts;
 mod rights;
 mod signals;
+mod sleeping;
+
 /// The same as told to a client that may not have heard of the room.
 fn attached<'a>(name: &'a str, joined: Joined<'a>) -> Attached<'a> {
     let Joined { room, epoch, tail, first, cursor, count, read, unread, durability, newest_nonce, extensions } = joined;

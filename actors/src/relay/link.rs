@@ -200,6 +200,14 @@ impl Local {
         written
     }
 
+    /// A connection's session failed: its client is told to come back at once, if the wire takes that now.
+    pub(crate) fn close_failed(&self, conn: Conn, link: &Link) {
+        self.close(conn, Code::Internal, "the session failed on the server: connect again", None);
+        let now = self.shared().clock.now().mono_ms;
+        // The connection ends, whether that was written or not.
+        let _ = self.poll_write(conn, &*link.wire, &mut TaskContext::from_waker(Waker::noop()), now);
+    }
+
     /// How many bytes wait for the connection to take them.
     pub(crate) fn waiting(&self, conn: Conn) -> usize {
         self.0.state.borrow_mut().outbound(conn).map_or(0, |outbound| outbound.bytes())

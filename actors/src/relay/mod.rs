@@ -19,9 +19,11 @@ use rustc_hash::FxHashMap;
 use tokio::sync::{Notify, oneshot};
 
 use crate::{
+    arbiters::Arbiters,
     channel::{
-        self, Channel,
+        self, Channel, Knock,
         gathering::{To, Told},
+        state::Sleep,
     },
     context::Shared,
     handover::Handover,
@@ -29,7 +31,7 @@ use crate::{
     outbound::Wire,
     port::DeviceKey,
     session::{ToSession, timers::Timers},
-    supervisor::Supervisor,
+    supervisor::{Supervisor, ToSupervisor, state::sleeping::Said},
     turns::Turns,
 };
 use link::Link;
@@ -85,6 +87,16 @@ impl Message for RoomNews {
     type Result = ();
 }
 
+/// A room that slept, and whoever runs it now.
+pub(crate) struct Woken<H> {
+    pub(crate) room: RoomNumber,
+    pub(crate) channel: H,
+    /// The arbiters whose subscribers the channel waits for.
+    pub(crate) expected: Arbiters,
+    /// Whether it is told all that changed meanwhile.
+    pub(crate) trusted: bool,
+}
+
 /// What others say to a relay.
 pub(crate) enum ToRelay {
     /// All relays, by their arbiters' numbers: the first message of all.
@@ -101,6 +113,18 @@ pub(crate) enum ToRelay {
     Gone(RoomNumber),
     /// A room has a new channel.
     Up(RoomNumber, Addr<Channel>),
+    /// Send nothing more to a room's channel, and tell it so.
+    LetGo(RoomNumber, Addr<Channel>),
+    /// A channel that was let go goes on.
+    Awake(RoomNumber, Addr<Channel>),
+    /// A channel that was let go has ended: its room sleeps.
+    Asleep(RoomNumber),
+    /// A room that slept has a channel.
+    Woken(Woken<Addr<Channel>>),
+    /// A room that sleeps cannot be woken now.
+    NotWoken(RoomNumber),
+    /// A join came to a channel that had ended.
+    Unheard { room: RoomNumber, conn: Conn, request: u32 },
     /// The end of a turn in which channels appended.
     HandOver(Arc<Handover>),
     /// Appends of the arbiter's channels are settled.
@@ -174,6 +198,14 @@ impl Handler<ToRelay> for Relay {
                 self.local.0.channels.borrow_mut().remove(&room);
             }
             ToRelay::Up(room, channel) => self.local.up(room, channel),
+            ToRelay::LetGo(room, channel) => self.local.let_go(room, &channel),
+            ToRelay::Awake(room, channel) => self.local.awake(room, channel),
+            ToRelay::Asleep(room) => self.local.with(|state| state.on_asleep(room)),
+            ToRelay::Woken(woken) => self.local.woken(woken),
+            ToRelay::NotWoken(room) => self.local.with(|state| state.on_not_woken(room)),
+            ToRelay::Unheard { room, conn, request } => {
+                self.local.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the room is being rebuilt");
+            }
             ToRelay::HandOver(handover) => handover.hand_over(&*self.local.shared().store),
             ToRelay::Settled(handover) => handover.tell(),
             ToRelay::Run(run) => run(&self.local),
@@ -234,6 +266,11 @@ impl Local {
                 Some(Effect::Delivered { room, user, seq }) => {
                     self.tell(room, channel::state::Input::Delivered { user, seq });
                 }
+                Some(Effect::Wake(room)) => self.0.supervisor.do_send(ToSupervisor::Sleep(Said::Wake(room))),
+                Some(Effect::Forgot(room)) => {
+                    let arbiter = self.0.state.borrow().arbiter();
+                    self.0.supervisor.do_send(ToSupervisor::Sleep(Said::Forgot { room, arbiter }));
+                }
                 Some(Effect::JoinEnded { conn, request, asked, room }) => {
                     if let Some(link) = self.link(conn) {
                         link.tell(ToSession::JoinEnded { request, asked, room });
@@ -261,6 +298,7 @@ impl Local {
     }
 
     fn tell(&self, room: RoomNumber, input: channel::state::Input) {
+        let Some(input) = self.0.state.borrow_mut().pass(room, input) else { return };
         if let Some(channel) = self.0.channels.borrow().get(&room) {
             channel.do_send(input);
         }
@@ -279,6 +317,38 @@ impl Local {
             self.0.channels.borrow_mut().insert(room, channel);
             self.tell(room, channel::state::Input::Adopt { arbiter, devices });
             self.presence_rebuilt(room);
+        }
+    }
+
+    fn let_go(&self, room: RoomNumber, channel: &Addr<Channel>) {
+        self.0.state.borrow_mut().on_let_go(room);
+        self.0.channels.borrow_mut().remove(&room);
+        let arbiter = self.0.state.borrow().arbiter();
+        channel.do_send(channel::state::Input::Sleep(Sleep::LetGo(arbiter)));
+    }
+
+    fn awake(&self, room: RoomNumber, channel: Addr<Channel>) {
+        let Some(waiting) = self.0.state.borrow_mut().on_awake(room) else { return };
+        waiting.into_iter().for_each(|input| channel.do_send(input));
+        if self.0.state.borrow().knows(room) {
+            self.0.channels.borrow_mut().insert(room, channel);
+        }
+    }
+
+    fn woken(&self, Woken { room, channel, expected, trusted }: Woken<Addr<Channel>>) {
+        use channel::state::Input;
+        let arbiter = self.0.state.borrow().arbiter();
+        let woken = self.0.state.borrow_mut().on_woken(room);
+        if woken.is_none() && !expected.contains(arbiter) {
+            return;
+        }
+        let (devices, waiting) = woken.unwrap_or_default();
+        let told =
+            if trusted { Input::Sleep(Sleep::Woken { arbiter, devices }) } else { Input::Adopt { arbiter, devices } };
+        channel.do_send(told);
+        waiting.into_iter().for_each(|input| channel.do_send(input));
+        if self.0.state.borrow().knows(room) {
+            self.0.channels.borrow_mut().insert(room, channel);
         }
     }
 
@@ -398,10 +468,11 @@ impl Local {
     pub(crate) fn join(&self, room: RoomNumber, channel: &Addr<Channel>, join: crate::message::Join) {
         let (conn, request) = (join.conn, join.request);
         self.0.state.borrow_mut().on_resolved(conn, request, room);
-        if channel.connected() {
-            channel.do_send(channel::state::Input::Join(join));
-        } else {
-            self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the room is being rebuilt");
+        // Told by the message itself if the channel has ended, or does before it has it.
+        let relay = self.0.relays.get().and_then(|relays| relays.get(usize::from(conn.arbiter)));
+        match relay {
+            Some(relay) => channel.do_send(Knock::new(room, join, relay.clone())),
+            None => self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the engine begins"),
         }
     }
 
@@ -409,6 +480,7 @@ impl Local {
         if !self.0.state.borrow_mut().may_pass(conn, request) {
             return self.refuse(conn, request, Code::HeldBack, 100, "an earlier send was refused: send again in order");
         }
+        let Some(input) = self.0.state.borrow_mut().pass(room, input) else { return self.run() };
         let channel = self.0.channels.borrow().get(&room).filter(|channel| channel.connected()).cloned();
         match channel {
             Some(channel) => channel.do_send(input),

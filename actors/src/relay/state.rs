@@ -30,7 +30,7 @@ const PULLS_PER_CONNECTION_MAX: usize = 4;
 /// Fetches that one connection may have under way.
 const FETCHES_PER_CONNECTION_MAX: usize = 4;
 
-use self::signals::Aside;
+use self::{signals::Aside, sleeping::Nap};
 
 /// What a relay wants done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -80,6 +80,10 @@ pub enum Effect {
         /// Up to here.
         seq: Seq,
     },
+    /// Ask the supervisor to wake a room.
+    Wake(RoomNumber),
+    /// Tell the supervisor that a room that sleeps has no subscribers here any more.
+    Forgot(RoomNumber),
     /// The connection has had its last frame: end it once that is written.
     Finish(Conn),
     /// The connection had its last frame long ago and does not read it: end it now.
@@ -215,6 +219,8 @@ pub struct State {
     /// Boxed, so that the table has little to copy and to leave behind when it grows.
     connections: Slab<Box<Connection>>,
     rooms: FxHashMap<RoomNumber, Room>,
+    /// Those of them whose channels were let go.
+    naps: FxHashMap<RoomNumber, Nap>,
     serial: u64,
     /// Slots with something to write, each once.
     dirty: VecDeque<u32>,
@@ -236,6 +242,7 @@ impl State {
             limits,
             connections: Slab::new(),
             rooms: FxHashMap::default(),
+            naps: FxHashMap::default(),
             serial: 0,
             dirty: VecDeque::new(),
             watched: Vec::new(),
@@ -567,5 +574,6 @@ mod delivering;
 mod detaching;
 mod hiding;
 mod signals;
+mod sleeping;
 #[cfg(test)]
 mod tests;

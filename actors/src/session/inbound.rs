@@ -54,8 +54,11 @@ impl ActorFuture<Session> for Driver {
         ctx: &mut Context<Session>,
         cx: &mut TaskContext<'_>,
     ) -> Poll<()> {
-        let end = session.poll_connection(ctx, cx);
-        session.state.rest();
+        let end = session.guarded(|session| {
+            let end = session.poll_connection(ctx, cx);
+            session.state.rest();
+            end
+        });
         if ready!(end) == End::Finished
             && let Some(inbound) = session.inbound.take()
         {

@@ -14,6 +14,7 @@ use crate::{
     channel::Channel,
     members::{Asker, Changed, Refusal, RoomChange, Seen, asking, direct},
     message::Conn,
+    panics,
     port::{DeviceKey, Now},
     relay::{
         Local,
@@ -111,6 +112,16 @@ impl Session {
             backlog: Bytes::new(),
             resolved: None,
         }
+    }
+
+    /// Does something of the session's; if that panics, it is told with its cause, and the session ends.
+    fn guarded<T>(&mut self, run: impl FnOnce(&mut Self) -> T) -> T {
+        panics::caught(|| run(&mut *self)).unwrap_or_else(|panic| {
+            let (user, code, cause) = (&self.device.user, Code::Internal, panics::text(&*panic));
+            tracing::error!(%user, %code, cause, "a session's actor panicked");
+            self.local.supervisor().do_send(ToSupervisor::SessionFailed);
+            std::panic::resume_unwind(panic)
+        })
     }
 
     fn now(&self) -> Now {
@@ -307,7 +318,7 @@ impl Actor for Session {
         self.local.supervisor().do_send(ToSupervisor::Opened(Box::new(opening)));
         self.known = true;
         if resume.is_none() {
-            self.begin(None, ctx);
+            self.guarded(|session| session.begin(None, ctx));
         }
     }
 }
@@ -316,6 +327,12 @@ impl Handler<ToSession> for Session {
     type Result = ();
 
     fn handle(&mut self, message: ToSession, ctx: &mut Context<Self>) {
+        self.guarded(|session| session.told(message, ctx));
+    }
+}
+
+impl Session {
+    fn told(&mut self, message: ToSession, ctx: &mut Context<Self>) {
         match message {
             ToSession::Begin(parked) => self.begin(parked, ctx),
             ToSession::JoinEnded { request, asked, room } => {
@@ -352,8 +369,14 @@ impl Drop for Session {
         let conn = self.conn;
         self.say_gone(false);
         if std::thread::panicking() {
-            tracing::error!(user = %self.device.user, code = %Code::Internal, "a session's actor failed");
-            // What the relay does about it could fail, too. The client may come back at once.
+            // What the relay does about it could fail, too, so each step is on its own.
+            let (local, link, inbound) = (self.local.clone(), self.link.clone(), self.inbound.take());
+            actix_rt::spawn(async move {
+                local.close_failed(conn, &link);
+                if let Some(inbound) = inbound {
+                    inbound.half_close();
+                }
+            });
             let local = self.local.clone();
             actix_rt::spawn(async move { local.disconnect(conn) });
         } else {

@@ -7,19 +7,20 @@ use actix_rt::ArbiterHandle;
 use parlor_protocol::{Name, RoomNumber};
 
 use crate::{
-    channel::{self, Channel},
+    channel::{self, Channel, state::Sleep},
     context::Shared,
     handover::Handover,
     members::{Changed, RoomChange},
     message::Conn,
     port::{Generation, Load, Loaded, RoomOptions, StoreError, Swept},
-    relay::{self, Relay, ToRelay},
+    relay::{self, Relay, ToRelay, Woken},
     session::{Session, ToSession, parked::Parked},
     turns::Turns,
 };
 use state::{
     Effect, Input, Refusal, State,
     sessions::{Opening, Told, Which},
+    sleeping::{Bed, Census, Said, walk_interval_ms},
 };
 
 pub mod state;
@@ -82,6 +83,12 @@ pub(crate) enum ToSupervisor {
     Channels(Box<dyn FnOnce(Vec<Addr<Channel>>) + Send>),
     /// What the sweep did.
     Swept(Result<Swept, StoreError>),
+    /// About the sleep of rooms.
+    Sleep(Said),
+    /// A session panicked.
+    SessionFailed,
+    /// The host wants to know how many rooms there are.
+    Count(Box<dyn FnOnce(Census) + Send>),
     /// The engine ends.
     Drain,
 }
@@ -141,6 +148,7 @@ impl Supervisor {
                 Effect::Up(room, channel) => {
                     self.relays.iter().for_each(|relay| relay.do_send(ToRelay::Up(room, channel.clone())));
                 }
+                Effect::Sleep(bed) => self.lay(bed),
                 Effect::Session(told) => self.tell(told),
                 Effect::Kicked(Waiter::HostKick(reply), kicked) => reply(kicked),
                 Effect::Kicked(..) => debug_assert!(false, "the host alone puts sessions out"),
@@ -153,6 +161,24 @@ impl Supervisor {
                 Effect::Swept(channel, first, gone_count) => {
                     channel.do_send(channel::state::Input::Swept { first, gone_count });
                 }
+            }
+        }
+    }
+
+    fn lay(&self, bed: Bed<Addr<Channel>>) {
+        let relays = self.relays.iter();
+        match bed {
+            Bed::Ask(channel) => channel.do_send(channel::state::Input::Sleep(Sleep::Ask)),
+            Bed::LetGo(room, channel) => relays.for_each(|relay| relay.do_send(ToRelay::LetGo(room, channel.clone()))),
+            Bed::Awake(room, channel) => relays.for_each(|relay| relay.do_send(ToRelay::Awake(room, channel.clone()))),
+            Bed::Asleep(room) => relays.for_each(|relay| relay.do_send(ToRelay::Asleep(room))),
+            Bed::NotWoken(room) => relays.for_each(|relay| relay.do_send(ToRelay::NotWoken(room))),
+            Bed::Woken { room, handle: channel, expected, trusted } => {
+                channel.do_send(channel::state::Input::Sleep(Sleep::Expect(expected)));
+                relays.for_each(|relay| {
+                    let channel = channel.clone();
+                    relay.do_send(ToRelay::Woken(Woken { room, channel, expected, trusted }));
+                });
             }
         }
     }
@@ -207,6 +233,10 @@ impl Actor for Supervisor {
     fn started(&mut self, ctx: &mut Context<Self>) {
         ctx.run_interval(TICK, |supervisor, ctx| supervisor.input(Input::Tick, ctx));
         sweep_in(self.shared.limits.sweep_interval_ms, ctx);
+        if let Some(ms) = walk_interval_ms(&self.shared.limits) {
+            let walk = |supervisor: &mut Self, ctx: &mut Context<Self>| supervisor.input(Input::Sleep(Said::Walk), ctx);
+            ctx.run_interval(Duration::from_millis(ms), walk);
+        }
     }
 }
 
@@ -237,6 +267,9 @@ impl Handler<ToSupervisor> for Supervisor {
                 reply(self.handovers.iter().flat_map(|handover| handover.channels()).collect());
             }
             ToSupervisor::Swept(swept) => self.input(Input::Swept(swept), ctx),
+            ToSupervisor::Sleep(said) => self.input(Input::Sleep(said), ctx),
+            ToSupervisor::SessionFailed => self.input(Input::SessionFailed, ctx),
+            ToSupervisor::Count(reply) => reply(self.state.census()),
             ToSupervisor::Drain => self.input(Input::Drain, ctx),
         }
         self.turns.count(ctx);

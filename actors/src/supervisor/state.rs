@@ -112,6 +112,10 @@ pub enum Input<H, S, W> {
     Told(u64),
     /// Some time passed.
     Tick,
+    /// About the sleep of rooms.
+    Sleep(Said),
+    /// A session panicked.
+    SessionFailed,
     /// It is time for a sweep.
     Sweep,
     /// What the sweep did.
@@ -143,6 +147,8 @@ pub enum Effect<H, S, W> {
     Down(RoomNumber),
     /// Tell all relays who runs the room now.
     Up(RoomNumber, H),
+    /// Do something about the sleep of rooms.
+    Sleep(Bed<H>),
     /// Do something about sessions.
     Session(Told<S>),
     /// Tell the host how many sessions it has put out.
@@ -204,6 +210,15 @@ enum Status<H, W> {
         generation: Generation,
         handle: H,
     },
+    /// Its relays let the channel go, which says then whether it ends.
+    Falling {
+        generation: Generation,
+        handle: H,
+        /// As while it is loaded.
+        waiting: Vec<(W, Option<RoomOptions>)>,
+        /// A subscriber wants something.
+        wanted: bool,
+    },
     Resting {
         until: u64,
     },
@@ -217,6 +232,7 @@ pub struct State<H, S, W> {
     names: HashMap<RoomNumber, Name>,
     sessions: Sessions<S>,
     resting: Vec<Name>,
+    sleepers: Sleepers,
     sweeping: Sweeping,
     telling: HashMap<u64, Telling<W>>,
     /// How many changes channels were told.
@@ -226,6 +242,7 @@ pub struct State<H, S, W> {
     effects: VecDeque<Effect<H, S, W>>,
     /// Channels that died.
     pub deaths: u64,
+    sessions_failed: u64,
 }
 
 impl<H: Clone, S: Clone, W> State<H, S, W> {
@@ -238,12 +255,14 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             rooms: HashMap::new(),
             names: HashMap::new(),
             resting: Vec::new(),
+            sleepers: Sleepers::default(),
             sweeping: Sweeping::default(),
             telling: HashMap::new(),
             changes: 0,
             purges: Vec::new(),
             effects: VecDeque::new(),
             deaths: 0,
+            sessions_failed: 0,
         }
     }
 
@@ -280,6 +299,8 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
                 self.on_tick(now);
                 self.sessions.on_tick(now.mono_ms);
             }
+            Input::Sleep(said) => self.on_said(now, said),
+            Input::SessionFailed => self.sessions_failed += 1,
             Input::Sweep => self.on_sweep(now),
             Input::Swept(swept) => self.on_swept(swept),
             Input::Drain => self.on_drain(),
@@ -300,10 +321,14 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
                     let room = room.ok_or((Code::RoomUnavailable, "the room is being loaded"));
                     self.effects.push_back(Effect::Resolved { waiter, room });
                 }
-                Status::Loading { waiting } if waiting.len() < self.limits.waiters_per_room_max => {
+                Status::Loading { waiting } | Status::Falling { waiting, .. }
+                    if waiting.len() < self.limits.waiters_per_room_max =>
+                {
                     waiting.push((waiter, create));
                 }
-                Status::Loading { .. } => self.refuse(waiter, (Code::Busy, "too many wait for this room")),
+                Status::Loading { .. } | Status::Falling { .. } => {
+                    self.refuse(waiter, (Code::Busy, "too many wait for this room"))
+                }
                 Status::Resting { .. } => {
                     self.refuse(waiter, (Code::RoomUnavailable, "the room keeps failing and rests"))
                 }
@@ -327,7 +352,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         let Some(room) = self.rooms.get_mut(&name) else { return };
         let mut waiting = match &mut room.status {
             Status::Loading { waiting } => std::mem::take(waiting),
-            Status::Running { .. } | Status::Resting { .. } => Vec::new(),
+            Status::Running { .. } | Status::Falling { .. } | Status::Resting { .. } => Vec::new(),
         };
         let untold = std::mem::take(&mut room.untold);
         // The load was made for the first, who did not want the room created; others behind him may.
@@ -352,6 +377,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             self.resting.push(name.clone());
         } else {
             self.rooms.remove(&name);
+            self.not_woken(&name, !untold.is_empty());
         }
         let refusal = match error {
             StoreError::Busy => (Code::Busy, "the store is busy"),
@@ -376,6 +402,8 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             self.effects.push_back(Effect::Up(number, handle.clone()));
         }
         let before = std::mem::replace(&mut room.status, running);
+        self.sleepers.runs(number, generation);
+        self.wake(name, number, &handle);
         self.tell_untold(name, &handle);
         if let Status::Loading { waiting } = before {
             let resolved = |(waiter, _)| Effect::Resolved { waiter, room: Ok((number, handle.clone())) };
@@ -386,9 +414,11 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
     fn on_died(&mut self, now: Now, number: RoomNumber, died: Generation) {
         let Some(name) = self.names.get(&number) else { return };
         let Some(room) = self.rooms.get_mut(name) else { return };
-        if !matches!(&room.status, Status::Running { generation, .. } if *generation == died) {
-            return;
-        }
+        let waiting = match &mut room.status {
+            Status::Running { generation, .. } if *generation == died => Vec::new(),
+            Status::Falling { generation, waiting, .. } if *generation == died => std::mem::take(waiting),
+            _ => return,
+        };
         if let Some(waiter) = room.ending.take() {
             let name = name.clone();
             self.rooms.remove(&name);
@@ -398,12 +428,16 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         tracing::error!(room = %name, "the room's channel died and is rebuilt from the store");
         self.effects.push_back(Effect::Down(number));
         if room.restarts.allows(now.mono_ms, self.limits.restarts_max, self.limits.restart_window_ms) {
-            room.status = Status::Loading { waiting: Vec::new() };
+            room.status = Status::Loading { waiting };
             self.effects.push_back(Effect::Load { name: name.clone(), create: None });
         } else {
-            tracing::error!(room = %name, "the room died too often and rests");
-            room.status = Status::Resting { until: now.mono_ms + self.limits.room_rest_ms };
+            let rest_ms = room.restarts.rest_ms(self.limits.room_rest_ms);
+            tracing::error!(room = %name, rest_ms, "the room died too often and rests");
+            room.status = Status::Resting { until: now.mono_ms + rest_ms };
             self.resting.push(name.clone());
+            for (waiter, _) in waiting {
+                self.refuse(waiter, (Code::RoomUnavailable, "the room keeps failing and rests"));
+            }
         }
         self.settle_tellings(number);
     }
@@ -426,10 +460,12 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
     }
 }
 
+use sleeping::{Bed, Said, Sleepers};
 use sweeping::Sweeping;
 
 mod changes;
 pub mod sessions;
+pub mod sleeping;
 mod sweeping;
 #[cfg(test)]
 mod tests;

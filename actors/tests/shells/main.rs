@@ -1,8 +1,10 @@
 //! The actors themselves, on arbiters of their own, between a store in memory and sockets in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod panics;
 mod presence;
 mod resuming;
+mod sleeping;
 
 use std::{
     backtrace::Backtrace,
@@ -32,7 +34,7 @@ use parlor_actors::{
         heartbeat::BeatIntervals,
         inbound::{Inbound, Stop},
     },
-    supervisor::state::sessions::SessionPolicy,
+    supervisor::state::{sessions::SessionPolicy, sleeping::Census},
     testkit::{MemStore, Served, TestClock, with_deliver},
     tiers::{SendRate, Tiers},
 };
@@ -79,6 +81,7 @@ impl Engine {
         Self::start_with(durability, serves, Limits::default(), 1_000)
     }
 
+    /// One whose clients beat so often.
     fn start_with(durability: Durability, serves: bool, limits: Limits, wifi_ms: u32) -> Self {
         let store = MemStore::new(1, 1_000);
         let clock = Arc::new(Fragile { clock: TestClock::at(1_000_000), breaks_a_session: AtomicBool::new(false) });
@@ -408,6 +411,12 @@ fn wait_for(what: &str, is: impl Fn() -> bool) {
     }
 }
 
+#[track_caller]
+fn wait_for_census(engine: &Engine, what: &str, is: impl Fn(Census) -> bool) {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    wait_for(what, || is(runtime.block_on(engine.fleet.census())));
+}
+
 #[test]
 fn what_is_said_on_one_arbiter_is_heard_on_both() {
     for durability in [Durability::Memory, Durability::Buffered, Durability::Synced] {
@@ -528,7 +537,8 @@ fn a_session_that_panics_ends_its_connection_and_is_offline() {
     wait_for("both are online", || router.users_online() == 2);
     engine.clock.breaks_a_session.store(true, SeqCst);
     ann.publish(1);
-    assert!(ann.poll_next().is_none(), "the connection ends");
+    assert!(ann.until_closed(Code::Internal).is_empty());
+    wait_for_census(&engine, "it is counted", |census| census.sessions_failed == 1);
     wait_for("she is offline", || router.sessions("ann").is_empty());
     bob.join(JoinFrom::Tail);
     assert_eq!(bob.insist(1, &mut Vec::new()), (1, false), "her neighbours do not notice");

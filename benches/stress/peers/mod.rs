@@ -48,6 +48,8 @@ pub(crate) struct Place<'a> {
     pub(crate) arbiters: Option<usize>,
     /// How often clients beat; `None` if they do not.
     pub(crate) beats: Option<Duration>,
+    /// How long a room has to be idle to be put to sleep; `None` for the peer's own way.
+    pub(crate) room_idle: Option<Duration>,
 }
 
 /// What a connection is for.

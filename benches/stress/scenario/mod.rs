@@ -1,5 +1,6 @@
 //! The scenarios. Each measures one peer at a time, with a fresh server for every repetition.
 
+pub(crate) mod asleep;
 pub(crate) mod chat;
 mod disk;
 pub(crate) mod durable;

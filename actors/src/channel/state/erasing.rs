@@ -96,6 +96,13 @@ pub(super) struct Erasures {
     given: Vec<(Seq, Erased, Told)>,
 }
 
+impl Erasures {
+    /// Whether somebody waits for one.
+    pub(super) fn are_under_way(&self) -> bool {
+        !self.reading.is_empty() || !self.given.is_empty()
+    }
+}
+
 impl State {
     pub(super) fn on_erase(&mut self, now: Now, erase: Erase) {
         match self.prepare_erase(erase.seq, erase.whose.as_ref()) {

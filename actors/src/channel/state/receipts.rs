@@ -107,6 +107,13 @@ pub(super) struct Saves {
     pub(super) asked: Vec<Asked>,
 }
 
+impl Saves {
+    /// Whether the store is being told or asked something.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.due || self.under_way.is_some() || !self.asked.is_empty()
+    }
+}
+
 impl State {
     /// A subscriber's user is there; his marks are loaded if they are not here.
     pub(super) fn attach_user(&mut self, device: &DeviceKey) {
@@ -389,6 +396,15 @@ impl State {
         parlor_protocol::to_bytes(request, &marked)
     }
 
+    /// Has marks saved that need not wait for others.
+    pub(super) fn save_now(&mut self) {
+        for user in self.users.not_yet_loaded() {
+            self.load_marks(&user);
+        }
+        self.save_marks();
+        self.arm_save();
+    }
+
     fn save_soon(&mut self) {
         if self.users.dirty() >= DIRTY_USERS_MAX {
             self.save_marks();
@@ -406,11 +422,7 @@ impl State {
 
     pub(super) fn on_save_due(&mut self) {
         self.saves.armed = false;
-        for user in self.users.not_yet_loaded() {
-            self.load_marks(&user);
-        }
-        self.save_marks();
-        self.arm_save();
+        self.save_now();
     }
 
     /// The turn ends: what those who left in it leave behind is saved.

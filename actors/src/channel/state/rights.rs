@@ -61,6 +61,11 @@ impl People {
         self.known
     }
 
+    /// Whether subscribers of a channel before wait to be taken up.
+    pub(super) fn are_being_taken_up(&self) -> bool {
+        self.adopted_loading > 0 || !self.adopting.is_empty()
+    }
+
     pub(super) fn new(loaded: &Loaded) -> Self {
         Self {
             kind: deciding::kind(&loaded.name, loaded.options.access),
@@ -232,7 +237,7 @@ impl State {
     }
 
     /// Detaches everybody who may not be here any more.
-    fn expel(&mut self) {
+    pub(super) fn expel(&mut self) {
         let kind = self.people.kind;
         let expelled = |rights: Rights| !may(kind, rights.role, Act::Join);
         let devices =

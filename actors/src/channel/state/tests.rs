@@ -20,6 +20,7 @@ use crate::{
 mod forgetting;
 mod presence;
 mod rates;
+mod sleeping;
 
 const UNIX: u64 = 5_000;
 
@@ -184,6 +185,7 @@ impl Room {
                 Effect::Presence(effect) => presence::line(effect),
                 Effect::Told(id) => format!("told {id}"),
                 Effect::EndTurn => "end turn".into(),
+                Effect::Sleep(rest) => format!("{rest:?}"),
                 Effect::Stop => "stop".into(),
             });
         }

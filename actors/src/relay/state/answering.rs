@@ -116,6 +116,7 @@ impl State {
 
     /// The room's channel died: what waited for it is answered, and pulls will not come back.
     pub fn on_channel_down(&mut self, room: RoomNumber) {
+        self.end_nap(room);
         if let Some(entry) = self.rooms.get_mut(&room) {
             entry.orphaned = true;
         }

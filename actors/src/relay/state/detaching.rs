@@ -11,6 +11,7 @@ use crate::message::Conn;
 impl State {
     /// The room was deleted, and its channel has ended.
     pub fn on_room_gone(&mut self, room: RoomNumber) {
+        self.end_nap(room);
         let code = Code::RoomDeleted;
         let all: Vec<Conn> = self.connections.iter().map(|(slot, connection)| self.conn(slot, connection)).collect();
         for conn in all {

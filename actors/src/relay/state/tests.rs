@@ -120,6 +120,8 @@ impl Relay {
                 Effect::Answered(conn) => format!("answered {}", conn.slot),
                 Effect::Lost { conn, room } => format!("{} lost {room}", conn.slot),
                 Effect::Delivered { user, seq, .. } => format!("{user} has {seq}"),
+                Effect::Wake(room) => format!("wake {room}"),
+                Effect::Forgot(room) => format!("{room} forgotten"),
                 Effect::Finish(conn) => format!("finish {}", conn.slot),
                 Effect::Kill(conn) => format!("kill {}", conn.slot),
             });
@@ -630,3 +632,5 @@ fn from_whom_the_past_is_hidden_gets_a_gap_and_nothing_that_was_pulled_before() 
     relay.news(batch(10, 10, 10), &[]);
     assert_eq!((relay.reads(ann), relay.reads(bob)), ("10".into(), "10".into()));
 }
+
+mod sleeping;

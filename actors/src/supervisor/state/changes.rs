@@ -10,11 +10,10 @@ use parlor_protocol::{
     message::{JoinFrom, Role},
 };
 
-use super::{Effect, Refusal, Room, State, Status};
+use super::{Effect, Refusal, State, Status};
 use crate::{
     members::{Asker, Changed, Member, MemberChange, RoomChange, What},
     port::StoreError,
-    restart::Intensity,
 };
 
 /// A change that the store has and a channel has not confirmed.
@@ -86,12 +85,10 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
     }
 
     fn tell(&mut self, name: Name, number: RoomNumber, waiter: Option<W>, changed: Changed, wakes: bool) {
-        let loads = wakes && !self.rooms.contains_key(&name) && self.rooms.len() < self.limits.rooms_loaded_max;
-        if loads {
-            let status = Status::Loading { waiting: Vec::new() };
-            let room = Room { status, number: None, restarts: Intensity::default(), untold: Vec::new(), ending: None };
-            self.rooms.insert(name.clone(), room);
-            self.effects.push_back(Effect::Load { name: name.clone(), create: None });
+        // Subscribers of a room that sleeps may have to go.
+        let sleeps = self.sleepers.number(&name) == Some(number);
+        if (wakes || sleeps) && !self.rooms.contains_key(&name) && !self.load(name.clone()) {
+            self.sleepers.changed(&name);
         }
         let Some(room) = self.rooms.get_mut(&name).filter(|room| room.number.is_none_or(|known| known == number))
         else {
@@ -99,7 +96,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         };
         let handle = match &room.status {
             Status::Running { handle, .. } => Some(handle.clone()),
-            Status::Loading { .. } => None,
+            Status::Loading { .. } | Status::Falling { .. } => None,
             // Whoever takes it up again reads the store.
             Status::Resting { .. } => return self.counts(&name, waiter, changed),
         };
@@ -159,11 +156,15 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
     }
 
     fn on_deleted(&mut self, name: &Name, number: RoomNumber, waiter: Option<W>) {
-        let Some(room) = self.rooms.get_mut(name).filter(|room| room.number == Some(number)) else {
+        let sleeps = self.sleepers.number(name) == Some(number);
+        let Some(room) = self.rooms.get_mut(name).filter(|room| room.number == Some(number) || sleeps) else {
+            if sleeps {
+                return self.gone(number, waiter);
+            }
             return self.answer(waiter, Ok(Changed::Deleted { room: number, more: false }));
         };
         match &mut room.status {
-            Status::Running { handle, .. } => {
+            Status::Running { handle, .. } | Status::Falling { handle, .. } => {
                 // Its death is the last that is heard of it.
                 room.ending = Some(waiter);
                 self.effects.push_back(Effect::End(handle.clone()));
@@ -183,7 +184,9 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
 
     /// A room is no more, and neither is its channel.
     pub(super) fn gone(&mut self, number: RoomNumber, waiter: Option<W>) {
-        self.names.remove(&number);
+        if let Some(name) = self.names.remove(&number) {
+            self.sleepers.forget(&name);
+        }
         self.settle_tellings(number);
         self.effects.push_back(Effect::Gone(number));
         self.answer(waiter, Ok(Changed::Deleted { room: number, more: false }));

@@ -14,6 +14,13 @@ pub(super) struct Sweeping {
     failing: bool,
 }
 
+impl Sweeping {
+    /// Whether the engine ends.
+    pub(super) fn is_over(&self) -> bool {
+        self.over
+    }
+}
+
 impl<H: Clone, S: Clone, W> State<H, S, W> {
     /// The time of a sweep has come.
     pub(super) fn on_sweep(&mut self, now: Now) {
@@ -39,7 +46,8 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         for (number, first, gone_count) in rooms {
             let room = self.names.get(&number).and_then(|name| self.rooms.get(name));
             // A room that does not run hears of it when it is loaded.
-            if let Some(Status::Running { handle, .. }) = room.map(|room| &room.status) {
+            if let Some(Status::Running { handle, .. } | Status::Falling { handle, .. }) = room.map(|room| &room.status)
+            {
                 self.effects.push_back(Effect::Swept(handle.clone(), first, gone_count));
             }
         }

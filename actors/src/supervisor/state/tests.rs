@@ -8,6 +8,8 @@ use crate::{
     port::EpochStart,
 };
 
+mod sleeping;
+
 struct Office {
     state: State<&'static str, &'static str, u32>,
     now: Now,
@@ -65,6 +67,7 @@ impl Office {
                 Effect::Down(room) => format!("{room} down"),
                 Effect::Up(room, handle) => format!("{room} up by {handle}"),
                 Effect::Kicked(waiter, count) => format!("{waiter} kicked {count}"),
+                Effect::Sleep(bed) => sleeping::text(bed),
                 Effect::Session(told) => format!("{told:?}"),
                 Effect::Sweep(sweep) => format!("sweep at {}", sweep.now.unix_ms),
                 Effect::SweepIn(ms) => format!("sweep in {ms}"),

@@ -36,6 +36,7 @@ impl House {
             let number = room.state.room();
             let ears = self.ears.clone();
             match effect {
+                Effect::Sleep(_) => unreachable!("no room is put to sleep here"),
                 Effect::Presence(_) => unreachable!("nobody watches a room here"),
                 Effect::Relay { arbiter, news } => self.news(id, number, arbiter, news),
                 Effect::Append(Turn { first, frames, records, rewrites, place }) => {

@@ -66,6 +66,7 @@ impl House {
         let at = usize::from(number);
         while let Some(effect) = self.arbiters[at].state.poll() {
             match effect {
+                Effect::Wake(_) | Effect::Forgot(_) => unreachable!("no room is put to sleep here"),
                 Effect::Pull { room, conn, after } => {
                     self.tell_room(at, room, channel::state::Input::Pull { conn, after });
                 }

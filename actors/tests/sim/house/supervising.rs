@@ -45,6 +45,7 @@ impl House {
         self.supervisor.handle(now, input);
         while let Some(effect) = self.supervisor.poll() {
             match effect {
+                Effect::Sleep(_) => unreachable!("no room is put to sleep here"),
                 Effect::Load { name, create } => {
                     let (ears, to_load) = (self.ears.clone(), name.clone());
                     let reply =

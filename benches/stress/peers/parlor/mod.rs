@@ -50,7 +50,10 @@ impl Peer for Parlor {
     fn server(&self, place: &Place<'_>) -> io::Result<Command> {
         let arbiters = place.arbiters.map_or(String::new(), |count| format!("arbiters = {count}\n"));
         let (durability, beats) = (self.durability().1, place.beats.map_or(NEVER_MS, |beats| beats.as_millis()));
-        let config = format!("{arbiters}[rooms]\ndurability = \"{durability}\"\n[heartbeat]\nwired_ms = {beats}\n");
+        let idle = place.room_idle;
+        let idle = idle.map_or(String::new(), |idle| format!("[limits]\nroom_idle_ms = {}\n", idle.as_millis()));
+        let config =
+            format!("{arbiters}[rooms]\ndurability = \"{durability}\"\n[heartbeat]\nwired_ms = {beats}\n{idle}");
         let mut command = Command::new(self.program.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_parlor"))));
         command
             .args(["serve", "--send-rate", "off", "--listen", &format!("127.0.0.1:{}", place.port), "--data"])
