@@ -48,6 +48,7 @@
 //! room's receipts); `driver.rs` is the one task that owns the socket, `keeper.rs` its hand on an outbox on disk.
 
 mod asking;
+mod attaching;
 mod backoff;
 mod change;
 mod config;

@@ -52,6 +52,11 @@ impl Entry {
             told: false,
         }
     }
+
+    /// Whether it ever went out, over whatever connection.
+    pub(super) fn was_sent(&self) -> bool {
+        self.sent_once
+    }
 }
 
 /// What an ack that did not come in time leads to.

@@ -16,6 +16,8 @@ pub(super) enum Stage {
     Out,
     /// A join is under way.
     Joining,
+    /// The session that it belongs to was taken up, and the server has not said whether it goes on there.
+    Resuming,
     /// Attached.
     In,
     /// A leave is under way.

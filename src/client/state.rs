@@ -71,7 +71,10 @@ pub(super) struct State {
     pub(super) asks: VecDeque<Ask>,
     pub(super) asking: usize,
     pub(super) rooms: BTreeMap<RoomKey, Room>,
+    /// The rooms that the session has, or had when its connection was lost, by the numbers that frames carry.
     pub(super) numbers: BTreeMap<RoomNumber, RoomKey>,
+    /// The request that took the session's rooms up again on this connection.
+    pub(super) resuming: Option<u32>,
     pub(super) timers: BTreeSet<(Duration, RoomKey)>,
     /// Rooms that would publish if fewer publishes of others were under way, in turn.
     pub(super) starved: VecDeque<RoomKey>,
@@ -117,6 +120,7 @@ impl State {
             asking: 0,
             rooms: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            resuming: None,
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
             turn: None,
@@ -342,8 +346,6 @@ impl State {
         }
         if resumed {
             self.on_resumed();
-            // Tells the server at once what arrived over the old connection and what did not.
-            self.beat();
         } else {
             self.on_new_session();
         }
@@ -406,9 +408,7 @@ impl State {
             if now.at.saturating_sub(since) >= STABLE {
                 self.backoff.reset();
             }
-            if self.on_session_lost(now, &why.to_string()) {
-                self.token = None;
-            }
+            self.on_connection_lost(now, &why.to_string());
         } else if !self.config.servers.is_empty() {
             // The last good one stays first; one that did not work makes room for the next.
             self.server = (self.server + 1) % self.config.servers.len();

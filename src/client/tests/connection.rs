@@ -5,28 +5,6 @@ use std::io;
 use super::*;
 
 #[test]
-fn a_session_that_was_taken_up_again_needs_no_join() {
-    let mut lab = Lab::joined();
-    let sent = lab.send_all(1..=2);
-    lab.lose();
-    lab.connect(true);
-    let kinds = lab.kinds();
-    assert_eq!(kinds, [Kind::Hello, Kind::Heartbeat, Kind::Publish, Kind::Publish]);
-    lab.ack(&sent[0], 1);
-    assert!(matches!(lab.events()[..], [Event::Reconnected]));
-}
-
-#[test]
-fn a_join_under_way_when_the_connection_broke_asks_for_a_new_session() {
-    let mut lab = Lab::joined();
-    lab.state.handle_join(lab.now(), 1, 9, Name::parse("other").unwrap(), JoinFrom::Newest(3));
-    lab.lose();
-    lab.state.handle_connected(lab.now());
-    let resumes = lab.frames(|frame| decode::<message::Hello<'_>>(frame.body).unwrap().resume);
-    assert_eq!(resumes, [None], "whether the join was done is not known");
-}
-
-#[test]
 fn events_tell_of_a_loss_once() {
     let mut lab = Lab::joined();
     lab.state.handle_lost(lab.now(), "cut".into(), false);

@@ -5,6 +5,7 @@ mod asking;
 mod connection;
 mod marking;
 mod receiving;
+mod resuming;
 mod sending;
 mod simulation;
 mod storing;
@@ -201,6 +202,11 @@ impl Lab {
     /// The connection breaks, and the next attempt is dialed.
     fn lose(&mut self) {
         self.state.handle_lost(self.now(), "cut".into(), false);
+        self.redial();
+    }
+
+    /// The connection is broken; the next attempt is dialed.
+    fn redial(&mut self) {
         self.collect();
         assert!(self.state.output().is_empty(), "nothing of the old connection is sent on the next");
         let back = self.state.timeout().unwrap();
