@@ -199,6 +199,16 @@ impl Lab {
         self.hear(0, Incoming::Welcome(welcome));
     }
 
+    /// Connects, takes the session up, and goes on in the room. Returns what was sent before the server had said so.
+    fn take_up(&mut self) -> Vec<Kind> {
+        let (_, position) = self.position();
+        self.connect(true);
+        let frames = self.frames(|frame| (Kind::from_wire(frame.header.kind).unwrap(), frame.header.request));
+        let request = frames.iter().find(|(kind, _)| *kind == Kind::Resume).unwrap().1;
+        self.hear(request, Incoming::Joined(joined(ROOM, position)));
+        frames.into_iter().map(|(kind, _)| kind).collect()
+    }
+
     /// The connection breaks, and the next attempt is dialed.
     fn lose(&mut self) {
         self.state.handle_lost(self.now(), "cut".into(), false);
@@ -217,20 +227,7 @@ impl Lab {
     #[track_caller]
     fn answer_join(&mut self, epoch: Epoch, cursor: Seq, newest_nonce: Option<Nonce>) {
         let request = self.only(Kind::Join);
-        let joined = message::Joined {
-            room: ROOM,
-            epoch,
-            tail: cursor,
-            first: 1,
-            cursor,
-            count: 0,
-            read: 0,
-            unread: 0,
-            durability: Durability::Synced,
-            newest_nonce,
-            extensions: ext(),
-        };
-        self.hear(request, Incoming::Joined(joined));
+        self.hear(request, Incoming::Joined(message::Joined { epoch, newest_nonce, ..joined(ROOM, cursor) }));
     }
 
     fn send(&mut self, ticket: Ticket, text: &str) {
@@ -319,6 +316,22 @@ impl Lab {
 
 fn page(start: Option<Seq>, direction: message::Direction, limit: u32) -> Question {
     Question::Page { start, direction, limit }
+}
+
+fn joined<'a>(room: RoomNumber, cursor: Seq) -> message::Joined<'a> {
+    message::Joined {
+        room,
+        epoch: EPOCH,
+        tail: cursor,
+        first: 1,
+        cursor,
+        count: 0,
+        read: 0,
+        unread: 0,
+        durability: Durability::Synced,
+        newest_nonce: None,
+        extensions: ext(),
+    }
 }
 
 fn record<'a>(seq: Seq) -> message::Deliver<'a> {

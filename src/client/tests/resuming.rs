@@ -17,22 +17,6 @@ fn resume(lab: &mut Lab) -> (u32, Vec<message::Position>, Vec<Kind>) {
     (request, positions, kinds)
 }
 
-fn joined<'a>(room: RoomNumber, cursor: Seq) -> message::Joined<'a> {
-    message::Joined {
-        room,
-        epoch: EPOCH,
-        tail: cursor,
-        first: 1,
-        cursor,
-        count: 0,
-        read: 0,
-        unread: 0,
-        durability: Durability::Synced,
-        newest_nonce: None,
-        extensions: ext(),
-    }
-}
-
 fn detached<'a>(room: RoomNumber, code: Code) -> message::Detached<'a> {
     message::Detached { room, cursor: 1, code, message: "why", extensions: ext() }
 }

@@ -92,8 +92,11 @@ impl Server {
                 let seq = cursor + 1;
                 self.rooms[room].cursor = Some(seq);
                 // Not what a good server does: the client must notice, at the next record at the latest.
-                let skips = seq < SENDS && self.chance(5);
-                if !skips {
+                let times = match self.chance(5) {
+                    true if seq < SENDS => 0,
+                    _ => 1 + u64::from(self.chance(5)),
+                };
+                for _ in 0..times {
                     let nonce = self.rooms[room].nonces[cursor as usize];
                     self.say(0, &message::Deliver { room: number(room), ..own_record(seq, nonce) });
                 }
@@ -132,19 +135,8 @@ impl Server {
         assert_eq!(log.cursor, None, "attached already");
         assert!(position <= log.nonces.len() as Seq, "a position above the tail");
         log.cursor = Some(position);
-        let joined = message::Joined {
-            room: number(room),
-            epoch: EPOCH,
-            tail: log.nonces.len() as Seq,
-            first: 1,
-            cursor: position,
-            count: 0,
-            read: 0,
-            unread: 0,
-            durability: Durability::Synced,
-            newest_nonce: log.nonces.last().copied(),
-            extensions: ext(),
-        };
+        let (tail, newest_nonce) = (log.nonces.len() as Seq, log.nonces.last().copied());
+        let joined = message::Joined { tail, newest_nonce, ..super::joined(number(room), position) };
         self.say(request, &joined);
     }
 
@@ -394,7 +386,7 @@ fn every_send_and_every_record_once_and_in_order() {
     let check = |what: &str, count: fn(&Stats, &Counts) -> u64| {
         let sum = all.iter().map(|(stats, counts)| count(stats, counts)).sum::<u64>();
         println!("{what}: {sum}");
-        assert!(sum > 300, "{what}: {sum} only");
+        assert!(sum > 100, "{what}: {sum} only");
     };
     check("long texts", |_, counts| counts.uploads);
     check("long texts begun on one connection and finished on another", |_, counts| counts.continued);
