@@ -112,14 +112,11 @@ impl Server {
         let mut had: BTreeSet<_> = (0..self.rooms.len()).filter(|room| self.rooms[*room].cursor.is_some()).collect();
         for (_, position) in std::mem::take(&mut self.resuming) {
             if self.chance(50) {
-                had.insert(index(position.room));
+                self.left_behind.remove(&index(position.room));
             }
         }
         had.append(&mut self.left_behind);
-        if self.expects_resume {
-            // The one that was lost was not taken up by the client either.
-            self.expects_resume = false;
-        }
+        self.expects_resume = false;
         self.rooms.iter_mut().for_each(|room| room.cursor = None);
         if resumes {
             (self.left_behind, self.expects_resume) = (had, true);
