@@ -30,6 +30,7 @@ impl State {
         self.uploads_waiting.clear();
         self.asking = 0;
         self.resuming = None;
+        self.follow.on_connection_lost();
         let mut pending: Vec<_> = std::mem::take(&mut self.requests).into_iter().collect();
         // What is asked again is asked in its old order.
         pending.sort_unstable_by_key(|(request, _)| *request);
@@ -111,7 +112,7 @@ impl State {
     }
 
     /// A room is attached, for the first time or again.
-    fn attach(&mut self, now: Now, key: RoomKey, info: RoomInfo, newest_nonce: Option<Nonce>) {
+    pub(super) fn attach(&mut self, now: Now, key: RoomKey, info: RoomInfo, newest_nonce: Option<Nonce>) {
         let Some(room) = self.rooms.get_mut(&key) else { return };
         (room.stage, room.number, room.durability) = (Stage::In, info.number, info.durability);
         self.numbers.insert(info.number, key);
@@ -122,7 +123,7 @@ impl State {
             }
         }
         let Some(room) = self.rooms.get_mut(&key) else { return };
-        let from = room.from;
+        let (from, first) = (room.from, room.inbound.is_none());
         let inbound = room.inbound.get_or_insert_with(|| match from {
             JoinFrom::Position(epoch, seq) => Inbound::new(epoch, seq),
             JoinFrom::Tail | JoinFrom::Newest(_) | JoinFrom::Seq(_) => Inbound::new(info.epoch, info.cursor),
@@ -133,6 +134,8 @@ impl State {
         let moved = room.marker.on_joined(info.read, turned);
         if let Some(ticket) = room.join.take() {
             self.effects.push_back(Effect::Joined(ticket, key, info));
+        } else if first {
+            self.effects.push_back(Effect::Attached(key, room.name.clone(), info));
         } else if moved {
             let standing = Standing { read: info.read, unread: info.unread };
             self.effects.push_back(Effect::Marked(key, standing));

@@ -24,8 +24,14 @@ pub struct Config {
     pub device: Name,
     /// What kind of device that is.
     pub device_class: DeviceClass,
-    /// What the device is connected through; sets the interval of the heartbeats.
+    /// What the device is connected through; sets the interval of the heartbeats. Later changes go to
+    /// [`Client::set_network`](super::Client::set_network).
     pub network: Network,
+    /// Be in all rooms that the user is a member of, and at once in each that he is added to, without joining them: they
+    /// come from [`Client::attached`](super::Client::attached), which the application must then take. The number says with
+    /// how many of the newest records a room begins that this client has not been in before. `None` for rooms that are
+    /// joined one by one.
+    pub follow: Option<u32>,
     /// Whatever the host's authentication wants, at most 4 KiB.
     pub credentials: Vec<u8>,
     /// How long a publish waits for its ack before it is sent again.
@@ -72,6 +78,7 @@ impl Config {
             device,
             device_class: DeviceClass::default(),
             network: Network::default(),
+            follow: None,
             credentials: Vec::new(),
             ack_timeout: Duration::from_secs(5),
             ack_retries: 2,

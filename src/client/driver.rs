@@ -13,7 +13,7 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use parlor_protocol::{Code, DeviceTag, Nonce, frame::answer_body_max, split};
+use parlor_protocol::{Code, DeviceTag, Name, Nonce, frame::answer_body_max, split};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -22,8 +22,10 @@ use tokio::{
 };
 
 use super::{
+    attached::Arrival,
     effect::{Effect, Now, RoomKey, Ticket},
     error::{ConnectError, PublishError, RequestError},
+    event::RoomInfo,
     keeper::Keeper,
     question::Ask,
     shared::{AskOutcome, Command, EventQueue, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared},
@@ -166,7 +168,7 @@ impl Driver {
                 self.events.insert(key, events);
                 let ticket = self.wait(Waiter::Join(reply));
                 self.state.handle_join(now, key, ticket, name, from);
-                self.state.handle_restored(key, kept);
+                self.state.handle_restored(now, key, kept);
             }
             Command::Send { key, outgoing, reply } => {
                 let ticket = self.wait(Waiter::Send(reply));
@@ -182,6 +184,7 @@ impl Driver {
                 }
             }
             Command::Signal { to, key, payload, .. } => self.state.handle_signal(&to, key, &payload),
+            Command::Network(network) => self.state.handle_network(now, network),
             Command::Leave { key, reply } => {
                 let ticket = self.wait(Waiter::Leave(reply));
                 self.state.handle_leave(now, key, Some(ticket));
@@ -419,9 +422,14 @@ impl Driver {
                 Effect::EventsEnd(room) => {
                     self.keeper.leave(room);
                     if let Some(events) = self.events.remove(&room) {
+                        if self.shared.attached.forget(room) {
+                            // Over before the application had taken it.
+                            events.deafen(&self.shared);
+                        }
                         events.end();
                     }
                 }
+                Effect::Attached(room, name, info) => self.on_attached(room, name, info),
                 Effect::Ended(code, message) => {
                     self.shared.close(code, &message);
                     self.done = true;
@@ -431,6 +439,25 @@ impl Driver {
                 | Effect::Left(ticket, _)
                 | Effect::Refused(ticket, _)
                 | Effect::Sent(ticket, _) => self.answer(ticket, effect),
+            }
+        }
+    }
+
+    /// A room that nobody joined: it gets its events and what is kept for it, and goes to the application.
+    fn on_attached(&mut self, room: RoomKey, name: Name, info: RoomInfo) {
+        let now = self.now();
+        let events = Arc::new(EventQueue::default());
+        events.start(self.state.position(room).unwrap_or((info.epoch, info.cursor)));
+        match self.keeper.load(room, &name) {
+            Ok(kept) => {
+                self.events.insert(room, events.clone());
+                self.shared.attached.push(Arrival { room, name, info, events });
+                self.state.handle_restored(now, room, kept);
+            }
+            Err(error) => {
+                // As with a join: what is sent to it would overtake what is kept.
+                tracing::error!(room = &*name, %error, "a room is left, since the outbox cannot be read");
+                self.state.handle_leave(now, room, None);
             }
         }
     }

@@ -1,8 +1,14 @@
 //! What goes into the state and comes out of it, beside frames.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use parlor_protocol::{Code, DeviceTag, Epoch, Nonce, Seq};
+use parlor_protocol::{Code, DeviceTag, Epoch, Name, Nonce, Seq};
 
 use super::{
     error::{ConnectError, PublishError, RequestError},
@@ -20,6 +26,21 @@ pub(super) const NOBODYS: Ticket = 0;
 
 /// Names a room within the client, from its join on; never used twice.
 pub(super) type RoomKey = u32;
+
+/// Gives the rooms of a client their names: to the handles, which join some, and to the state, which is attached to others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoomKeys(Arc<AtomicU32>);
+
+impl RoomKeys {
+    #[cfg(test)]
+    pub(super) fn starting_at(first: RoomKey) -> Self {
+        Self(Arc::new(AtomicU32::new(first)))
+    }
+
+    pub(super) fn next(&self) -> RoomKey {
+        self.0.fetch_add(1, SeqCst)
+    }
+}
 
 /// The time, given with every input.
 #[derive(Clone, Copy, Debug)]
@@ -43,6 +64,8 @@ pub(super) enum Effect {
     Failed(ConnectError),
     /// A join succeeded.
     Joined(Ticket, RoomKey, RoomInfo),
+    /// A room that nobody joined is attached. Answer with `handle_restored`; its events follow.
+    Attached(RoomKey, Name, RoomInfo),
     /// A question was answered.
     Answered(Ticket, Answer),
     /// A leave was answered.

@@ -48,6 +48,7 @@
 //! room's receipts); `driver.rs` is the one task that owns the socket, `keeper.rs` its hand on an outbox on disk.
 
 mod asking;
+mod attached;
 mod attaching;
 mod backoff;
 mod change;
@@ -57,6 +58,7 @@ mod driver;
 mod effect;
 mod error;
 mod event;
+mod following;
 mod heartbeat;
 mod inbound;
 mod keeper;
@@ -94,6 +96,7 @@ use tokio::{
     sync::oneshot,
 };
 
+pub use attached::AttachedRooms;
 pub use change::{Change, Changes};
 pub use config::Config;
 pub use directory::{Member, Members, RoomDetails, RoomEntry, Rooms};
@@ -169,7 +172,8 @@ impl Client {
         let mut handle = Handle { shared: shared.clone(), user, tag };
         let (ready, is_ready) = oneshot::channel();
         let seed = RandomState::new().hash_one(&*config.user);
-        tokio::spawn(Driver::new(State::new(config, seed), shared, keeper, stream, ready));
+        let state = State::new(config, shared.room_keys.clone(), seed);
+        tokio::spawn(Driver::new(state, shared, keeper, stream, ready));
         handle.tag = is_ready.await.unwrap_or(Err(ConnectError::Stopped))?;
         Ok(Self { handle: Arc::new(handle) })
     }
@@ -183,7 +187,7 @@ impl Client {
         let name = Name::parse(room)?;
         let (reply, answer) = self.handle.reply()?;
         let events = Arc::new(EventQueue::default());
-        let key = self.handle.shared.room_key();
+        let key = self.handle.shared.room_keys.next();
         let join = Command::Join { key, name: name.clone(), from, events: events.clone(), reply };
         self.handle.command(join)?;
         // From here on a drop of this future leaves the room.
@@ -205,6 +209,15 @@ impl Client {
     #[must_use]
     pub fn device_tag(&self) -> DeviceTag {
         self.handle.tag
+    }
+
+    /// The device is connected through another network now, which sets how often the server hears from it: told with the
+    /// next heartbeat, or at once if heartbeats are to come more often.
+    ///
+    /// # Errors
+    /// If the client is closed.
+    pub fn set_network(&self, network: Network) -> Result<(), RequestError> {
+        self.handle.command(Command::Network(network))
     }
 
     /// What was counted up to now, over all rooms.
@@ -415,5 +428,6 @@ debug! {
     Room: self => &self.inner.name,
     Events: self => &self.membership.key,
     Signals: self => &"for the user",
+    AttachedRooms: self => &"of the user",
     Sending: self => &matches!(self.0, Outcome::Waiting(..))
 }

@@ -120,8 +120,8 @@ impl Outbox {
 
     /// Takes a message of an earlier run, before any other. It may have gone out then.
     pub(super) fn restore(&mut self, nonce: Nonce, outgoing: Outgoing) {
-        debug_assert!(self.nonce < nonce, "in their order");
-        self.nonce = nonce;
+        debug_assert!(self.entries.back().is_none_or(|last| last.nonce < nonce), "in their order");
+        self.nonce = self.nonce.max(nonce);
         self.entries.push_back(Entry { sent_once: true, told: true, ..Entry::new(nonce, NOBODYS, outgoing) });
     }
 

@@ -32,6 +32,7 @@ impl State {
             self.effects.push_back(Effect::EventsEnd(key));
             return;
         }
+        self.follow.wants(&name);
         self.rooms.insert(key, Room::new(name, from, ticket));
         self.settle(now, key);
     }
@@ -42,6 +43,9 @@ impl State {
             Some(room) if !room.leaving => {
                 room.leaving = true;
                 room.leave = ticket;
+                if self.config.follow.is_some() {
+                    self.follow.left(&room.name);
+                }
                 self.settle(now, key);
             }
             _ => self.effects.extend(ticket.map(|ticket| Effect::Refused(ticket, RequestError::NotJoined))),
@@ -112,6 +116,7 @@ impl State {
                 self.on_left(now, request, left.cursor);
                 Ok(())
             }
+            Incoming::Attached(attached) => self.on_attached(now, request, &attached),
             Incoming::Detached(detached) => {
                 self.on_detached(now, request, &detached);
                 Ok(())
@@ -125,6 +130,10 @@ impl State {
                 Ok(())
             }
             Incoming::Signaled(signaled) => self.on_signaled(&signaled),
+            Incoming::Done if self.follow.is_answered_by(request) => {
+                self.on_followed(now);
+                Ok(())
+            }
             // Answers to what nobody asks any longer.
             Incoming::Readers(_)
             | Incoming::Done
@@ -200,7 +209,7 @@ impl State {
                 Stage::Out if room.retry_at.is_none() => self.send_join(key),
                 Stage::In => self.settle_joined(now, key),
                 Stage::Left(cursor) => self.settle_left(now, key, cursor),
-                Stage::Out | Stage::Joining | Stage::Resuming | Stage::Leaving => {}
+                Stage::Out | Stage::Joining | Stage::Resuming | Stage::Following | Stage::Leaving => {}
             }
         } else if let Some(Stage::Left(cursor)) = self.rooms.get(&key).map(|room| room.stage) {
             self.settle_left(now, key, cursor);
@@ -298,6 +307,9 @@ impl State {
         if self.resuming == Some(request) {
             return self.on_resume_refused(now);
         }
+        if self.follow.is_answered_by(request) {
+            return self.on_follow_refused(now, error);
+        }
         let Some(pending) = self.answered(request) else { return };
         let retry_after = Duration::from_millis(u64::from(error.retry_after_ms));
         let later = error.code.advice() == Advice::RetryLater;
@@ -310,6 +322,8 @@ impl State {
             }
             Pending::Ask(ask) => self.on_ask_refused(now, &ask, error),
             Pending::Mark(key) => self.on_mark_refused(now, key, error),
+            // The server attached it of itself meanwhile.
+            Pending::Join(key) if self.rooms.get(&key).is_some_and(|room| room.stage == Stage::In) => {}
             Pending::Join(key) => match self.rooms.get_mut(&key) {
                 // The application asked for it and decides.
                 Some(room) if room.join.is_some() => {

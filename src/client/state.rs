@@ -25,10 +25,11 @@ use parlor_protocol::{
 use super::{
     backoff::{Backoff, Rng},
     config::Config,
-    effect::{Effect, Now, Pending, Phase, RoomKey},
+    effect::{Effect, Now, Pending, Phase, RoomKey, RoomKeys},
     error::{ConnectError, comes_back},
     event::Stats,
-    heartbeat::Heartbeat,
+    following::Follow,
+    heartbeat::{Heartbeat, base},
     question::Ask,
     room::{Room, Stage},
     upload::Upload,
@@ -59,7 +60,7 @@ pub(super) struct State {
     attempt: u64,
     pub(super) tag: DeviceTag,
     pub(super) limits: Limits,
-    heartbeat: Heartbeat,
+    pub(super) heartbeat: Heartbeat,
     pub(super) reading: bool,
     /// Whether messages are kept outside, until they are acked.
     pub(super) keeps: bool,
@@ -75,6 +76,10 @@ pub(super) struct State {
     pub(super) numbers: BTreeMap<RoomNumber, RoomKey>,
     /// The request that took the session's rooms up again on this connection.
     pub(super) resuming: Option<u32>,
+    pub(super) follow: Follow,
+    pub(super) keys: RoomKeys,
+    /// The network, while the server does not know of it.
+    pub(super) untold: Option<message::Network>,
     pub(super) timers: BTreeSet<(Duration, RoomKey)>,
     /// Rooms that would publish if fewer publishes of others were under way, in turn.
     pub(super) starved: VecDeque<RoomKey>,
@@ -91,7 +96,7 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(config: Config, seed: u64) -> Self {
+    pub(super) fn new(config: Config, keys: RoomKeys, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
@@ -121,6 +126,9 @@ impl State {
             rooms: BTreeMap::new(),
             numbers: BTreeMap::new(),
             resuming: None,
+            follow: Follow::default(),
+            keys,
+            untold: None,
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
             turn: None,
@@ -227,6 +235,18 @@ impl State {
         }
     }
 
+    /// The device is connected through another network now: told with the next beat, which is sent at once where such a
+    /// network is heard more often.
+    pub(super) fn handle_network(&mut self, now: Now, network: message::Network) {
+        let old = std::mem::replace(&mut self.config.network, network);
+        if old != network && self.is_online() {
+            self.untold = Some(network);
+            if base(network) < base(old) {
+                self.heartbeat.hasten(now.at);
+            }
+        }
+    }
+
     /// Says goodbye. The end follows once the server has closed, or after a while.
     pub(super) fn handle_close(&mut self, now: Now) {
         match self.phase {
@@ -282,7 +302,7 @@ impl State {
             Phase::Online { .. } => {
                 let beat = self.heartbeat.timeout(self.reading);
                 let room = self.timers.first().filter(|_| self.reading).map(|(at, _)| *at);
-                Some(room.map_or(beat, |room| room.min(beat)))
+                [room, self.follow.timeout()].into_iter().flatten().chain([beat]).min()
             }
             Phase::Ended => None,
         }
@@ -344,12 +364,16 @@ impl State {
         if self.first.take().is_some() {
             self.effects.push_back(Effect::Ready(self.tag));
         }
+        // Said in the hello.
+        self.untold = None;
+        let follows = self.begin_to_follow();
         if resumed {
             self.on_resumed();
         } else {
             self.on_new_session();
         }
         self.settle_all(now);
+        self.send_follow(follows);
         self.settle_asks();
     }
 
@@ -374,6 +398,7 @@ impl State {
         if self.heartbeat.due(now.at, &mut self.rng) {
             self.beat();
         }
+        self.follow_again(now);
         while let Some((_, key)) = self.timers.first().copied().filter(|(at, _)| self.reading && *at <= now.at) {
             self.on_room_timeout(now, key);
         }
@@ -390,7 +415,8 @@ impl State {
             let (epoch, seq) = inbound.position();
             positions.push(message::Position { room: room.number, epoch, seq });
         }
-        let beat = message::Heartbeat { network: None, positions: List(positions), extensions: Extensions::default() };
+        let network = self.untold.take();
+        let beat = message::Heartbeat { network, positions: List(positions), extensions: Extensions::default() };
         encode(0, &beat, &mut self.out);
     }
 

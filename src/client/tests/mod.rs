@@ -3,6 +3,7 @@
 
 mod asking;
 mod connection;
+mod following;
 mod marking;
 mod receiving;
 mod resuming;
@@ -22,7 +23,7 @@ use parlor_protocol::{
 
 use super::{
     config::Config,
-    effect::{Effect, Now, RoomKey, Ticket},
+    effect::{Effect, Now, RoomKey, RoomKeys, Ticket},
     error::{ConnectError, PublishError, RequestError},
     event::{Acked, Event, Gap, Outgoing},
     question::{Answer, Ask, Question},
@@ -56,7 +57,7 @@ impl Lab {
     fn with(change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::new("one:1", Name::parse("ann").unwrap());
         change(&mut config);
-        let mut lab = Self { state: State::new(config, 42), ms: 0, effects: Vec::new() };
+        let mut lab = Self { state: State::new(config, RoomKeys::starting_at(100), 42), ms: 0, effects: Vec::new() };
         lab.state.handle_start(lab.now());
         lab.collect();
         lab
