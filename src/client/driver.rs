@@ -16,19 +16,19 @@ use bytes::{Buf, BytesMut};
 use parlor_protocol::{Code, DeviceTag, Name, Nonce, frame::answer_body_max, split};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::oneshot,
     time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
     attached::Arrival,
+    dialing::{Dialed, Dialing, Stream},
     effect::{Effect, Now, RoomKey, Ticket},
     error::{ConnectError, PublishError, RequestError},
     event::RoomInfo,
     keeper::Keeper,
     question::Ask,
-    shared::{AskOutcome, Command, EventQueue, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared},
+    shared::{AskOutcome, Command, EventQueue, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared, lock},
     state::State,
     wire::{self, WireError},
 };
@@ -39,15 +39,8 @@ const READ_BYTES: usize = 16 << 10;
 /// After this many rounds the driver lets other tasks run, even if it has more to do.
 const ROUNDS_MAX: usize = 16;
 
-/// A connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
-
 enum Link {
     Down,
-    Dialing(Dialing),
     Up(Box<dyn Stream>),
 }
 
@@ -69,6 +62,7 @@ pub(super) struct Driver {
     keeper: Keeper,
     started: Instant,
     link: Link,
+    dialing: Dialing,
     /// Bytes that were read and are not a whole frame yet, or wait until the application takes events.
     input: BytesMut,
     flushed: bool,
@@ -100,6 +94,7 @@ impl Driver {
             keeper,
             started: Instant::now(),
             link: Link::Down,
+            dialing: Dialing::default(),
             input: BytesMut::new(),
             flushed: true,
             deaf: false,
@@ -211,18 +206,15 @@ impl Driver {
     }
 
     fn dial(&mut self, cx: &mut Context<'_>) -> bool {
-        let Link::Dialing(dialing) = &mut self.link else { return false };
-        let Poll::Ready(dialed) = dialing.as_mut().poll(cx) else { return false };
+        let Some(dialed) = self.dialing.poll(cx) else { return false };
         let now = self.now();
         match dialed {
-            Ok(stream) => {
+            Dialed::Resolved(server, found) => self.state.handle_resolved(now, server, found),
+            Dialed::Connected(attempt, stream) => {
                 self.link = Link::Up(stream);
-                self.state.handle_connected(now);
+                self.state.handle_connected(now, attempt);
             }
-            Err(error) => {
-                self.link = Link::Down;
-                self.state.handle_unreachable(now, error);
-            }
+            Dialed::Failed(attempt, error) => self.state.handle_unreachable(now, attempt, error),
         }
         self.run_effects();
         true
@@ -364,9 +356,13 @@ impl Driver {
         self.shared.publish_stats(self.state.stats());
         while let Some(effect) = self.state.poll() {
             match effect {
-                Effect::Dial(server) => self.link = Link::Dialing(Box::pin(connect(server))),
+                Effect::Resolve(server, name) => self.dialing.resolve(server, name),
+                Effect::Dial(attempt, address) => self.dialing.connect(attempt, address),
+                Effect::GiveUp(attempt) => self.dialing.give_up(attempt),
+                Effect::Welcomed(server) => *lock(&self.shared.server) = server,
                 Effect::HangUp => {
                     self.link = Link::Down;
+                    self.dialing.clear();
                     self.input.clear();
                     (self.flushed, self.deaf) = (true, false);
                 }
@@ -522,11 +518,4 @@ impl Drop for Driver {
             events.end();
         }
     }
-}
-
-async fn connect(server: String) -> io::Result<Box<dyn Stream>> {
-    let stream = TcpStream::connect(server).await?;
-    // Frames are written whole; waiting for more to say would only delay them.
-    stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
 }

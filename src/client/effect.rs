@@ -1,6 +1,7 @@
 //! What goes into the state and comes out of it, beside frames.
 
 use std::{
+    net::SocketAddr,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering::SeqCst},
@@ -15,6 +16,7 @@ use super::{
     event::{Acked, Event, Outgoing, RoomInfo},
     question::{Answer, Ask},
     reading::Standing,
+    servers::Attempt,
     signal::Signal,
 };
 
@@ -54,10 +56,16 @@ pub(super) struct Now {
 /// What the driver has to do.
 #[derive(Debug)]
 pub(super) enum Effect {
-    /// Make a connection to this server; answer with `handle_connected` or `handle_unreachable`.
-    Dial(String),
-    /// Drop the connection, or the attempt at one.
+    /// Look a server's name up; answer with `handle_resolved`.
+    Resolve(usize, String),
+    /// Connect; answer with `handle_connected` or `handle_unreachable`. The first that is made wins: drop the others.
+    Dial(Attempt, SocketAddr),
+    /// Drop one attempt.
+    GiveUp(Attempt),
+    /// Drop the connection, or all attempts at one.
     HangUp,
+    /// A server at this address said welcome.
+    Welcomed(Option<SocketAddr>),
     /// The first welcome came.
     Ready(DeviceTag),
     /// The first connect is given up. Nothing follows.
@@ -100,7 +108,7 @@ pub(super) enum Phase {
     /// Before the next attempt.
     Waiting { until: Duration },
     /// The driver makes a connection.
-    Dialing { deadline: Duration },
+    Dialing,
     /// Hello is said, welcome is not.
     Greeting { deadline: Duration },
     /// Welcome.

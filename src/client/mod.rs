@@ -53,6 +53,7 @@ mod attaching;
 mod backoff;
 mod change;
 mod config;
+mod dialing;
 mod directory;
 mod driver;
 mod effect;
@@ -73,6 +74,7 @@ mod reading;
 mod receiving;
 mod room;
 mod rooms;
+mod servers;
 mod shared;
 mod signal;
 mod state;
@@ -85,6 +87,7 @@ mod wire;
 use std::{
     future::{Future, poll_fn},
     hash::{BuildHasher, RandomState},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -111,7 +114,8 @@ pub use parlor_protocol::message::{
 pub use reading::{Reader, Standing};
 pub use signal::{Signal, Signals};
 
-use driver::{Driver, Stream};
+use dialing::Stream;
+use driver::Driver;
 use effect::RoomKey;
 use keeper::Keeper;
 use question::{Answer, Question};
@@ -209,6 +213,13 @@ impl Client {
     #[must_use]
     pub fn device_tag(&self) -> DeviceTag {
         self.handle.tag
+    }
+
+    /// The address of the server that said welcome last; `None` over a stream that was handed in. Kept and put into
+    /// [`Config::prefer`], it is where the next run of the program begins.
+    #[must_use]
+    pub fn server(&self) -> Option<SocketAddr> {
+        *shared::lock(&self.handle.shared.server)
     }
 
     /// The device is connected through another network now, which sets how often the server hears from it: told with the

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
@@ -120,6 +121,8 @@ pub(super) struct Shared {
     /// Signals for the user; gone once the client is closed.
     signals: Mutex<Option<broadcast::Sender<Signal>>>,
     stats: Mutex<Stats>,
+    /// The server that said welcome last.
+    pub(super) server: Mutex<Option<SocketAddr>>,
     pub(super) room_keys: RoomKeys,
     /// Rooms that nobody joined.
     pub(super) attached: AttachedQueue,

@@ -11,6 +11,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     io,
+    net::SocketAddr,
     time::Duration,
 };
 
@@ -32,6 +33,7 @@ use super::{
     heartbeat::{Heartbeat, base},
     question::Ask,
     room::{Room, Stage},
+    servers::{Attempt, Servers, Step},
     upload::Upload,
     wire::{Incoming, Messages},
 };
@@ -39,23 +41,19 @@ use super::{
 /// A connection that lasted this long was a good one: the next loss starts with the shortest back-off.
 const STABLE: Duration = Duration::from_secs(60);
 
-/// The first connect: until when, and how often.
-#[derive(Clone, Copy, Debug)]
-struct First {
-    deadline: Duration,
-    tries: usize,
-}
-
 /// See the module.
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) rng: Rng,
     backoff: Backoff,
+    /// When the last round of attempts began.
+    dialed_at: Duration,
     pub(super) phase: Phase,
-    first: Option<First>,
+    /// The first connect: until when.
+    first: Option<Duration>,
     /// Whether there is a way to come back: not over a stream that was handed in.
     reconnects: bool,
-    server: usize,
+    servers: Servers,
     token: Option<Token>,
     attempt: u64,
     pub(super) tag: DeviceTag,
@@ -100,10 +98,11 @@ impl State {
         let mut rng = Rng::new(seed);
         Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
+            dialed_at: Duration::ZERO,
             phase: Phase::Waiting { until: Duration::MAX },
             first: None,
             reconnects: true,
-            server: 0,
+            servers: Servers::new(config.servers.clone(), config.connect_timeout, config.prefer),
             token: None,
             attempt: 0,
             tag: DeviceTag::of(&config.user, &config.device),
@@ -146,19 +145,25 @@ impl State {
     /// Starts with the first server.
     pub(super) fn handle_start(&mut self, now: Now) {
         let deadline = now.at.saturating_add(self.config.connect_patience);
-        self.first = Some(First { deadline, tries: self.config.servers.len() });
+        self.first = Some(deadline);
         self.dial(now);
     }
 
     /// Starts on a connection that is there already. There is no way back to it once it is lost.
     pub(super) fn handle_over(&mut self, now: Now) {
-        self.first = Some(First { deadline: now.at, tries: 1 });
+        self.first = Some(now.at);
         self.reconnects = false;
-        self.handle_connected(now);
+        self.greet(now);
     }
 
-    /// The connection that was dialed is made.
-    pub(super) fn handle_connected(&mut self, now: Now) {
+    /// A connection that was dialed is made.
+    pub(super) fn handle_connected(&mut self, now: Now, attempt: Attempt) {
+        if matches!(self.phase, Phase::Dialing) && self.servers.handle_connected(now.at, attempt) {
+            self.greet(now);
+        }
+    }
+
+    fn greet(&mut self, now: Now) {
         self.attempt += 1;
         self.phase = Phase::Greeting { deadline: now.at.saturating_add(self.config.connect_timeout) };
         let hello = message::Hello {
@@ -178,11 +183,19 @@ impl State {
         encode(0, &hello, &mut self.out);
     }
 
-    /// The connection that was dialed cannot be made.
-    pub(super) fn handle_unreachable(&mut self, now: Now, source: io::Error) {
-        if let Phase::Dialing { .. } = self.phase {
-            let server = self.server();
-            self.lost(now, ConnectError::Unreachable { server, source });
+    /// A connection that was dialed cannot be made.
+    pub(super) fn handle_unreachable(&mut self, now: Now, attempt: Attempt, error: io::Error) {
+        if let Phase::Dialing = self.phase {
+            self.servers.handle_unreachable(now.at, attempt, error);
+            self.dialing(now);
+        }
+    }
+
+    /// A server's name was looked up.
+    pub(super) fn handle_resolved(&mut self, now: Now, server: usize, found: io::Result<Vec<SocketAddr>>) {
+        if let Phase::Dialing = self.phase {
+            self.servers.handle_resolved(now.at, server, found);
+            self.dialing(now);
         }
     }
 
@@ -195,7 +208,7 @@ impl State {
             }
             Phase::Greeting { .. } | Phase::Online { .. } => self.lost(now, ConnectError::Lost { server, reason }),
             Phase::Closing { .. } => self.end(Code::Goodbye, "the client was closed"),
-            Phase::Waiting { .. } | Phase::Dialing { .. } | Phase::Ended => {}
+            Phase::Waiting { .. } | Phase::Dialing | Phase::Ended => {}
         }
     }
 
@@ -264,9 +277,9 @@ impl State {
     pub(super) fn handle_timeout(&mut self, now: Now) {
         match self.phase {
             Phase::Waiting { until } if until <= now.at => self.dial(now),
-            Phase::Dialing { deadline } if deadline <= now.at => {
-                let what = format!("no answer within {} ms", self.config.connect_timeout.as_millis());
-                self.handle_unreachable(now, io::Error::new(io::ErrorKind::TimedOut, what));
+            Phase::Dialing => {
+                self.servers.handle_timeout(now.at);
+                self.dialing(now);
             }
             Phase::Greeting { deadline } if deadline <= now.at => {
                 let (server, within) = (self.server(), self.config.connect_timeout);
@@ -295,10 +308,10 @@ impl State {
     /// When to call `handle_timeout`, if nothing happens before.
     pub(super) fn timeout(&self) -> Option<Duration> {
         match self.phase {
-            Phase::Waiting { until: at }
-            | Phase::Dialing { deadline: at }
-            | Phase::Greeting { deadline: at }
-            | Phase::Closing { deadline: at } => Some(at),
+            Phase::Dialing => Some(self.servers.timeout(self.dialed_at)),
+            Phase::Waiting { until: at } | Phase::Greeting { deadline: at } | Phase::Closing { deadline: at } => {
+                Some(at)
+            }
             Phase::Online { .. } => {
                 let beat = self.heartbeat.timeout(self.reading);
                 let room = self.timers.first().filter(|_| self.reading).map(|(at, _)| *at);
@@ -342,12 +355,28 @@ impl State {
     }
 
     fn server(&self) -> String {
-        self.config.servers.get(self.server).cloned().unwrap_or_default()
+        self.servers.name()
     }
 
     fn dial(&mut self, now: Now) {
-        self.phase = Phase::Dialing { deadline: now.at.saturating_add(self.config.connect_timeout) };
-        self.effects.push_back(Effect::Dial(self.server()));
+        self.phase = Phase::Dialing;
+        self.dialed_at = now.at;
+        self.servers.begin(now.at);
+        self.dialing(now);
+    }
+
+    /// Does what the choice of a server asks for, until all have failed.
+    fn dialing(&mut self, now: Now) {
+        while let Some(step) = self.servers.poll() {
+            self.effects.push_back(match step {
+                Step::Resolve(server, name) => Effect::Resolve(server, name),
+                Step::Connect(attempt, address) => Effect::Dial(attempt, address),
+                Step::GiveUp(attempt) => Effect::GiveUp(attempt),
+            });
+        }
+        if let Some((server, source)) = self.servers.is_over() {
+            self.lost(now, ConnectError::Unreachable { server, source });
+        }
     }
 
     fn on_welcome(&mut self, now: Now, welcome: &message::Welcome<'_>) {
@@ -361,6 +390,8 @@ impl State {
         self.heartbeat = Heartbeat::new(now.at, welcome.grant_ms, &mut self.rng);
         self.phase = Phase::Online { since: now.at };
         self.stats.connections += 1;
+        self.servers.on_welcome();
+        self.effects.push_back(Effect::Welcomed(self.servers.last()));
         if self.first.take().is_some() {
             self.effects.push_back(Effect::Ready(self.tag));
         }
@@ -428,6 +459,8 @@ impl State {
             && code.advice() != Advice::ReconnectNow
         {
             retry_after = *after;
+            // That one; another may be tried at once.
+            self.servers.on_put_off(now.at.saturating_add(*after));
         }
         let phase = std::mem::replace(&mut self.phase, Phase::Waiting { until: now.at });
         if let Phase::Online { since } = phase {
@@ -435,32 +468,30 @@ impl State {
                 self.backoff.reset();
             }
             self.on_connection_lost(now, &why.to_string());
-        } else if !self.config.servers.is_empty() {
+        } else {
             // The last good one stays first; one that did not work makes room for the next.
-            self.server = (self.server + 1) % self.config.servers.len();
+            self.servers.on_failed();
         }
         if !self.reconnects && self.first.is_none() {
             return self.end(Code::GoingAway, &why.to_string());
         }
-        let Some(first) = &mut self.first else {
-            let wait = retry_after + self.backoff.next(&mut self.rng);
-            self.phase = Phase::Waiting { until: now.at.saturating_add(wait) };
+        let ready_at = if self.reconnects { self.servers.ready_at(now.at) } else { now.at.saturating_add(retry_after) };
+        let Some(deadline) = self.first else {
+            let wait = self.backoff.next(&mut self.rng);
+            self.phase = Phase::Waiting { until: ready_at.saturating_add(wait) };
             return;
         };
-        first.tries = first.tries.saturating_sub(1);
-        let deadline = first.deadline;
         let refused = matches!(&why, ConnectError::Refused { code, .. } if !comes_back(*code));
-        if !refused && first.tries > 0 {
+        if !refused && self.reconnects && self.servers.has_fresh(now.at) {
             return self.dial(now);
         }
         let wait = self.backoff.next(&mut self.rng);
-        let not_before = now.at.saturating_add(retry_after);
-        if refused || !self.reconnects || not_before >= deadline {
+        if refused || !self.reconnects || ready_at >= deadline {
             self.phase = Phase::Ended;
             self.effects.push_back(Effect::Failed(why));
         } else {
             // The last attempt is made when patience ends, however long the wait that was drawn.
-            self.phase = Phase::Waiting { until: not_before.saturating_add(wait).min(deadline) };
+            self.phase = Phase::Waiting { until: ready_at.saturating_add(wait).min(deadline) };
         }
     }
 

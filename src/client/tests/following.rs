@@ -230,7 +230,7 @@ fn another_network_is_told_at_once_where_beats_are_to_come_more_often() {
     assert_eq!(beat(&mut lab).0, None, "told once");
     // The next hello tells it, too.
     lab.lose();
-    lab.state.handle_connected(lab.now());
+    lab.connected();
     let hellos = lab.frames(|frame| decode::<message::Hello<'_>>(frame.body).unwrap().network);
     assert_eq!(hellos, [message::Network::Mobile2g]);
 }

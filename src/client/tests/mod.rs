@@ -8,6 +8,7 @@ mod marking;
 mod receiving;
 mod resuming;
 mod sending;
+mod servers;
 mod simulation;
 mod storing;
 mod uploading;
@@ -28,6 +29,7 @@ use super::{
     event::{Acked, Event, Gap, Outgoing},
     question::{Answer, Ask, Question},
     reading::Standing,
+    servers::Attempt,
     state::State,
     wire::Incoming,
 };
@@ -44,6 +46,8 @@ struct Lab {
     state: State,
     ms: u64,
     effects: Vec<Effect>,
+    /// The attempts that were dialed and have no answer, oldest first.
+    dialed: Vec<Attempt>,
 }
 
 /// A publish as it was sent: request, nonce, text.
@@ -55,9 +59,14 @@ impl Lab {
     }
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new("one:1", Name::parse("ann").unwrap());
+        let mut config = Config::new("10.0.0.1:1", Name::parse("ann").unwrap());
         change(&mut config);
-        let mut lab = Self { state: State::new(config, RoomKeys::starting_at(100), 42), ms: 0, effects: Vec::new() };
+        let mut lab = Self {
+            state: State::new(config, RoomKeys::starting_at(100), 42),
+            ms: 0,
+            effects: Vec::new(),
+            dialed: Vec::new(),
+        };
         lab.state.handle_start(lab.now());
         lab.collect();
         lab
@@ -79,6 +88,12 @@ impl Lab {
 
     fn collect(&mut self) {
         while let Some(effect) = self.state.poll() {
+            match effect {
+                Effect::Dial(attempt, _) => self.dialed.push(attempt),
+                Effect::GiveUp(attempt) => self.dialed.retain(|of| *of != attempt),
+                Effect::HangUp => self.dialed.clear(),
+                _ => {}
+            }
             self.effects.push(effect);
         }
     }
@@ -173,8 +188,30 @@ impl Lab {
     }
 
     fn connect(&mut self, resumed: bool) {
-        self.state.handle_connected(self.now());
+        self.connected();
         self.welcome(resumed, 30_000);
+    }
+
+    /// The newest attempt is a connection.
+    fn connected(&mut self) {
+        self.collect();
+        while self.dialed.is_empty() {
+            let due = self.state.timeout().unwrap().as_micros().div_ceil(1_000);
+            self.at(u64::try_from(due).unwrap());
+            self.collect();
+        }
+        let attempt = self.dialed.pop().unwrap();
+        self.dialed.clear();
+        self.state.handle_connected(self.now(), attempt);
+        self.collect();
+    }
+
+    /// The oldest attempt fails.
+    fn unreachable(&mut self) {
+        self.collect();
+        let attempt = self.dialed.remove(0);
+        self.state.handle_unreachable(self.now(), attempt, std::io::ErrorKind::ConnectionRefused.into());
+        self.collect();
     }
 
     fn welcome(&mut self, resumed: bool, grant_ms: u32) {
@@ -222,7 +259,7 @@ impl Lab {
         assert!(self.state.output().is_empty(), "nothing of the old connection is sent on the next");
         let back = self.state.timeout().unwrap();
         self.at(u64::try_from(back.as_millis()).unwrap() + 1);
-        assert!(matches!(self.effects().last(), Some(Effect::Dial(_))));
+        assert!(matches!(self.effects().last(), Some(Effect::Dial(..))));
     }
 
     #[track_caller]

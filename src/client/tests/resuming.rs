@@ -107,7 +107,7 @@ fn a_first_join_under_way_is_sent_again_by_name() {
     let mut lab = Lab::joined();
     lab.state.handle_join(lab.now(), 1, 9, Name::parse("other").unwrap(), JoinFrom::Newest(3));
     lab.lose();
-    lab.state.handle_connected(lab.now());
+    lab.connected();
     let resumes = lab.frames(|frame| decode::<message::Hello<'_>>(frame.body).unwrap().resume);
     assert_eq!(resumes, [Some(Token([1; 16]))], "whatever was under way");
     lab.welcome(true, 30_000);

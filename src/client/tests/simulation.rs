@@ -339,7 +339,7 @@ fn run(seed: u64) -> (Stats, Counts) {
         if step < 300 && server.chance(3) {
             lab.lose();
             let resumes = server.chance(70);
-            lab.state.handle_connected(lab.now());
+            lab.connected();
             let presented = lab.frames(|frame| decode::<message::Hello<'_>>(frame.body).unwrap().resume);
             assert_ne!(presented, [None], "the session could go on");
             server.lose(resumes);
