@@ -210,7 +210,7 @@ async fn the_host_puts_sessions_out() {
     until("all are there", async || engine.sessions("ann").len() == 3).await;
     assert!(engine.kick("ann", SessionsOf::Device("\n"), "").await.is_err());
     assert_eq!(engine.kick("ann", SessionsOf::Device("watch"), "").await.unwrap(), 0);
-    let newest = engine.sessions("ann").iter().filter(|session| &*session.device == "phone").next_back().cloned();
+    let newest = engine.sessions("ann").iter().rfind(|session| &*session.device == "phone").cloned();
     assert_eq!(engine.kick("ann", SessionsOf::Session(&newest.unwrap()), "one of two").await.unwrap(), 1);
     let close = second.end().await.unwrap();
     let close: Close<'_> = close.read();

@@ -23,13 +23,14 @@ use tokio::{
 use super::{
     attached::Arrival,
     dialing::{Dialed, Dialing, Stream},
-    effect::{Effect, Now, RoomKey, Ticket},
-    error::{ConnectError, PublishError, RequestError},
+    effect::{Effect, Now, RoomKey},
+    error::{ConnectError, RequestError},
     event::RoomInfo,
     keeper::Keeper,
     question::Ask,
-    shared::{AskOutcome, Command, EventQueue, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared, lock},
+    shared::{Command, EventQueue, Shared, lock},
     state::State,
+    waiting::{Waiter, Waiters},
     wire::{self, WireError},
 };
 
@@ -42,17 +43,6 @@ const ROUNDS_MAX: usize = 16;
 enum Link {
     Down,
     Up(Box<dyn Stream>),
-}
-
-enum Waiter {
-    Join(Reply<JoinOutcome>),
-    Send(Reply<SendOutcome>),
-    /// A send whose sender was told that the server does not answer. It keeps its place.
-    Stalled {
-        _permit: Permit,
-    },
-    Ask(Reply<AskOutcome>),
-    Leave(Reply<LeaveOutcome>),
 }
 
 /// See the module. A future that ends with the client.
@@ -70,8 +60,7 @@ pub(super) struct Driver {
     deaf: bool,
     paused: bool,
     commands: Vec<Command>,
-    waiters: HashMap<Ticket, Waiter>,
-    tickets: Ticket,
+    waiters: Waiters,
     events: HashMap<RoomKey, Arc<EventQueue>>,
     sleep: Option<Pin<Box<Sleep>>>,
     ready: Option<oneshot::Sender<Result<DeviceTag, ConnectError>>>,
@@ -100,8 +89,7 @@ impl Driver {
             deaf: false,
             paused: false,
             commands: Vec::new(),
-            waiters: HashMap::new(),
-            tickets: 0,
+            waiters: Waiters::default(),
             events: HashMap::new(),
             sleep: None,
             ready: Some(ready),
@@ -161,16 +149,16 @@ impl Driver {
                     }
                 };
                 self.events.insert(key, events);
-                let ticket = self.wait(Waiter::Join(reply));
+                let ticket = self.waiters.add(Waiter::Join(reply));
                 self.state.handle_join(now, key, ticket, name, from);
                 self.state.handle_restored(now, key, kept);
             }
             Command::Send { key, outgoing, reply } => {
-                let ticket = self.wait(Waiter::Send(reply));
+                let ticket = self.waiters.add(Waiter::Send(reply));
                 self.state.handle_send(now, key, ticket, outgoing);
             }
             Command::Ask { room, question, reply } => {
-                let ticket = self.wait(Waiter::Ask(reply));
+                let ticket = self.waiters.add(Waiter::Ask(reply));
                 self.state.handle_ask(now, Ask { ticket, room, question });
             }
             Command::Mark(key) => {
@@ -181,7 +169,7 @@ impl Driver {
             Command::Signal { to, key, payload, .. } => self.state.handle_signal(&to, key, &payload),
             Command::Network(network) => self.state.handle_network(now, network),
             Command::Leave { key, reply } => {
-                let ticket = self.wait(Waiter::Leave(reply));
+                let ticket = self.waiters.add(Waiter::Leave(reply));
                 self.state.handle_leave(now, key, Some(ticket));
             }
             Command::Abandon(key) => {
@@ -197,12 +185,6 @@ impl Driver {
             }
             Command::Quit => self.state.handle_close(now),
         }
-    }
-
-    fn wait(&mut self, waiter: Waiter) -> Ticket {
-        self.tickets += 1;
-        self.waiters.insert(self.tickets, waiter);
-        self.tickets
     }
 
     fn dial(&mut self, cx: &mut Context<'_>) -> bool {
@@ -409,11 +391,7 @@ impl Driver {
                     }
                 }
                 Effect::Stalled(ticket) => {
-                    if let Some(Waiter::Send(Reply { sender, _permit: permit })) = self.waiters.remove(&ticket) {
-                        // That he may have gone is his affair.
-                        let _ = sender.send(Err(PublishError::Busy));
-                        self.waiters.insert(ticket, Waiter::Stalled { _permit: permit });
-                    }
+                    self.waiters.stall(ticket);
                 }
                 Effect::EventsEnd(room) => {
                     self.keeper.leave(room);
@@ -430,11 +408,16 @@ impl Driver {
                     self.shared.close(code, &message);
                     self.done = true;
                 }
-                Effect::Joined(ticket, _, _)
-                | Effect::Answered(ticket, _)
+                Effect::Joined(ticket, room, info) => {
+                    if let Some(events) = self.events.get(&room) {
+                        events.start(self.state.position(room).unwrap_or((info.epoch, info.cursor)));
+                    }
+                    self.waiters.answer(ticket, effect);
+                }
+                Effect::Answered(ticket, _)
                 | Effect::Left(ticket, _)
                 | Effect::Refused(ticket, _)
-                | Effect::Sent(ticket, _) => self.answer(ticket, effect),
+                | Effect::Sent(ticket, _) => self.waiters.answer(ticket, effect),
             }
         }
     }
@@ -464,30 +447,6 @@ impl Driver {
             Ok(()) => self.state.handle_kept(now, room, nonce),
             Err(error) => self.state.handle_not_kept(now, room, nonce, error.to_string()),
         }
-    }
-
-    /// Answers whoever waits; that he may have gone is his affair.
-    fn answer(&mut self, ticket: Ticket, effect: Effect) {
-        let Some(waiter) = self.waiters.remove(&ticket) else { return };
-        let _ = match (waiter, effect) {
-            (Waiter::Join(reply), Effect::Joined(_, room, info)) => {
-                if let Some(events) = self.events.get(&room) {
-                    events.start(self.state.position(room).unwrap_or((info.epoch, info.cursor)));
-                }
-                reply.sender.send(Ok(info)).is_ok()
-            }
-            (Waiter::Join(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
-            (Waiter::Ask(reply), Effect::Answered(_, answer)) => reply.sender.send(Ok(answer)).is_ok(),
-            (Waiter::Ask(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
-            (Waiter::Leave(reply), Effect::Left(_, cursor)) => reply.sender.send(Ok(cursor)).is_ok(),
-            (Waiter::Leave(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
-            (Waiter::Send(reply), Effect::Sent(_, outcome)) => reply.sender.send(outcome).is_ok(),
-            (Waiter::Stalled { .. }, Effect::Sent(..)) => true,
-            (_, effect) => {
-                debug_assert!(false, "{effect:?} answers something else");
-                false
-            }
-        };
     }
 }
 

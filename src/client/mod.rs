@@ -43,9 +43,9 @@
 //! or an [`Event::Gap`] says that it will not. While disconnected, sends wait and the client tries to come back for as
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
 //!
-//! Inside: machines without I/O decide everything (`state.rs` the connection; `rooms.rs`, `publishing.rs`,
+//! Inside: machines without I/O decide everything (`state.rs` and `connecting.rs` the connection, `servers.rs` where to; `rooms.rs`, `attaching.rs`, `following.rs`, `publishing.rs`,
 //! `uploading.rs`, `receiving.rs`, `marking.rs` and `asking.rs` the rooms and what is asked; `question.rs` lists that; `outbox.rs` is one room's sends, `marker.rs` its read cursor, `upload.rs` a long text's parts, `inbound.rs` a
-//! room's receipts); `driver.rs` is the one task that owns the socket, `keeper.rs` its hand on an outbox on disk.
+//! room's receipts); `driver.rs` is the one task that owns the socket, `dialing.rs` its attempts at one, `keeper.rs` its hand on an outbox on disk.
 
 mod asking;
 mod attached;
@@ -53,6 +53,7 @@ mod attaching;
 mod backoff;
 mod change;
 mod config;
+mod connecting;
 mod dialing;
 mod directory;
 mod driver;
@@ -82,6 +83,7 @@ mod state;
 mod tests;
 mod upload;
 mod uploading;
+mod waiting;
 mod wire;
 
 use std::{

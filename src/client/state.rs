@@ -5,22 +5,20 @@
 //! `handle_timeout` answers. `handle_start` (or `handle_over`) comes first, and nothing after [`Effect::Ended`] or
 //! [`Effect::Failed`].
 //!
-//! This file holds the connection: dialing, greeting, heartbeats, coming back. `rooms.rs` goes on with what happens in
+//! This file holds the connection that stands. `connecting.rs` makes it and comes back to it; `rooms.rs` goes on with what happens in
 //! rooms.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    io,
-    net::SocketAddr,
     time::Duration,
 };
 
 use bytes::BytesMut;
 use parlor_protocol::{
-    Advice, Body, Code, DeviceTag, Extensions, List, RoomNumber, Token, encode,
+    Body, Code, DeviceTag, Extensions, List, RoomNumber, Token, encode,
     frame::PAYLOAD_BYTES_MAX,
     message::{self, Limits, ROOMS_PER_SESSION_MAX},
-    version::{MAGIC, VERSION},
+    version::VERSION,
 };
 
 use super::{
@@ -33,29 +31,26 @@ use super::{
     heartbeat::{Heartbeat, base},
     question::Ask,
     room::{Room, Stage},
-    servers::{Attempt, Servers, Step},
+    servers::Servers,
     upload::Upload,
     wire::{Incoming, Messages},
 };
-
-/// A connection that lasted this long was a good one: the next loss starts with the shortest back-off.
-const STABLE: Duration = Duration::from_secs(60);
 
 /// See the module.
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) rng: Rng,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
     /// When the last round of attempts began.
-    dialed_at: Duration,
+    pub(super) dialed_at: Duration,
     pub(super) phase: Phase,
     /// The first connect: until when.
-    first: Option<Duration>,
+    pub(super) first: Option<Duration>,
     /// Whether there is a way to come back: not over a stream that was handed in.
-    reconnects: bool,
-    servers: Servers,
-    token: Option<Token>,
-    attempt: u64,
+    pub(super) reconnects: bool,
+    pub(super) servers: Servers,
+    pub(super) token: Option<Token>,
+    pub(super) attempt: u64,
     pub(super) tag: DeviceTag,
     pub(super) limits: Limits,
     pub(super) heartbeat: Heartbeat,
@@ -90,7 +85,7 @@ pub(super) struct State {
     pub(super) messages: Messages,
     pub(super) stats: Stats,
     pub(super) effects: VecDeque<Effect>,
-    out: BytesMut,
+    pub(super) out: BytesMut,
 }
 
 impl State {
@@ -139,63 +134,6 @@ impl State {
             out: BytesMut::new(),
             config,
             rng,
-        }
-    }
-
-    /// Starts with the first server.
-    pub(super) fn handle_start(&mut self, now: Now) {
-        let deadline = now.at.saturating_add(self.config.connect_patience);
-        self.first = Some(deadline);
-        self.dial(now);
-    }
-
-    /// Starts on a connection that is there already. There is no way back to it once it is lost.
-    pub(super) fn handle_over(&mut self, now: Now) {
-        self.first = Some(now.at);
-        self.reconnects = false;
-        self.greet(now);
-    }
-
-    /// A connection that was dialed is made.
-    pub(super) fn handle_connected(&mut self, now: Now, attempt: Attempt) {
-        if matches!(self.phase, Phase::Dialing) && self.servers.handle_connected(now.at, attempt) {
-            self.greet(now);
-        }
-    }
-
-    fn greet(&mut self, now: Now) {
-        self.attempt += 1;
-        self.phase = Phase::Greeting { deadline: now.at.saturating_add(self.config.connect_timeout) };
-        let hello = message::Hello {
-            magic: MAGIC,
-            version_min: VERSION,
-            version_max: VERSION,
-            features: 0,
-            user: &self.config.user,
-            device: &self.config.device,
-            device_class: self.config.device_class,
-            network: self.config.network,
-            credentials: &self.config.credentials,
-            resume: self.token,
-            attempt: self.attempt,
-            extensions: Extensions::default(),
-        };
-        encode(0, &hello, &mut self.out);
-    }
-
-    /// A connection that was dialed cannot be made.
-    pub(super) fn handle_unreachable(&mut self, now: Now, attempt: Attempt, error: io::Error) {
-        if let Phase::Dialing = self.phase {
-            self.servers.handle_unreachable(now.at, attempt, error);
-            self.dialing(now);
-        }
-    }
-
-    /// A server's name was looked up.
-    pub(super) fn handle_resolved(&mut self, now: Now, server: usize, found: io::Result<Vec<SocketAddr>>) {
-        if let Phase::Dialing = self.phase {
-            self.servers.handle_resolved(now.at, server, found);
-            self.dialing(now);
         }
     }
 
@@ -354,29 +292,8 @@ impl State {
         Some(pending)
     }
 
-    fn server(&self) -> String {
+    pub(super) fn server(&self) -> String {
         self.servers.name()
-    }
-
-    fn dial(&mut self, now: Now) {
-        self.phase = Phase::Dialing;
-        self.dialed_at = now.at;
-        self.servers.begin(now.at);
-        self.dialing(now);
-    }
-
-    /// Does what the choice of a server asks for, until all have failed.
-    fn dialing(&mut self, now: Now) {
-        while let Some(step) = self.servers.poll() {
-            self.effects.push_back(match step {
-                Step::Resolve(server, name) => Effect::Resolve(server, name),
-                Step::Connect(attempt, address) => Effect::Dial(attempt, address),
-                Step::GiveUp(attempt) => Effect::GiveUp(attempt),
-            });
-        }
-        if let Some((server, source)) = self.servers.is_over() {
-            self.lost(now, ConnectError::Unreachable { server, source });
-        }
     }
 
     fn on_welcome(&mut self, now: Now, welcome: &message::Welcome<'_>) {
@@ -451,56 +368,12 @@ impl State {
         encode(0, &beat, &mut self.out);
     }
 
-    /// The connection, or the attempt at one, is lost: comes back, gives up, or ends.
-    fn lost(&mut self, now: Now, why: ConnectError) {
-        self.hang_up();
-        let mut retry_after = Duration::ZERO;
-        if let ConnectError::Refused { code, retry_after: after, .. } = &why
-            && code.advice() != Advice::ReconnectNow
-        {
-            retry_after = *after;
-            // That one; another may be tried at once.
-            self.servers.on_put_off(now.at.saturating_add(*after));
-        }
-        let phase = std::mem::replace(&mut self.phase, Phase::Waiting { until: now.at });
-        if let Phase::Online { since } = phase {
-            if now.at.saturating_sub(since) >= STABLE {
-                self.backoff.reset();
-            }
-            self.on_connection_lost(now, &why.to_string());
-        } else {
-            // The last good one stays first; one that did not work makes room for the next.
-            self.servers.on_failed();
-        }
-        if !self.reconnects && self.first.is_none() {
-            return self.end(Code::GoingAway, &why.to_string());
-        }
-        let ready_at = if self.reconnects { self.servers.ready_at(now.at) } else { now.at.saturating_add(retry_after) };
-        let Some(deadline) = self.first else {
-            let wait = self.backoff.next(&mut self.rng);
-            self.phase = Phase::Waiting { until: ready_at.saturating_add(wait) };
-            return;
-        };
-        let refused = matches!(&why, ConnectError::Refused { code, .. } if !comes_back(*code));
-        if !refused && self.reconnects && self.servers.has_fresh(now.at) {
-            return self.dial(now);
-        }
-        let wait = self.backoff.next(&mut self.rng);
-        if refused || !self.reconnects || ready_at >= deadline {
-            self.phase = Phase::Ended;
-            self.effects.push_back(Effect::Failed(why));
-        } else {
-            // The last attempt is made when patience ends, however long the wait that was drawn.
-            self.phase = Phase::Waiting { until: ready_at.saturating_add(wait).min(deadline) };
-        }
-    }
-
-    fn hang_up(&mut self) {
+    pub(super) fn hang_up(&mut self) {
         self.out = BytesMut::new();
         self.effects.push_back(Effect::HangUp);
     }
 
-    fn end(&mut self, code: Code, message: &str) {
+    pub(super) fn end(&mut self, code: Code, message: &str) {
         self.hang_up();
         self.end_rooms(code, message);
         self.phase = Phase::Ended;
