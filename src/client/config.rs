@@ -1,6 +1,7 @@
 //! What a client is told when it is made.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -16,16 +17,27 @@ use super::{error::ConnectError, outbox_store::OutboxStore};
 #[derive(Clone)]
 #[non_exhaustive]
 pub struct Config {
-    /// The servers as `host:port`, tried in turn; the last one that worked is tried first.
+    /// The servers as `host:port`. A name stands for all its addresses. The one that worked last is tried first, then the
+    /// others by the time that connecting took, and those that were never reached in this order. One that does not answer
+    /// within 100 ms has the next tried beside it; the first connection that is made is taken.
     pub servers: Vec<String>,
+    /// The address that worked in an earlier run, from [`Client::server`](super::Client::server), to begin with. Means
+    /// something only if it is one of the servers'.
+    pub prefer: Option<SocketAddr>,
     /// Who speaks.
     pub user: Name,
     /// On which of the user's devices. Two clients of one device push each other out.
     pub device: Name,
     /// What kind of device that is.
     pub device_class: DeviceClass,
-    /// What the device is connected through; sets the interval of the heartbeats.
+    /// What the device is connected through; sets the interval of the heartbeats. Later changes go to
+    /// [`Client::set_network`](super::Client::set_network).
     pub network: Network,
+    /// Be in all rooms that the user is a member of, and at once in each that he is added to, without joining them: they
+    /// come from [`Client::attached`](super::Client::attached), which the application must then take. The number says with
+    /// how many of the newest records a room begins that this client has not been in before. `None` for rooms that are
+    /// joined one by one.
+    pub follow: Option<u32>,
     /// Whatever the host's authentication wants, at most 4 KiB.
     pub credentials: Vec<u8>,
     /// How long a publish waits for its ack before it is sent again.
@@ -35,7 +47,7 @@ pub struct Config {
     pub ack_retries: u32,
     /// How long a connection may take to be made, and then again how long the server may take to say welcome.
     pub connect_timeout: Duration,
-    /// How long the first connect keeps trying; zero is one try per server. A client that was connected once comes back
+    /// How long the first connect keeps trying; zero is one try per address. A client that was connected once comes back
     /// for as long as it lives.
     pub connect_patience: Duration,
     /// The longest wait before the first attempt to come back. Each wait is random, from nothing up to a bound that begins
@@ -68,10 +80,12 @@ impl Config {
         let device = Name::parse("default").expect("a literal of seven letters is a name");
         Self {
             servers: vec![server.into()],
+            prefer: None,
             user,
             device,
             device_class: DeviceClass::default(),
             network: Network::default(),
+            follow: None,
             credentials: Vec::new(),
             ack_timeout: Duration::from_secs(5),
             ack_retries: 2,

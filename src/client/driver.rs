@@ -13,21 +13,24 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use parlor_protocol::{Code, DeviceTag, Nonce, frame::answer_body_max, split};
+use parlor_protocol::{Code, DeviceTag, Name, Nonce, frame::answer_body_max, split};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::oneshot,
     time::{Instant, Sleep, sleep_until},
 };
 
 use super::{
-    effect::{Effect, Now, RoomKey, Ticket},
-    error::{ConnectError, PublishError, RequestError},
+    attached::Arrival,
+    dialing::{Dialed, Dialing, Stream},
+    effect::{Effect, Now, RoomKey},
+    error::{ConnectError, RequestError},
+    event::RoomInfo,
     keeper::Keeper,
     question::Ask,
-    shared::{AskOutcome, Command, EventQueue, JoinOutcome, LeaveOutcome, Permit, Reply, SendOutcome, Shared},
+    shared::{Command, EventQueue, Shared, lock},
     state::State,
+    waiting::{Waiter, Waiters},
     wire::{self, WireError},
 };
 
@@ -37,27 +40,9 @@ const READ_BYTES: usize = 16 << 10;
 /// After this many rounds the driver lets other tasks run, even if it has more to do.
 const ROUNDS_MAX: usize = 16;
 
-/// A connection.
-pub(super) trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
-
-type Dialing = Pin<Box<dyn Future<Output = io::Result<Box<dyn Stream>>> + Send>>;
-
 enum Link {
     Down,
-    Dialing(Dialing),
     Up(Box<dyn Stream>),
-}
-
-enum Waiter {
-    Join(Reply<JoinOutcome>),
-    Send(Reply<SendOutcome>),
-    /// A send whose sender was told that the server does not answer. It keeps its place.
-    Stalled {
-        _permit: Permit,
-    },
-    Ask(Reply<AskOutcome>),
-    Leave(Reply<LeaveOutcome>),
 }
 
 /// See the module. A future that ends with the client.
@@ -67,6 +52,7 @@ pub(super) struct Driver {
     keeper: Keeper,
     started: Instant,
     link: Link,
+    dialing: Dialing,
     /// Bytes that were read and are not a whole frame yet, or wait until the application takes events.
     input: BytesMut,
     flushed: bool,
@@ -74,8 +60,7 @@ pub(super) struct Driver {
     deaf: bool,
     paused: bool,
     commands: Vec<Command>,
-    waiters: HashMap<Ticket, Waiter>,
-    tickets: Ticket,
+    waiters: Waiters,
     events: HashMap<RoomKey, Arc<EventQueue>>,
     sleep: Option<Pin<Box<Sleep>>>,
     ready: Option<oneshot::Sender<Result<DeviceTag, ConnectError>>>,
@@ -98,13 +83,13 @@ impl Driver {
             keeper,
             started: Instant::now(),
             link: Link::Down,
+            dialing: Dialing::default(),
             input: BytesMut::new(),
             flushed: true,
             deaf: false,
             paused: false,
             commands: Vec::new(),
-            waiters: HashMap::new(),
-            tickets: 0,
+            waiters: Waiters::default(),
             events: HashMap::new(),
             sleep: None,
             ready: Some(ready),
@@ -164,16 +149,16 @@ impl Driver {
                     }
                 };
                 self.events.insert(key, events);
-                let ticket = self.wait(Waiter::Join(reply));
+                let ticket = self.waiters.add(Waiter::Join(reply));
                 self.state.handle_join(now, key, ticket, name, from);
-                self.state.handle_restored(key, kept);
+                self.state.handle_restored(now, key, kept);
             }
             Command::Send { key, outgoing, reply } => {
-                let ticket = self.wait(Waiter::Send(reply));
+                let ticket = self.waiters.add(Waiter::Send(reply));
                 self.state.handle_send(now, key, ticket, outgoing);
             }
             Command::Ask { room, question, reply } => {
-                let ticket = self.wait(Waiter::Ask(reply));
+                let ticket = self.waiters.add(Waiter::Ask(reply));
                 self.state.handle_ask(now, Ask { ticket, room, question });
             }
             Command::Mark(key) => {
@@ -182,8 +167,9 @@ impl Driver {
                 }
             }
             Command::Signal { to, key, payload, .. } => self.state.handle_signal(&to, key, &payload),
+            Command::Network(network) => self.state.handle_network(now, network),
             Command::Leave { key, reply } => {
-                let ticket = self.wait(Waiter::Leave(reply));
+                let ticket = self.waiters.add(Waiter::Leave(reply));
                 self.state.handle_leave(now, key, Some(ticket));
             }
             Command::Abandon(key) => {
@@ -201,25 +187,16 @@ impl Driver {
         }
     }
 
-    fn wait(&mut self, waiter: Waiter) -> Ticket {
-        self.tickets += 1;
-        self.waiters.insert(self.tickets, waiter);
-        self.tickets
-    }
-
     fn dial(&mut self, cx: &mut Context<'_>) -> bool {
-        let Link::Dialing(dialing) = &mut self.link else { return false };
-        let Poll::Ready(dialed) = dialing.as_mut().poll(cx) else { return false };
+        let Some(dialed) = self.dialing.poll(cx) else { return false };
         let now = self.now();
         match dialed {
-            Ok(stream) => {
+            Dialed::Resolved(server, found) => self.state.handle_resolved(now, server, found),
+            Dialed::Connected(attempt, stream) => {
                 self.link = Link::Up(stream);
-                self.state.handle_connected(now);
+                self.state.handle_connected(now, attempt);
             }
-            Err(error) => {
-                self.link = Link::Down;
-                self.state.handle_unreachable(now, error);
-            }
+            Dialed::Failed(attempt, error) => self.state.handle_unreachable(now, attempt, error),
         }
         self.run_effects();
         true
@@ -361,9 +338,13 @@ impl Driver {
         self.shared.publish_stats(self.state.stats());
         while let Some(effect) = self.state.poll() {
             match effect {
-                Effect::Dial(server) => self.link = Link::Dialing(Box::pin(connect(server))),
+                Effect::Resolve(server, name) => self.dialing.resolve(server, name),
+                Effect::Dial(attempt, address) => self.dialing.connect(attempt, address),
+                Effect::GiveUp(attempt) => self.dialing.give_up(attempt),
+                Effect::Welcomed(server) => *lock(&self.shared.server) = server,
                 Effect::HangUp => {
                     self.link = Link::Down;
+                    self.dialing.clear();
                     self.input.clear();
                     (self.flushed, self.deaf) = (true, false);
                 }
@@ -410,27 +391,52 @@ impl Driver {
                     }
                 }
                 Effect::Stalled(ticket) => {
-                    if let Some(Waiter::Send(Reply { sender, _permit: permit })) = self.waiters.remove(&ticket) {
-                        // That he may have gone is his affair.
-                        let _ = sender.send(Err(PublishError::Busy));
-                        self.waiters.insert(ticket, Waiter::Stalled { _permit: permit });
-                    }
+                    self.waiters.stall(ticket);
                 }
                 Effect::EventsEnd(room) => {
                     self.keeper.leave(room);
                     if let Some(events) = self.events.remove(&room) {
+                        if self.shared.attached.forget(room) {
+                            // Over before the application had taken it.
+                            events.deafen(&self.shared);
+                        }
                         events.end();
                     }
                 }
+                Effect::Attached(room, name, info) => self.on_attached(room, name, info),
                 Effect::Ended(code, message) => {
                     self.shared.close(code, &message);
                     self.done = true;
                 }
-                Effect::Joined(ticket, _, _)
-                | Effect::Answered(ticket, _)
+                Effect::Joined(ticket, room, info) => {
+                    if let Some(events) = self.events.get(&room) {
+                        events.start(self.state.position(room).unwrap_or((info.epoch, info.cursor)));
+                    }
+                    self.waiters.answer(ticket, effect);
+                }
+                Effect::Answered(ticket, _)
                 | Effect::Left(ticket, _)
                 | Effect::Refused(ticket, _)
-                | Effect::Sent(ticket, _) => self.answer(ticket, effect),
+                | Effect::Sent(ticket, _) => self.waiters.answer(ticket, effect),
+            }
+        }
+    }
+
+    /// A room that nobody joined: it gets its events and what is kept for it, and goes to the application.
+    fn on_attached(&mut self, room: RoomKey, name: Name, info: RoomInfo) {
+        let now = self.now();
+        let events = Arc::new(EventQueue::default());
+        events.start(self.state.position(room).unwrap_or((info.epoch, info.cursor)));
+        match self.keeper.load(room, &name) {
+            Ok(kept) => {
+                self.events.insert(room, events.clone());
+                self.shared.attached.push(Arrival { room, name, info, events });
+                self.state.handle_restored(now, room, kept);
+            }
+            Err(error) => {
+                // As with a join: what is sent to it would overtake what is kept.
+                tracing::error!(room = &*name, %error, "a room is left, since the outbox cannot be read");
+                self.state.handle_leave(now, room, None);
             }
         }
     }
@@ -441,30 +447,6 @@ impl Driver {
             Ok(()) => self.state.handle_kept(now, room, nonce),
             Err(error) => self.state.handle_not_kept(now, room, nonce, error.to_string()),
         }
-    }
-
-    /// Answers whoever waits; that he may have gone is his affair.
-    fn answer(&mut self, ticket: Ticket, effect: Effect) {
-        let Some(waiter) = self.waiters.remove(&ticket) else { return };
-        let _ = match (waiter, effect) {
-            (Waiter::Join(reply), Effect::Joined(_, room, info)) => {
-                if let Some(events) = self.events.get(&room) {
-                    events.start(self.state.position(room).unwrap_or((info.epoch, info.cursor)));
-                }
-                reply.sender.send(Ok(info)).is_ok()
-            }
-            (Waiter::Join(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
-            (Waiter::Ask(reply), Effect::Answered(_, answer)) => reply.sender.send(Ok(answer)).is_ok(),
-            (Waiter::Ask(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
-            (Waiter::Leave(reply), Effect::Left(_, cursor)) => reply.sender.send(Ok(cursor)).is_ok(),
-            (Waiter::Leave(reply), Effect::Refused(_, error)) => reply.sender.send(Err(error)).is_ok(),
-            (Waiter::Send(reply), Effect::Sent(_, outcome)) => reply.sender.send(outcome).is_ok(),
-            (Waiter::Stalled { .. }, Effect::Sent(..)) => true,
-            (_, effect) => {
-                debug_assert!(false, "{effect:?} answers something else");
-                false
-            }
-        };
     }
 }
 
@@ -495,11 +477,4 @@ impl Drop for Driver {
             events.end();
         }
     }
-}
-
-async fn connect(server: String) -> io::Result<Box<dyn Stream>> {
-    let stream = TcpStream::connect(server).await?;
-    // Frames are written whole; waiting for more to say would only delay them.
-    stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
 }

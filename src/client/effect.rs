@@ -1,14 +1,22 @@
 //! What goes into the state and comes out of it, beside frames.
 
-use std::time::Duration;
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-use parlor_protocol::{Code, DeviceTag, Epoch, Nonce, Seq};
+use parlor_protocol::{Code, DeviceTag, Epoch, Name, Nonce, Seq};
 
 use super::{
     error::{ConnectError, PublishError, RequestError},
     event::{Acked, Event, Outgoing, RoomInfo},
     question::{Answer, Ask},
     reading::Standing,
+    servers::Attempt,
     signal::Signal,
 };
 
@@ -20,6 +28,21 @@ pub(super) const NOBODYS: Ticket = 0;
 
 /// Names a room within the client, from its join on; never used twice.
 pub(super) type RoomKey = u32;
+
+/// Gives the rooms of a client their names: to the handles, which join some, and to the state, which is attached to others.
+#[derive(Clone, Debug, Default)]
+pub(super) struct RoomKeys(Arc<AtomicU32>);
+
+impl RoomKeys {
+    #[cfg(test)]
+    pub(super) fn starting_at(first: RoomKey) -> Self {
+        Self(Arc::new(AtomicU32::new(first)))
+    }
+
+    pub(super) fn next(&self) -> RoomKey {
+        self.0.fetch_add(1, SeqCst)
+    }
+}
 
 /// The time, given with every input.
 #[derive(Clone, Copy, Debug)]
@@ -33,16 +56,24 @@ pub(super) struct Now {
 /// What the driver has to do.
 #[derive(Debug)]
 pub(super) enum Effect {
-    /// Make a connection to this server; answer with `handle_connected` or `handle_unreachable`.
-    Dial(String),
-    /// Drop the connection, or the attempt at one.
+    /// Look a server's name up; answer with `handle_resolved`.
+    Resolve(usize, String),
+    /// Connect; answer with `handle_connected` or `handle_unreachable`. The first that is made wins: drop the others.
+    Dial(Attempt, SocketAddr),
+    /// Drop one attempt.
+    GiveUp(Attempt),
+    /// Drop the connection, or all attempts at one.
     HangUp,
+    /// A server at this address said welcome.
+    Welcomed(Option<SocketAddr>),
     /// The first welcome came.
     Ready(DeviceTag),
     /// The first connect is given up. Nothing follows.
     Failed(ConnectError),
     /// A join succeeded.
     Joined(Ticket, RoomKey, RoomInfo),
+    /// A room that nobody joined is attached. Answer with `handle_restored`; its events follow.
+    Attached(RoomKey, Name, RoomInfo),
     /// A question was answered.
     Answered(Ticket, Answer),
     /// A leave was answered.
@@ -77,7 +108,7 @@ pub(super) enum Phase {
     /// Before the next attempt.
     Waiting { until: Duration },
     /// The driver makes a connection.
-    Dialing { deadline: Duration },
+    Dialing,
     /// Hello is said, welcome is not.
     Greeting { deadline: Duration },
     /// Welcome.

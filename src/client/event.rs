@@ -5,7 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parlor_protocol::{
     Code, DeviceTag, Epoch, Name, Nonce, RoomNumber, Seq, UnixMillis,
-    message::{ContentType, Durability, GapReason, PageGap, RecordKind},
+    message::{self, ContentType, Durability, GapReason, PageGap, RecordKind},
 };
 
 use super::{
@@ -110,7 +110,7 @@ pub struct Page {
     pub epoch: Epoch,
 }
 
-/// A room as it was when it was joined.
+/// A room as it was when it was joined, or attached by following.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RoomInfo {
     /// The number by which frames name it.
@@ -131,6 +131,18 @@ pub struct RoomInfo {
     pub unread: u64,
     /// What an ack means in it.
     pub durability: Durability,
+}
+
+impl RoomInfo {
+    pub(super) fn of(joined: &message::Joined<'_>) -> Self {
+        let &message::Joined { room: number, epoch, tail, first, cursor, count, read, unread, durability, .. } = joined;
+        Self { number, epoch, tail, first, cursor, count, read, unread, durability }
+    }
+
+    pub(super) fn of_attached(it: &message::Attached<'_>) -> Self {
+        let &message::Attached { room: number, epoch, tail, first, cursor, count, read, unread, durability, .. } = it;
+        Self { number, epoch, tail, first, cursor, count, read, unread, durability }
+    }
 }
 
 /// A message to send.

@@ -70,6 +70,13 @@ impl Inbound {
         self.turned = (epoch != self.epoch).then_some((epoch, cursor));
     }
 
+    /// The server chose by itself to deliver from behind this seq: what is before it and not held has to be fetched.
+    pub(super) fn on_begun(&mut self, epoch: Epoch, cursor: Seq) {
+        if epoch == self.epoch {
+            self.seen = self.seen.max(cursor);
+        }
+    }
+
     /// The connection is lost, and with it a fetch.
     pub(super) fn on_lost(&mut self) {
         self.filling = false;

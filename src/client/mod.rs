@@ -43,19 +43,24 @@
 //! or an [`Event::Gap`] says that it will not. While disconnected, sends wait and the client tries to come back for as
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
 //!
-//! Inside: machines without I/O decide everything (`state.rs` the connection; `rooms.rs`, `publishing.rs`,
+//! Inside: machines without I/O decide everything (`state.rs` and `connecting.rs` the connection, `servers.rs` where to; `rooms.rs`, `attaching.rs`, `following.rs`, `publishing.rs`,
 //! `uploading.rs`, `receiving.rs`, `marking.rs` and `asking.rs` the rooms and what is asked; `question.rs` lists that; `outbox.rs` is one room's sends, `marker.rs` its read cursor, `upload.rs` a long text's parts, `inbound.rs` a
-//! room's receipts); `driver.rs` is the one task that owns the socket, `keeper.rs` its hand on an outbox on disk.
+//! room's receipts); `driver.rs` is the one task that owns the socket, `dialing.rs` its attempts at one, `keeper.rs` its hand on an outbox on disk.
 
 mod asking;
+mod attached;
+mod attaching;
 mod backoff;
 mod change;
 mod config;
+mod connecting;
+mod dialing;
 mod directory;
 mod driver;
 mod effect;
 mod error;
 mod event;
+mod following;
 mod heartbeat;
 mod inbound;
 mod keeper;
@@ -70,6 +75,7 @@ mod reading;
 mod receiving;
 mod room;
 mod rooms;
+mod servers;
 mod shared;
 mod signal;
 mod state;
@@ -77,11 +83,13 @@ mod state;
 mod tests;
 mod upload;
 mod uploading;
+mod waiting;
 mod wire;
 
 use std::{
     future::{Future, poll_fn},
     hash::{BuildHasher, RandomState},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -93,6 +101,7 @@ use tokio::{
     sync::oneshot,
 };
 
+pub use attached::AttachedRooms;
 pub use change::{Change, Changes};
 pub use config::Config;
 pub use directory::{Member, Members, RoomDetails, RoomEntry, Rooms};
@@ -107,7 +116,8 @@ pub use parlor_protocol::message::{
 pub use reading::{Reader, Standing};
 pub use signal::{Signal, Signals};
 
-use driver::{Driver, Stream};
+use dialing::Stream;
+use driver::Driver;
 use effect::RoomKey;
 use keeper::Keeper;
 use question::{Answer, Question};
@@ -168,7 +178,8 @@ impl Client {
         let mut handle = Handle { shared: shared.clone(), user, tag };
         let (ready, is_ready) = oneshot::channel();
         let seed = RandomState::new().hash_one(&*config.user);
-        tokio::spawn(Driver::new(State::new(config, seed), shared, keeper, stream, ready));
+        let state = State::new(config, shared.room_keys.clone(), seed);
+        tokio::spawn(Driver::new(state, shared, keeper, stream, ready));
         handle.tag = is_ready.await.unwrap_or(Err(ConnectError::Stopped))?;
         Ok(Self { handle: Arc::new(handle) })
     }
@@ -182,7 +193,7 @@ impl Client {
         let name = Name::parse(room)?;
         let (reply, answer) = self.handle.reply()?;
         let events = Arc::new(EventQueue::default());
-        let key = self.handle.shared.room_key();
+        let key = self.handle.shared.room_keys.next();
         let join = Command::Join { key, name: name.clone(), from, events: events.clone(), reply };
         self.handle.command(join)?;
         // From here on a drop of this future leaves the room.
@@ -204,6 +215,22 @@ impl Client {
     #[must_use]
     pub fn device_tag(&self) -> DeviceTag {
         self.handle.tag
+    }
+
+    /// The address of the server that said welcome last; `None` over a stream that was handed in. Kept and put into
+    /// [`Config::prefer`], it is where the next run of the program begins.
+    #[must_use]
+    pub fn server(&self) -> Option<SocketAddr> {
+        *shared::lock(&self.handle.shared.server)
+    }
+
+    /// The device is connected through another network now, which sets how often the server hears from it: told with the
+    /// next heartbeat, or at once if heartbeats are to come more often.
+    ///
+    /// # Errors
+    /// If the client is closed.
+    pub fn set_network(&self, network: Network) -> Result<(), RequestError> {
+        self.handle.command(Command::Network(network))
     }
 
     /// What was counted up to now, over all rooms.
@@ -414,5 +441,6 @@ debug! {
     Room: self => &self.inner.name,
     Events: self => &self.membership.key,
     Signals: self => &"for the user",
+    AttachedRooms: self => &"of the user",
     Sending: self => &matches!(self.0, Outcome::Waiting(..))
 }

@@ -52,6 +52,11 @@ impl Entry {
             told: false,
         }
     }
+
+    /// Whether it ever went out, over whatever connection.
+    pub(super) fn was_sent(&self) -> bool {
+        self.sent_once
+    }
 }
 
 /// What an ack that did not come in time leads to.
@@ -115,8 +120,8 @@ impl Outbox {
 
     /// Takes a message of an earlier run, before any other. It may have gone out then.
     pub(super) fn restore(&mut self, nonce: Nonce, outgoing: Outgoing) {
-        debug_assert!(self.nonce < nonce, "in their order");
-        self.nonce = nonce;
+        debug_assert!(self.entries.back().is_none_or(|last| last.nonce < nonce), "in their order");
+        self.nonce = self.nonce.max(nonce);
         self.entries.push_back(Entry { sent_once: true, told: true, ..Entry::new(nonce, NOBODYS, outgoing) });
     }
 

@@ -150,10 +150,12 @@ impl State {
         }
     }
 
-    /// Messages of an earlier run of this device, which were not acked then. Behind [`handle_join`](Self::handle_join).
-    pub(super) fn handle_restored(&mut self, key: RoomKey, messages: Vec<(Nonce, Outgoing)>) {
-        if let Some(room) = self.rooms.get_mut(&key) {
+    /// Messages of an earlier run of this device, which were not acked then. Behind [`handle_join`](Self::handle_join), or
+    /// in answer to [`Effect::Attached`].
+    pub(super) fn handle_restored(&mut self, now: Now, key: RoomKey, messages: Vec<(Nonce, Outgoing)>) {
+        if let Some(room) = self.rooms.get_mut(&key).filter(|_| !messages.is_empty()) {
             messages.into_iter().for_each(|(nonce, outgoing)| room.outbox.restore(nonce, outgoing));
+            self.settle(now, key);
         }
     }
 

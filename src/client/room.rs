@@ -16,6 +16,10 @@ pub(super) enum Stage {
     Out,
     /// A join is under way.
     Joining,
+    /// The session that it belongs to was taken up, and the server has not said whether it goes on there.
+    Resuming,
+    /// A `Follow` is under way, which attaches it.
+    Following,
     /// Attached.
     In,
     /// A leave is under way.
@@ -29,6 +33,8 @@ pub(super) enum Stage {
 pub(super) struct Room {
     pub(super) name: Name,
     pub(super) from: JoinFrom,
+    /// Whether it came by following the user, not by a join of the application.
+    pub(super) followed: bool,
     pub(super) stage: Stage,
     pub(super) number: RoomNumber,
     pub(super) durability: Durability,
@@ -54,13 +60,19 @@ pub(super) struct Room {
 
 impl Room {
     pub(super) fn new(name: Name, from: JoinFrom, join: Ticket) -> Self {
+        Self { join: Some(join), followed: false, ..Self::followed(name, from) }
+    }
+
+    /// A room that the server attaches of itself.
+    pub(super) fn followed(name: Name, from: JoinFrom) -> Self {
         Self {
             name,
             from,
+            followed: true,
             stage: Stage::Out,
             number: RoomNumber::default(),
             durability: Durability::default(),
-            join: Some(join),
+            join: None,
             leaving: false,
             leave: None,
             inbound: None,

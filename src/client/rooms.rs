@@ -1,4 +1,5 @@
-//! The rooms' half of the client's state: joins, leaves, and what comes back.
+//! The rooms' half of the client's state: joins, leaves, and what comes back. `attaching.rs` says what becomes of rooms when
+//! connections end and begin.
 //!
 //! Inputs only note what is wanted; [`settle`](State::settle) compares that with what the connection allows and sends
 //! what is due. So a reconnect is nothing special: everything is wanted again, and settled once it may be.
@@ -13,16 +14,15 @@ use parlor_protocol::{
 use super::{
     effect::{Effect, Now, Pending, RoomKey, Ticket},
     error::{PublishError, RequestError},
-    event::{Acked, Event, RoomInfo},
+    event::{Acked, Event},
     inbound::Inbound,
-    reading::Standing,
     room::{Room, Stage},
     state::State,
     wire::Incoming,
 };
 
 /// The shortest wait before a refused join, leave or fill is tried again.
-const RETRY_MIN: Duration = Duration::from_millis(50);
+pub(super) const RETRY_MIN: Duration = Duration::from_millis(50);
 
 impl State {
     /// The application wants to join a room, which is `key` from here on.
@@ -32,6 +32,7 @@ impl State {
             self.effects.push_back(Effect::EventsEnd(key));
             return;
         }
+        self.follow.wants(&name);
         self.rooms.insert(key, Room::new(name, from, ticket));
         self.settle(now, key);
     }
@@ -42,6 +43,9 @@ impl State {
             Some(room) if !room.leaving => {
                 room.leaving = true;
                 room.leave = ticket;
+                if self.config.follow.is_some() {
+                    self.follow.left(&room.name);
+                }
                 self.settle(now, key);
             }
             _ => self.effects.extend(ticket.map(|ticket| Effect::Refused(ticket, RequestError::NotJoined))),
@@ -112,8 +116,9 @@ impl State {
                 self.on_left(now, request, left.cursor);
                 Ok(())
             }
+            Incoming::Attached(attached) => self.on_attached(now, request, &attached),
             Incoming::Detached(detached) => {
-                self.on_detached(now, &detached);
+                self.on_detached(now, request, &detached);
                 Ok(())
             }
             Incoming::Error(error) => {
@@ -125,6 +130,10 @@ impl State {
                 Ok(())
             }
             Incoming::Signaled(signaled) => self.on_signaled(&signaled),
+            Incoming::Done if self.follow.is_answered_by(request) => {
+                self.on_followed(now);
+                Ok(())
+            }
             // Answers to what nobody asks any longer.
             Incoming::Readers(_)
             | Incoming::Done
@@ -138,67 +147,6 @@ impl State {
         if let Err(error) = result {
             self.handle_lost(now, error.to_string(), true);
         }
-    }
-
-    /// The session was taken up again: the rooms are attached as they were.
-    pub(super) fn on_resumed(&mut self) {
-        let Self { rooms, effects, .. } = self;
-        for (key, room) in rooms.iter_mut() {
-            if room.stage == Stage::In {
-                came_back(*key, room, effects);
-            }
-        }
-    }
-
-    /// The session is a new one: every room has to be joined again.
-    pub(super) fn on_new_session(&mut self) {
-        self.numbers.clear();
-        for room in self.rooms.values_mut() {
-            if !matches!(room.stage, Stage::Left(_)) {
-                room.stage = Stage::Out;
-            }
-        }
-    }
-
-    /// The connection is lost. Returns whether the session must not be taken up again: a join or leave was under way,
-    /// and only a new session tells for certain which rooms are attached.
-    pub(super) fn on_session_lost(&mut self, now: Now, reason: &str) -> bool {
-        let mut uncertain = false;
-        self.publishing = 0;
-        self.upload = None;
-        self.uploads_waiting.clear();
-        self.asking = 0;
-        let mut pending: Vec<_> = std::mem::take(&mut self.requests).into_iter().collect();
-        // What is asked again is asked in its old order.
-        pending.sort_unstable_by_key(|(request, _)| *request);
-        for (_, pending) in pending {
-            match pending {
-                Pending::Ask(ask) => self.on_ask_lost(ask),
-                Pending::Mark(key) => {
-                    self.rooms.entry(key).and_modify(|room| room.marker.put_off(None));
-                }
-                Pending::Join(_) | Pending::Leave(_) => uncertain = true,
-                Pending::Publish(..) | Pending::Part(..) | Pending::Fill(_) => {}
-            }
-        }
-        for (key, room) in &mut self.rooms {
-            room.outbox.rewind();
-            match room.stage {
-                Stage::Joining => room.stage = Stage::Out,
-                Stage::Leaving => room.stage = Stage::In,
-                Stage::Out | Stage::In | Stage::Left(_) => {}
-            }
-            if let Some(inbound) = &mut room.inbound {
-                inbound.on_lost();
-                if !room.down {
-                    room.down = true;
-                    let event = Event::Disconnected { reason: reason.to_owned() };
-                    self.effects.push_back(Effect::Event(*key, event, inbound.position()));
-                }
-            }
-        }
-        self.settle_all(now);
-        uncertain
     }
 
     /// The client is over.
@@ -261,7 +209,7 @@ impl State {
                 Stage::Out if room.retry_at.is_none() => self.send_join(key),
                 Stage::In => self.settle_joined(now, key),
                 Stage::Left(cursor) => self.settle_left(now, key, cursor),
-                Stage::Out | Stage::Joining | Stage::Leaving => {}
+                Stage::Out | Stage::Joining | Stage::Resuming | Stage::Following | Stage::Leaving => {}
             }
         } else if let Some(Stage::Left(cursor)) = self.rooms.get(&key).map(|room| room.stage) {
             self.settle_left(now, key, cursor);
@@ -327,63 +275,12 @@ impl State {
         }
     }
 
-    fn on_joined(&mut self, now: Now, request: u32, joined: &message::Joined<'_>) {
-        let Some(Pending::Join(key)) = self.answered(request) else { return };
-        let Some(room) = self.rooms.get_mut(&key) else { return };
-        (room.stage, room.number, room.durability) = (Stage::In, joined.room, joined.durability);
-        self.numbers.insert(joined.room, key);
-        let changes = room.outbox.on_newest_nonce(joined.newest_nonce);
-        if self.keeps {
-            for (from, to) in changes {
-                self.rekeep(key, from, to);
-            }
-        }
-        let Some(room) = self.rooms.get_mut(&key) else { return };
-        let from = room.from;
-        let inbound = room.inbound.get_or_insert_with(|| match from {
-            JoinFrom::Position(epoch, seq) => Inbound::new(epoch, seq),
-            JoinFrom::Tail | JoinFrom::Newest(_) | JoinFrom::Seq(_) => Inbound::new(joined.epoch, joined.cursor),
-        });
-        let turned = (inbound.position().0 != joined.epoch).then_some(joined.cursor);
-        inbound.on_joined(joined.epoch, joined.cursor);
-        let standing = Standing { read: joined.read, unread: joined.unread };
-        let moved = room.marker.on_joined(joined.read, turned);
-        if let Some(ticket) = room.join.take() {
-            let info = RoomInfo {
-                number: joined.room,
-                epoch: joined.epoch,
-                tail: joined.tail,
-                first: joined.first,
-                cursor: joined.cursor,
-                count: joined.count,
-                read: joined.read,
-                unread: joined.unread,
-                durability: joined.durability,
-            };
-            self.effects.push_back(Effect::Joined(ticket, key, info));
-        } else if moved {
-            self.effects.push_back(Effect::Marked(key, standing));
-        }
-        came_back(key, room, &mut self.effects);
-        self.settle(now, key);
-    }
-
     fn on_left(&mut self, now: Now, request: u32, cursor: Seq) {
         let Some(Pending::Leave(key)) = self.answered(request) else { return };
         let Some(room) = self.rooms.get_mut(&key) else { return };
         room.stage = Stage::Left(cursor);
         self.effects.extend(room.leave.take().map(|ticket| Effect::Left(ticket, cursor)));
         self.settle(now, key);
-    }
-
-    /// The server put the session out of a room: what is missing is told as a gap, and nothing is tried again.
-    fn on_detached(&mut self, now: Now, detached: &message::Detached<'_>) {
-        let Some(key) = self.numbers.get(&detached.room).copied() else { return };
-        let (code, message) = (detached.code, detached.message);
-        self.receive(key, |inbound, sink| inbound.give_up(detached.cursor, sink));
-        let refused = RequestError::Refused { code, message: message.to_owned(), retry_after: Duration::ZERO };
-        self.close_room(key, code, message, refused);
-        self.settle_all_out(now);
     }
 
     fn settle_left(&mut self, now: Now, key: RoomKey, cursor: Seq) {
@@ -399,7 +296,7 @@ impl State {
     }
 
     /// Rooms that waited for one of the same name to be left.
-    fn settle_all_out(&mut self, now: Now) {
+    pub(super) fn settle_all_out(&mut self, now: Now) {
         let out = self.rooms.iter().filter(|(_, room)| room.stage == Stage::Out).map(|(key, _)| *key);
         for key in out.collect::<Vec<_>>() {
             self.settle(now, key);
@@ -407,6 +304,12 @@ impl State {
     }
 
     fn on_error(&mut self, now: Now, request: u32, error: &message::Error<'_>) {
+        if self.resuming == Some(request) {
+            return self.on_resume_refused(now);
+        }
+        if self.follow.is_answered_by(request) {
+            return self.on_follow_refused(now, error);
+        }
         let Some(pending) = self.answered(request) else { return };
         let retry_after = Duration::from_millis(u64::from(error.retry_after_ms));
         let later = error.code.advice() == Advice::RetryLater;
@@ -419,6 +322,8 @@ impl State {
             }
             Pending::Ask(ask) => self.on_ask_refused(now, &ask, error),
             Pending::Mark(key) => self.on_mark_refused(now, key, error),
+            // The server attached it of itself meanwhile.
+            Pending::Join(key) if self.rooms.get(&key).is_some_and(|room| room.stage == Stage::In) => {}
             Pending::Join(key) => match self.rooms.get_mut(&key) {
                 // The application asked for it and decides.
                 Some(room) if room.join.is_some() => {
@@ -459,7 +364,7 @@ impl State {
     }
 
     /// Ends a room with a reason: everything that it still waits for fails.
-    fn close_room(&mut self, key: RoomKey, code: Code, message: &str, error: RequestError) {
+    pub(super) fn close_room(&mut self, key: RoomKey, code: Code, message: &str, error: RequestError) {
         let Some(room) = self.rooms.get_mut(&key) else { return };
         let tickets = room.asks.drain(..).map(|ask| ask.ticket).chain(room.join.take()).chain(room.leave.take());
         self.effects.extend(tickets.map(|ticket| Effect::Refused(ticket, error.clone())));
@@ -482,11 +387,5 @@ impl State {
         if self.numbers.get(&room.number) == Some(&key) {
             self.numbers.remove(&room.number);
         }
-    }
-}
-
-fn came_back(key: RoomKey, room: &mut Room, effects: &mut std::collections::VecDeque<Effect>) {
-    if let Some(inbound) = room.inbound.as_ref().filter(|_| std::mem::take(&mut room.down)) {
-        effects.push_back(Effect::Event(key, Event::Reconnected, inbound.position()));
     }
 }

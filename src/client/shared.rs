@@ -2,19 +2,24 @@
 
 use std::{
     collections::VecDeque,
+    net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     task::{Context, Poll, Waker},
 };
 
 use bytes::Bytes;
-use parlor_protocol::{Code, Epoch, Name, Seq, message::JoinFrom};
+use parlor_protocol::{
+    Code, Epoch, Name, Seq,
+    message::{JoinFrom, Network},
+};
 use tokio::sync::{broadcast, oneshot};
 
 use super::{
-    effect::RoomKey,
+    attached::Queue as AttachedQueue,
+    effect::{RoomKey, RoomKeys},
     error::{PublishError, RequestError},
     event::{Acked, Event, Outgoing, RoomInfo, Stats},
     marking::Target,
@@ -57,6 +62,8 @@ pub(super) enum Command {
         payload: Bytes,
         _permit: Permit,
     },
+    /// The device is connected through another network.
+    Network(Network),
     /// Every handle of this room was dropped.
     Abandon(RoomKey),
     /// Say goodbye; the sender is dropped when that is done.
@@ -114,7 +121,11 @@ pub(super) struct Shared {
     /// Signals for the user; gone once the client is closed.
     signals: Mutex<Option<broadcast::Sender<Signal>>>,
     stats: Mutex<Stats>,
-    room_keys: AtomicU32,
+    /// The server that said welcome last.
+    pub(super) server: Mutex<Option<SocketAddr>>,
+    pub(super) room_keys: RoomKeys,
+    /// Rooms that nobody joined.
+    pub(super) attached: AttachedQueue,
     pub(super) events_max: usize,
     pub(super) sends_max: usize,
     pub(super) requests_max: usize,
@@ -124,10 +135,6 @@ impl Shared {
     pub(super) fn new(events_max: usize, sends_max: usize, requests_max: usize) -> Self {
         let signals = Mutex::new(Some(broadcast::Sender::new(SIGNALS_MAX)));
         Self { events_max, sends_max, requests_max, signals, ..Self::default() }
-    }
-
-    pub(super) fn room_key(&self) -> RoomKey {
-        self.room_keys.fetch_add(1, SeqCst)
     }
 
     /// Hands a command to the driver; if the client is closed, says why.
@@ -164,6 +171,7 @@ impl Shared {
         };
         drop(commands);
         lock(&self.signals).take();
+        self.attached.end();
     }
 
     /// The signals for the user from now on; at their end already if the client is closed.
@@ -368,6 +376,6 @@ impl Queue {
 }
 
 /// A panic elsewhere leaves these as usable as they were: every change is whole before anything can panic.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -5,61 +5,55 @@
 //! `handle_timeout` answers. `handle_start` (or `handle_over`) comes first, and nothing after [`Effect::Ended`] or
 //! [`Effect::Failed`].
 //!
-//! This file holds the connection: dialing, greeting, heartbeats, coming back. `rooms.rs` goes on with what happens in
+//! This file holds the connection that stands. `connecting.rs` makes it and comes back to it; `rooms.rs` goes on with what happens in
 //! rooms.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
-    io,
     time::Duration,
 };
 
 use bytes::BytesMut;
 use parlor_protocol::{
-    Advice, Body, Code, DeviceTag, Extensions, List, RoomNumber, Token, encode,
+    Body, Code, DeviceTag, Extensions, List, RoomNumber, Token, encode,
     frame::PAYLOAD_BYTES_MAX,
     message::{self, Limits, ROOMS_PER_SESSION_MAX},
-    version::{MAGIC, VERSION},
+    version::VERSION,
 };
 
 use super::{
     backoff::{Backoff, Rng},
     config::Config,
-    effect::{Effect, Now, Pending, Phase, RoomKey},
+    effect::{Effect, Now, Pending, Phase, RoomKey, RoomKeys},
     error::{ConnectError, comes_back},
     event::Stats,
-    heartbeat::Heartbeat,
+    following::Follow,
+    heartbeat::{Heartbeat, base},
     question::Ask,
     room::{Room, Stage},
+    servers::Servers,
     upload::Upload,
     wire::{Incoming, Messages},
 };
-
-/// A connection that lasted this long was a good one: the next loss starts with the shortest back-off.
-const STABLE: Duration = Duration::from_secs(60);
-
-/// The first connect: until when, and how often.
-#[derive(Clone, Copy, Debug)]
-struct First {
-    deadline: Duration,
-    tries: usize,
-}
 
 /// See the module.
 pub(super) struct State {
     pub(super) config: Config,
     pub(super) rng: Rng,
-    backoff: Backoff,
+    pub(super) backoff: Backoff,
+    /// When the last round of attempts began.
+    pub(super) dialed_at: Duration,
     pub(super) phase: Phase,
-    first: Option<First>,
+    /// The first connect: until when.
+    pub(super) first: Option<Duration>,
     /// Whether there is a way to come back: not over a stream that was handed in.
-    reconnects: bool,
-    server: usize,
-    token: Option<Token>,
-    attempt: u64,
+    pub(super) reconnects: bool,
+    pub(super) servers: Servers,
+    pub(super) token: Option<Token>,
+    pub(super) attempt: u64,
     pub(super) tag: DeviceTag,
     pub(super) limits: Limits,
-    heartbeat: Heartbeat,
+    pub(super) heartbeat: Heartbeat,
     pub(super) reading: bool,
     /// Whether messages are kept outside, until they are acked.
     pub(super) keeps: bool,
@@ -71,7 +65,14 @@ pub(super) struct State {
     pub(super) asks: VecDeque<Ask>,
     pub(super) asking: usize,
     pub(super) rooms: BTreeMap<RoomKey, Room>,
+    /// The rooms that the session has, or had when its connection was lost, by the numbers that frames carry.
     pub(super) numbers: BTreeMap<RoomNumber, RoomKey>,
+    /// The request that took the session's rooms up again on this connection.
+    pub(super) resuming: Option<u32>,
+    pub(super) follow: Follow,
+    pub(super) keys: RoomKeys,
+    /// The network, while the server does not know of it.
+    pub(super) untold: Option<message::Network>,
     pub(super) timers: BTreeSet<(Duration, RoomKey)>,
     /// Rooms that would publish if fewer publishes of others were under way, in turn.
     pub(super) starved: VecDeque<RoomKey>,
@@ -84,18 +85,19 @@ pub(super) struct State {
     pub(super) messages: Messages,
     pub(super) stats: Stats,
     pub(super) effects: VecDeque<Effect>,
-    out: BytesMut,
+    pub(super) out: BytesMut,
 }
 
 impl State {
-    pub(super) fn new(config: Config, seed: u64) -> Self {
+    pub(super) fn new(config: Config, keys: RoomKeys, seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         Self {
             backoff: Backoff::new(config.backoff_min, config.backoff_max),
+            dialed_at: Duration::ZERO,
             phase: Phase::Waiting { until: Duration::MAX },
             first: None,
             reconnects: true,
-            server: 0,
+            servers: Servers::new(config.servers.clone(), config.connect_timeout, config.prefer),
             token: None,
             attempt: 0,
             tag: DeviceTag::of(&config.user, &config.device),
@@ -117,6 +119,10 @@ impl State {
             asking: 0,
             rooms: BTreeMap::new(),
             numbers: BTreeMap::new(),
+            resuming: None,
+            follow: Follow::default(),
+            keys,
+            untold: None,
             timers: BTreeSet::new(),
             starved: VecDeque::new(),
             turn: None,
@@ -131,49 +137,6 @@ impl State {
         }
     }
 
-    /// Starts with the first server.
-    pub(super) fn handle_start(&mut self, now: Now) {
-        let deadline = now.at.saturating_add(self.config.connect_patience);
-        self.first = Some(First { deadline, tries: self.config.servers.len() });
-        self.dial(now);
-    }
-
-    /// Starts on a connection that is there already. There is no way back to it once it is lost.
-    pub(super) fn handle_over(&mut self, now: Now) {
-        self.first = Some(First { deadline: now.at, tries: 1 });
-        self.reconnects = false;
-        self.handle_connected(now);
-    }
-
-    /// The connection that was dialed is made.
-    pub(super) fn handle_connected(&mut self, now: Now) {
-        self.attempt += 1;
-        self.phase = Phase::Greeting { deadline: now.at.saturating_add(self.config.connect_timeout) };
-        let hello = message::Hello {
-            magic: MAGIC,
-            version_min: VERSION,
-            version_max: VERSION,
-            features: 0,
-            user: &self.config.user,
-            device: &self.config.device,
-            device_class: self.config.device_class,
-            network: self.config.network,
-            credentials: &self.config.credentials,
-            resume: self.token,
-            attempt: self.attempt,
-            extensions: Extensions::default(),
-        };
-        encode(0, &hello, &mut self.out);
-    }
-
-    /// The connection that was dialed cannot be made.
-    pub(super) fn handle_unreachable(&mut self, now: Now, source: io::Error) {
-        if let Phase::Dialing { .. } = self.phase {
-            let server = self.server();
-            self.lost(now, ConnectError::Unreachable { server, source });
-        }
-    }
-
     /// The connection ended, or failed, or brought what cannot be read.
     pub(super) fn handle_lost(&mut self, now: Now, reason: String, unreadable: bool) {
         let server = self.server();
@@ -183,7 +146,7 @@ impl State {
             }
             Phase::Greeting { .. } | Phase::Online { .. } => self.lost(now, ConnectError::Lost { server, reason }),
             Phase::Closing { .. } => self.end(Code::Goodbye, "the client was closed"),
-            Phase::Waiting { .. } | Phase::Dialing { .. } | Phase::Ended => {}
+            Phase::Waiting { .. } | Phase::Dialing | Phase::Ended => {}
         }
     }
 
@@ -223,6 +186,18 @@ impl State {
         }
     }
 
+    /// The device is connected through another network now: told with the next beat, which is sent at once where such a
+    /// network is heard more often.
+    pub(super) fn handle_network(&mut self, now: Now, network: message::Network) {
+        let old = std::mem::replace(&mut self.config.network, network);
+        if old != network && self.is_online() {
+            self.untold = Some(network);
+            if base(network) < base(old) {
+                self.heartbeat.hasten(now.at);
+            }
+        }
+    }
+
     /// Says goodbye. The end follows once the server has closed, or after a while.
     pub(super) fn handle_close(&mut self, now: Now) {
         match self.phase {
@@ -240,9 +215,9 @@ impl State {
     pub(super) fn handle_timeout(&mut self, now: Now) {
         match self.phase {
             Phase::Waiting { until } if until <= now.at => self.dial(now),
-            Phase::Dialing { deadline } if deadline <= now.at => {
-                let what = format!("no answer within {} ms", self.config.connect_timeout.as_millis());
-                self.handle_unreachable(now, io::Error::new(io::ErrorKind::TimedOut, what));
+            Phase::Dialing => {
+                self.servers.handle_timeout(now.at);
+                self.dialing(now);
             }
             Phase::Greeting { deadline } if deadline <= now.at => {
                 let (server, within) = (self.server(), self.config.connect_timeout);
@@ -271,14 +246,14 @@ impl State {
     /// When to call `handle_timeout`, if nothing happens before.
     pub(super) fn timeout(&self) -> Option<Duration> {
         match self.phase {
-            Phase::Waiting { until: at }
-            | Phase::Dialing { deadline: at }
-            | Phase::Greeting { deadline: at }
-            | Phase::Closing { deadline: at } => Some(at),
+            Phase::Dialing => Some(self.servers.timeout(self.dialed_at)),
+            Phase::Waiting { until: at } | Phase::Greeting { deadline: at } | Phase::Closing { deadline: at } => {
+                Some(at)
+            }
             Phase::Online { .. } => {
                 let beat = self.heartbeat.timeout(self.reading);
                 let room = self.timers.first().filter(|_| self.reading).map(|(at, _)| *at);
-                Some(room.map_or(beat, |room| room.min(beat)))
+                [room, self.follow.timeout()].into_iter().flatten().chain([beat]).min()
             }
             Phase::Ended => None,
         }
@@ -317,13 +292,8 @@ impl State {
         Some(pending)
     }
 
-    fn server(&self) -> String {
-        self.config.servers.get(self.server).cloned().unwrap_or_default()
-    }
-
-    fn dial(&mut self, now: Now) {
-        self.phase = Phase::Dialing { deadline: now.at.saturating_add(self.config.connect_timeout) };
-        self.effects.push_back(Effect::Dial(self.server()));
+    pub(super) fn server(&self) -> String {
+        self.servers.name()
     }
 
     fn on_welcome(&mut self, now: Now, welcome: &message::Welcome<'_>) {
@@ -337,17 +307,21 @@ impl State {
         self.heartbeat = Heartbeat::new(now.at, welcome.grant_ms, &mut self.rng);
         self.phase = Phase::Online { since: now.at };
         self.stats.connections += 1;
+        self.servers.on_welcome();
+        self.effects.push_back(Effect::Welcomed(self.servers.last()));
         if self.first.take().is_some() {
             self.effects.push_back(Effect::Ready(self.tag));
         }
+        // Said in the hello.
+        self.untold = None;
+        let follows = self.begin_to_follow();
         if resumed {
             self.on_resumed();
-            // Tells the server at once what arrived over the old connection and what did not.
-            self.beat();
         } else {
             self.on_new_session();
         }
         self.settle_all(now);
+        self.send_follow(follows);
         self.settle_asks();
     }
 
@@ -372,6 +346,7 @@ impl State {
         if self.heartbeat.due(now.at, &mut self.rng) {
             self.beat();
         }
+        self.follow_again(now);
         while let Some((_, key)) = self.timers.first().copied().filter(|(at, _)| self.reading && *at <= now.at) {
             self.on_room_timeout(now, key);
         }
@@ -388,62 +363,17 @@ impl State {
             let (epoch, seq) = inbound.position();
             positions.push(message::Position { room: room.number, epoch, seq });
         }
-        let beat = message::Heartbeat { network: None, positions: List(positions), extensions: Extensions::default() };
+        let network = self.untold.take();
+        let beat = message::Heartbeat { network, positions: List(positions), extensions: Extensions::default() };
         encode(0, &beat, &mut self.out);
     }
 
-    /// The connection, or the attempt at one, is lost: comes back, gives up, or ends.
-    fn lost(&mut self, now: Now, why: ConnectError) {
-        self.hang_up();
-        let mut retry_after = Duration::ZERO;
-        if let ConnectError::Refused { code, retry_after: after, .. } = &why
-            && code.advice() != Advice::ReconnectNow
-        {
-            retry_after = *after;
-        }
-        let phase = std::mem::replace(&mut self.phase, Phase::Waiting { until: now.at });
-        if let Phase::Online { since } = phase {
-            if now.at.saturating_sub(since) >= STABLE {
-                self.backoff.reset();
-            }
-            if self.on_session_lost(now, &why.to_string()) {
-                self.token = None;
-            }
-        } else if !self.config.servers.is_empty() {
-            // The last good one stays first; one that did not work makes room for the next.
-            self.server = (self.server + 1) % self.config.servers.len();
-        }
-        if !self.reconnects && self.first.is_none() {
-            return self.end(Code::GoingAway, &why.to_string());
-        }
-        let Some(first) = &mut self.first else {
-            let wait = retry_after + self.backoff.next(&mut self.rng);
-            self.phase = Phase::Waiting { until: now.at.saturating_add(wait) };
-            return;
-        };
-        first.tries = first.tries.saturating_sub(1);
-        let deadline = first.deadline;
-        let refused = matches!(&why, ConnectError::Refused { code, .. } if !comes_back(*code));
-        if !refused && first.tries > 0 {
-            return self.dial(now);
-        }
-        let wait = self.backoff.next(&mut self.rng);
-        let not_before = now.at.saturating_add(retry_after);
-        if refused || !self.reconnects || not_before >= deadline {
-            self.phase = Phase::Ended;
-            self.effects.push_back(Effect::Failed(why));
-        } else {
-            // The last attempt is made when patience ends, however long the wait that was drawn.
-            self.phase = Phase::Waiting { until: not_before.saturating_add(wait).min(deadline) };
-        }
-    }
-
-    fn hang_up(&mut self) {
+    pub(super) fn hang_up(&mut self) {
         self.out = BytesMut::new();
         self.effects.push_back(Effect::HangUp);
     }
 
-    fn end(&mut self, code: Code, message: &str) {
+    pub(super) fn end(&mut self, code: Code, message: &str) {
         self.hang_up();
         self.end_rooms(code, message);
         self.phase = Phase::Ended;

@@ -25,13 +25,16 @@ pub(super) struct Upload {
     in_flight: Vec<(u32, u32)>,
     /// What the server lacks, as its last answer said.
     missing: Option<Vec<u32>>,
+    /// It may have some already: one part goes first, to learn which.
+    asks: bool,
 }
 
 impl Upload {
-    /// A message of `total` bytes in parts of at most `part_bytes`. Both are above 0.
-    pub(super) fn new(key: RoomKey, nonce: Nonce, total: usize, part_bytes: usize) -> Self {
-        let mut upload =
-            Self { key, nonce, total, part_bytes, waiting: VecDeque::new(), in_flight: Vec::new(), missing: None };
+    /// A message of `total` bytes in parts of at most `part_bytes`. Both are above 0. `tried` if parts went out before, maybe
+    /// over another connection: the server may still have them.
+    pub(super) fn new(key: RoomKey, nonce: Nonce, total: usize, part_bytes: usize, tried: bool) -> Self {
+        let (waiting, in_flight) = (VecDeque::new(), Vec::new());
+        let mut upload = Self { key, nonce, total, part_bytes, waiting, in_flight, missing: None, asks: tried };
         upload.waiting = (0..upload.parts()).collect();
         upload
     }
@@ -53,7 +56,7 @@ impl Upload {
 
     /// The next part to go out, if one may now. Follow with [`sent`](Self::sent).
     pub(super) fn next(&self, window: usize) -> Option<u32> {
-        let window = window.clamp(1, PARTS_IN_FLIGHT_MAX);
+        let window = if self.asks { 1 } else { window.clamp(1, PARTS_IN_FLIGHT_MAX) };
         (self.in_flight.len() < window).then(|| self.waiting.front().copied()).flatten()
     }
 
@@ -65,6 +68,7 @@ impl Upload {
     /// A part was answered: others are missing.
     pub(super) fn taken(&mut self, request: u32, missing: Vec<u32>) {
         self.in_flight.retain(|(of, _)| *of != request);
+        self.asks = false;
         // Of many, only the lowest are named: nothing is said of those behind.
         let named = if missing.len() < MISSING_MAX { u32::MAX } else { missing.last().copied().unwrap_or(u32::MAX) };
         self.waiting.retain(|number| *number > named || missing.contains(number));
@@ -108,7 +112,7 @@ mod tests {
     #[test]
     fn parts_cover_the_payload() {
         for (total, parts) in [(1, 1), (10, 1), (11, 2), (20, 2), (95, 10)] {
-            let upload = Upload::new(0, 1, total, 10);
+            let upload = Upload::new(0, 1, total, 10, false);
             assert_eq!(upload.parts(), parts);
             let ranges: Vec<_> = (0..parts).map(|number| upload.range(number)).collect();
             assert_eq!(ranges.iter().map(ExactSizeIterator::len).sum::<usize>(), total);
@@ -119,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_few_are_in_flight_and_answers_bring_more() {
-        let mut upload = Upload::new(0, 1, 60, 10);
+        let mut upload = Upload::new(0, 1, 60, 10, false);
         assert_eq!(pump(&mut upload), [0, 1, 2, 3]);
         upload.taken(100, vec![1, 2, 3, 4, 5]);
         assert_eq!(pump(&mut upload), [4]);
@@ -129,8 +133,16 @@ mod tests {
     }
 
     #[test]
+    fn of_one_that_was_begun_before_a_single_part_tells_what_is_missing() {
+        let mut upload = Upload::new(0, 1, 60, 10, true);
+        assert_eq!(pump(&mut upload), [0]);
+        upload.taken(100, vec![4, 5]);
+        assert_eq!(pump(&mut upload), [4, 5]);
+    }
+
+    #[test]
     fn what_was_forgotten_is_sent_again() {
-        let mut upload = Upload::new(0, 1, 30, 10);
+        let mut upload = Upload::new(0, 1, 30, 10, false);
         assert_eq!(pump(&mut upload), [0, 1, 2]);
         upload.taken(100, vec![1, 2]);
         upload.taken(101, vec![0, 2]);
@@ -140,7 +152,7 @@ mod tests {
 
     #[test]
     fn after_a_silence_what_is_missing_goes_out_again() {
-        let mut upload = Upload::new(0, 1, 60, 10);
+        let mut upload = Upload::new(0, 1, 60, 10, false);
         pump(&mut upload);
         assert_eq!(upload.again(), [100, 101, 102, 103]);
         assert_eq!(pump(&mut upload), [0, 1, 2, 3], "nothing is known");
@@ -151,7 +163,7 @@ mod tests {
 
     #[test]
     fn of_many_only_the_lowest_are_named() {
-        let mut upload = Upload::new(0, 1, 2_000, 10);
+        let mut upload = Upload::new(0, 1, 2_000, 10, false);
         pump(&mut upload);
         upload.taken(100, (1..=64).collect());
         assert_eq!(upload.waiting.back(), Some(&199), "nothing was said of those above 64");

@@ -9,6 +9,7 @@ use parlor_protocol::{
 use super::{
     effect::{Now, Pending, RoomKey},
     error::PublishError,
+    outbox::Entry,
     state::State,
     upload::Upload,
 };
@@ -46,7 +47,10 @@ impl State {
                 }
                 return false;
             }
-            None => self.upload = Some(Upload::new(key, nonce, bytes, self.payload_max().max(1))),
+            None => {
+                let tried = self.rooms.get(&key).and_then(|room| room.outbox.entry(nonce)).is_some_and(Entry::was_sent);
+                self.upload = Some(Upload::new(key, nonce, bytes, self.payload_max().max(1), tried));
+            }
         }
         let deadline = now.at.saturating_add(self.config.ack_timeout);
         if let Some(room) = self.rooms.get_mut(&key) {

@@ -5,8 +5,8 @@ use parlor_protocol::{
     DecodeError, Frame, FrameError, Kind, Name, NameError, decode,
     frame::answer_body_max,
     message::{
-        Ack, Close, Deliver, Detached, Done, Error, Gap, HeartbeatAck, Joined, Left, Marked, Members, Page, PartTaken,
-        Readers, RoomInfo, Rooms, Signaled, Welcome,
+        Ack, Attached, Close, Deliver, Detached, Done, Error, Gap, HeartbeatAck, Joined, Left, Marked, Members, Page,
+        PartTaken, Readers, RoomInfo, Rooms, Signaled, Welcome,
     },
     split,
 };
@@ -24,6 +24,7 @@ pub(super) enum Incoming<'a> {
     Error(Error<'a>),
     Joined(Joined<'a>),
     Left(Left<'a>),
+    Attached(Attached<'a>),
     Detached(Detached<'a>),
     Ack(Ack<'a>),
     PartTaken(PartTaken<'a>),
@@ -62,6 +63,7 @@ pub(super) fn read<'a>(frame: &Frame<'a>) -> Result<Option<Incoming<'a>>, WireEr
         Some(Kind::Error) => Incoming::Error(decode(body)?),
         Some(Kind::Joined) => Incoming::Joined(decode(body)?),
         Some(Kind::Left) => Incoming::Left(decode(body)?),
+        Some(Kind::Attached) => Incoming::Attached(decode(body)?),
         Some(Kind::Detached) => Incoming::Detached(decode(body)?),
         Some(Kind::Ack) => Incoming::Ack(decode(body)?),
         Some(Kind::PartTaken) => Incoming::PartTaken(decode(body)?),

@@ -67,7 +67,8 @@ pub(crate) async fn gather(args: &Bench, cast: &Arc<Cast>, prefix: &str) -> anyh
 }
 
 async fn enter(args: &Bench, cast: &Cast, prefix: &str, client: usize) -> anyhow::Result<Seat> {
-    let mut config = Config::new(args.server.clone(), cast.users[client].clone());
+    let mut config = Config::new("", cast.users[client].clone());
+    config.servers.clone_from(&args.server);
     config.device_class = DeviceClass::Bot;
     config.network = Network::Wired;
     config.ack_timeout = ACK_TIMEOUT;

@@ -114,8 +114,11 @@ async fn load(args: &Bench, cast: Arc<Cast>, prefix: String, run: u64) -> anyhow
         seconds: args.seconds.0,
     };
     let verdict = verdict(&cast, outcomes);
-    let summary =
-        Summary::new(Place { server: args.server.clone(), prefix, durability, load, interrupted }, &measured, &verdict);
+    let summary = Summary::new(
+        Place { server: args.server.join(", "), prefix, durability, load, interrupted },
+        &measured,
+        &verdict,
+    );
     eprint!("{}", verdict.faults);
     print!("{summary}");
     if let Some(path) = &args.json {

@@ -33,9 +33,9 @@ const WINDOW_MAX: u64 = 32;
 /// standard error; with 2 for wrong options; with 3 if the load could not be run, or not to its end.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Bench {
-    /// The server.
+    /// The server. Given several times, they are ways to one: each client takes the nearest that answers.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:7400")]
-    pub(crate) server: String,
+    pub(crate) server: Vec<String>,
 
     /// How many clients, each with a connection of its own.
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

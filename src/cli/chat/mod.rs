@@ -44,7 +44,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(10);
 
 /// Joins, talks, leaves.
 pub(crate) async fn run(args: Chat) -> anyhow::Result<ExitCode> {
-    let mut config = Config::new(args.server.clone(), args.name.clone());
+    let mut config = Config::new("", args.name.clone());
+    config.servers.clone_from(&args.server);
     config.device = args.device.map_or_else(new_device, Ok)?;
     config.device_class = DeviceClass::Desktop;
     config.backoff_max = BACKOFF_MAX;
@@ -61,7 +62,7 @@ pub(crate) async fn run(args: Chat) -> anyhow::Result<ExitCode> {
     let outcome = if io::stdin().is_terminal() && io::stdout().is_terminal() {
         // Delivery begins behind the cursor: what is before it is there to be fetched.
         let older = (room.joined().cursor >= room.joined().first).then_some(room.joined().cursor);
-        let mut model = Model::new(&args.name, &args.room, &args.server, older, Clock::local());
+        let mut model = Model::new(&args.name, &args.room, &args.server.join(", "), older, Clock::local());
         if room.joined().unread > 0 {
             model.had_read(room.joined().read);
         }

@@ -110,8 +110,8 @@ fn what_is_safe_is_asked_again_and_the_rest_is_told() {
     lab.ask(4, Some(0), page(None, message::Direction::Forward, 0));
     lab.ask(5, None, leave);
     lab.lose();
-    lab.connect(true);
-    let kinds = lab.kinds();
+    let mut kinds = lab.take_up();
+    kinds.extend(lab.kinds());
     assert!(!kinds.contains(&Kind::CreateRoom) && !kinds.contains(&Kind::DeleteRoom), "{kinds:?}");
     assert!(kinds.contains(&Kind::DescribeRoom) && kinds.contains(&Kind::Fetch), "{kinds:?}");
     assert!(!kinds.contains(&Kind::RemoveMembers), "{kinds:?}");

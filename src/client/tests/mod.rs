@@ -3,9 +3,12 @@
 
 mod asking;
 mod connection;
+mod following;
 mod marking;
 mod receiving;
+mod resuming;
 mod sending;
+mod servers;
 mod simulation;
 mod storing;
 mod uploading;
@@ -21,11 +24,12 @@ use parlor_protocol::{
 
 use super::{
     config::Config,
-    effect::{Effect, Now, RoomKey, Ticket},
+    effect::{Effect, Now, RoomKey, RoomKeys, Ticket},
     error::{ConnectError, PublishError, RequestError},
     event::{Acked, Event, Gap, Outgoing},
     question::{Answer, Ask, Question},
     reading::Standing,
+    servers::Attempt,
     state::State,
     wire::Incoming,
 };
@@ -42,6 +46,8 @@ struct Lab {
     state: State,
     ms: u64,
     effects: Vec<Effect>,
+    /// The attempts that were dialed and have no answer, oldest first.
+    dialed: Vec<Attempt>,
 }
 
 /// A publish as it was sent: request, nonce, text.
@@ -53,9 +59,14 @@ impl Lab {
     }
 
     fn with(change: impl FnOnce(&mut Config)) -> Self {
-        let mut config = Config::new("one:1", Name::parse("ann").unwrap());
+        let mut config = Config::new("10.0.0.1:1", Name::parse("ann").unwrap());
         change(&mut config);
-        let mut lab = Self { state: State::new(config, 42), ms: 0, effects: Vec::new() };
+        let mut lab = Self {
+            state: State::new(config, RoomKeys::starting_at(100), 42),
+            ms: 0,
+            effects: Vec::new(),
+            dialed: Vec::new(),
+        };
         lab.state.handle_start(lab.now());
         lab.collect();
         lab
@@ -77,6 +88,12 @@ impl Lab {
 
     fn collect(&mut self) {
         while let Some(effect) = self.state.poll() {
+            match effect {
+                Effect::Dial(attempt, _) => self.dialed.push(attempt),
+                Effect::GiveUp(attempt) => self.dialed.retain(|of| *of != attempt),
+                Effect::HangUp => self.dialed.clear(),
+                _ => {}
+            }
             self.effects.push(effect);
         }
     }
@@ -171,8 +188,30 @@ impl Lab {
     }
 
     fn connect(&mut self, resumed: bool) {
-        self.state.handle_connected(self.now());
+        self.connected();
         self.welcome(resumed, 30_000);
+    }
+
+    /// The newest attempt is a connection.
+    fn connected(&mut self) {
+        self.collect();
+        while self.dialed.is_empty() {
+            let due = self.state.timeout().unwrap().as_micros().div_ceil(1_000);
+            self.at(u64::try_from(due).unwrap());
+            self.collect();
+        }
+        let attempt = self.dialed.pop().unwrap();
+        self.dialed.clear();
+        self.state.handle_connected(self.now(), attempt);
+        self.collect();
+    }
+
+    /// The oldest attempt fails.
+    fn unreachable(&mut self) {
+        self.collect();
+        let attempt = self.dialed.remove(0);
+        self.state.handle_unreachable(self.now(), attempt, std::io::ErrorKind::ConnectionRefused.into());
+        self.collect();
     }
 
     fn welcome(&mut self, resumed: bool, grant_ms: u32) {
@@ -198,33 +237,35 @@ impl Lab {
         self.hear(0, Incoming::Welcome(welcome));
     }
 
+    /// Connects, takes the session up, and goes on in the room. Returns what was sent before the server had said so.
+    fn take_up(&mut self) -> Vec<Kind> {
+        let (_, position) = self.position();
+        self.connect(true);
+        let frames = self.frames(|frame| (Kind::from_wire(frame.header.kind).unwrap(), frame.header.request));
+        let request = frames.iter().find(|(kind, _)| *kind == Kind::Resume).unwrap().1;
+        self.hear(request, Incoming::Joined(joined(ROOM, position)));
+        frames.into_iter().map(|(kind, _)| kind).collect()
+    }
+
     /// The connection breaks, and the next attempt is dialed.
     fn lose(&mut self) {
         self.state.handle_lost(self.now(), "cut".into(), false);
+        self.redial();
+    }
+
+    /// The connection is broken; the next attempt is dialed.
+    fn redial(&mut self) {
         self.collect();
         assert!(self.state.output().is_empty(), "nothing of the old connection is sent on the next");
         let back = self.state.timeout().unwrap();
         self.at(u64::try_from(back.as_millis()).unwrap() + 1);
-        assert!(matches!(self.effects().last(), Some(Effect::Dial(_))));
+        assert!(matches!(self.effects().last(), Some(Effect::Dial(..))));
     }
 
     #[track_caller]
     fn answer_join(&mut self, epoch: Epoch, cursor: Seq, newest_nonce: Option<Nonce>) {
         let request = self.only(Kind::Join);
-        let joined = message::Joined {
-            room: ROOM,
-            epoch,
-            tail: cursor,
-            first: 1,
-            cursor,
-            count: 0,
-            read: 0,
-            unread: 0,
-            durability: Durability::Synced,
-            newest_nonce,
-            extensions: ext(),
-        };
-        self.hear(request, Incoming::Joined(joined));
+        self.hear(request, Incoming::Joined(message::Joined { epoch, newest_nonce, ..joined(ROOM, cursor) }));
     }
 
     fn send(&mut self, ticket: Ticket, text: &str) {
@@ -313,6 +354,22 @@ impl Lab {
 
 fn page(start: Option<Seq>, direction: message::Direction, limit: u32) -> Question {
     Question::Page { start, direction, limit }
+}
+
+fn joined<'a>(room: RoomNumber, cursor: Seq) -> message::Joined<'a> {
+    message::Joined {
+        room,
+        epoch: EPOCH,
+        tail: cursor,
+        first: 1,
+        cursor,
+        count: 0,
+        read: 0,
+        unread: 0,
+        durability: Durability::Synced,
+        newest_nonce: None,
+        extensions: ext(),
+    }
 }
 
 fn record<'a>(seq: Seq) -> message::Deliver<'a> {

@@ -129,7 +129,7 @@ fn a_fetch_outlives_its_connection() {
     lab.ask(70, Some(0), page(Some(1), message::Direction::Forward, 5));
     lab.only(Kind::Fetch);
     lab.lose();
-    lab.connect(true);
+    assert_eq!(lab.take_up(), [Kind::Hello, Kind::Resume]);
     let request = lab.only(Kind::Fetch);
     lab.refuse(request, Code::Busy, 10);
     assert!(lab.effects().iter().any(|effect| matches!(effect, Effect::Refused(70, error) if error.is_temporary())));

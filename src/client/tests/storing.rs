@@ -66,7 +66,7 @@ fn what_cannot_be_kept_is_not_sent() {
 fn what_was_left_goes_out_first_under_its_nonce_and_is_no_news() {
     let mut lab = keeping();
     let left = vec![(400, Outgoing::text("four")), (500, Outgoing::text("five"))];
-    lab.state.handle_restored(0, left);
+    lab.state.handle_restored(lab.now(), 0, left);
     lab.send(2, "new");
     lab.state.handle_kept(lab.now(), 0, 1_000_000);
     lab.answer_join(EPOCH, 0, Some(400));

@@ -1,0 +1,183 @@
+//! The client over real sockets: sessions that it takes up, rooms that come by following, servers among which it chooses.
+#![cfg(all(feature = "engine", feature = "client"))]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, its helpers too")]
+
+mod common;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
+
+use common::{Served, client, config, engine, loopback, soon, until};
+use parlor::client::{Client, Event, Events, JoinFrom, Outgoing};
+use tempfile::TempDir;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::AbortHandle,
+};
+
+/// A way to a server that can be cut.
+struct Way {
+    address: SocketAddr,
+    connections: Arc<Mutex<Vec<AbortHandle>>>,
+}
+
+impl Way {
+    async fn to(server: SocketAddr) -> Self {
+        let listener = TcpListener::bind(loopback()).await.unwrap();
+        let (address, connections) = (listener.local_addr().unwrap(), Arc::new(Mutex::new(Vec::new())));
+        let list = connections.clone();
+        tokio::spawn(async move {
+            while let Ok((mut near, _)) = listener.accept().await {
+                let task = tokio::spawn(async move {
+                    let mut far = TcpStream::connect(server).await.unwrap();
+                    // That one side hangs up is what it is for.
+                    let _ = tokio::io::copy_bidirectional(&mut near, &mut far).await;
+                });
+                list.lock().unwrap().push(task.abort_handle());
+            }
+        });
+        Self { address, connections }
+    }
+
+    fn cut(&self) {
+        for connection in self.connections.lock().unwrap().drain(..) {
+            connection.abort();
+        }
+    }
+}
+
+/// The next text of a room.
+async fn text(events: &mut Events) -> String {
+    loop {
+        match soon("an event", events.next()).await.expect("the room goes on") {
+            Event::Message(message) => return message.text().unwrap().to_owned(),
+            Event::Gap(gap) => panic!("{gap:?}"),
+            Event::Closed { code, message } => panic!("{code}: {message}"),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_is_taken_up_with_all_its_rooms() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.arbiters = 2);
+    let way = Way::to(address).await;
+    let ann = client(way.address, "ann").await;
+    let bob = client(address, "bob").await;
+    let mut rooms = Vec::new();
+    for name in ["one", "two", "three"] {
+        let (his, _) = bob.join(name, JoinFrom::Tail).await.unwrap();
+        let (hers, events) = ann.join(name, JoinFrom::Tail).await.unwrap();
+        rooms.push((his, hers, events));
+    }
+    let since = engine.sessions("ann")[0].since;
+    for round in 0..5 {
+        let mut sends = Vec::new();
+        for (his, hers, _) in &rooms {
+            his.publish(&format!("before {round}")).await.unwrap();
+            // On its way while the connection breaks; one of them in parts.
+            sends.push(hers.send(Outgoing::text("x".repeat(if round % 2 == 0 { 5_000 } else { 10 }))));
+        }
+        way.cut();
+        for (his, ..) in &rooms {
+            his.publish(&format!("after {round}")).await.unwrap();
+        }
+        for send in sends {
+            soon("an ack", send).await.unwrap();
+        }
+        for (.., events) in &mut rooms {
+            let mut got = Vec::new();
+            for _ in 0..3 {
+                got.push(text(events).await);
+            }
+            got.retain(|text| !text.starts_with('x'));
+            assert_eq!(got, [format!("before {round}"), format!("after {round}")], "once and in order");
+        }
+    }
+    assert!(ann.stats().connections > 5, "{:?}", ann.stats());
+    let sessions = engine.sessions("ann");
+    assert_eq!((sessions.len(), sessions[0].since), (1, since), "others saw her all the time");
+    soon("the end", ann.close()).await;
+    soon("the end", bob.close()).await;
+    soon("the engine ends", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_inbox_fills_by_itself() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.arbiters = 2);
+    let ann = client(address, "ann").await;
+    ann.create_room("old", parlor::client::RoomOptions::default(), &["bob"]).await.unwrap();
+    let (old, _old_events) = ann.join("old", JoinFrom::Tail).await.unwrap();
+    old.publish("long ago").await.unwrap();
+
+    let way = Way::to(address).await;
+    let mut his = config(way.address, "bob");
+    his.follow = Some(10);
+    let bob = Client::connect(his).await.unwrap();
+    let mut inbox = bob.attached();
+    let (room, mut events) = soon("a room", inbox.next()).await.unwrap();
+    assert_eq!((&**room.name(), room.joined().unread), ("old", 1));
+    while text(&mut events).await != "long ago" {}
+
+    let direct = ann.open_direct("bob").await.unwrap();
+    let (hers, _events) = ann.join(&direct.name, JoinFrom::Tail).await.unwrap();
+    hers.publish("hello bob").await.unwrap();
+    let (talk, mut talk_events) = soon("a room that he never heard of", inbox.next()).await.unwrap();
+    assert_eq!(talk.name(), &direct.name);
+    while text(&mut talk_events).await != "hello bob" {}
+    talk.publish("hello ann").await.unwrap();
+    assert_eq!(text(&mut talk_events).await, "hello ann");
+
+    // While he is away he is added to another; he comes back to all of them, once each.
+    way.cut();
+    ann.create_room("new", parlor::client::RoomOptions::default(), &["bob"]).await.unwrap();
+    let (room, _new_events) = soon("the new room", inbox.next()).await.unwrap();
+    assert_eq!(&**room.name(), "new");
+    hers.publish("back again").await.unwrap();
+    assert_eq!(text(&mut talk_events).await, "back again");
+
+    ann.remove_members("old", &["bob"]).await.unwrap();
+    ann.delete_room("new").await.unwrap();
+    soon("the old room is over or goes on as an open one", async {
+        ann.delete_room("old").await.unwrap();
+        while !matches!(events.next().await, Some(Event::Closed { .. }) | None) {}
+    })
+    .await;
+    soon("the end", bob.close()).await;
+    assert!(soon("no room follows", inbox.next()).await.is_none());
+    soon("the end", ann.close()).await;
+    soon("the engine ends", engine.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_server_leaves_the_other() {
+    let (one_data, two_data) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    let one = Served::start(one_data.path(), None, loopback());
+    let two = Served::start(two_data.path(), None, loopback());
+    let mut config = config(one.address, "ann");
+    config.servers.push(two.address.to_string());
+    let client = Client::connect(config.clone()).await.unwrap();
+    let (room, _events) = client.join("lobby", JoinFrom::Tail).await.unwrap();
+    room.publish("one").await.unwrap();
+    let first = client.server().unwrap();
+    let (killed, other) = if first == one.address { (one, two) } else { (two, one) };
+    drop(killed);
+    soon("an ack of the other server", room.publish("two")).await.unwrap();
+    assert_eq!(client.server(), Some(other.address));
+    assert_eq!(client.stats().connections, 2);
+    // Another run begins where this one was well, and finds out what is there no longer.
+    config.prefer = client.server();
+    let again = Client::connect(config.clone()).await.unwrap();
+    assert_eq!(again.server(), Some(other.address));
+    soon("the end", again.close()).await;
+    config.prefer = Some(first);
+    config.device = "third".parse().unwrap();
+    let third = Client::connect(config).await.unwrap();
+    assert_eq!(third.server(), Some(other.address));
+    until("nothing waits", async || third.stats().connections == 1).await;
+    soon("the end", third.close()).await;
+}
