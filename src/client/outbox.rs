@@ -62,8 +62,11 @@ impl Entry {
 /// What an ack that did not come in time leads to.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Overdue {
-    /// Send this one again, in place of that request.
+    /// Send this one again, in place of that request. Nothing went out behind it.
     Resend { nonce: Nonce, request: u32 },
+    /// This one and all behind it wait, to go out again in their order; these requests are not waited for any longer. What
+    /// the server refused for now, and was not heard, must not be overtaken by what is newer.
+    Rewound { requests: Vec<u32> },
     /// Enough. This one and all behind it stay, and these senders are to be told; these requests are not waited for any
     /// longer.
     Stalled { nonce: Nonce, tickets: Vec<Ticket>, requests: Vec<u32> },
@@ -267,10 +270,15 @@ impl Outbox {
         let at = self.entries.range(..self.sent).position(|entry| entry.deadline <= now)?;
         let entry = &self.entries[at];
         let (nonce, request) = (entry.nonce, entry.request);
-        if entry.resends < retries {
+        if entry.resends < retries && at + 1 == self.sent {
             return Some(Overdue::Resend { nonce, request });
         }
         let requests = self.entries.range(at..self.sent).map(|entry| entry.request).collect();
+        if entry.resends < retries {
+            self.entries[at].resends += 1;
+            (self.sent, self.window) = (at, 1);
+            return Some(Overdue::Rewound { requests });
+        }
         (self.sent, self.window, self.stalled) = (at, 1, true);
         let mut tickets = Vec::new();
         for entry in self.entries.range_mut(at..) {

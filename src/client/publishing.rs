@@ -197,6 +197,12 @@ impl State {
                     self.stats.resends += 1;
                     self.publish(now, key, Some(nonce));
                 }
+                Overdue::Rewound { requests } => {
+                    for request in requests {
+                        self.answered(request);
+                    }
+                    self.stats.resends += 1;
+                }
                 Overdue::Stalled { nonce, tickets, requests } => {
                     self.end_upload(key, nonce);
                     for request in requests {

@@ -1,7 +1,7 @@
 //! Erasing for legal needs: one message, or all that a user said.
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     time::{Duration, Instant},
 };
 
@@ -48,7 +48,9 @@ impl Engine {
     /// what was measured.
     ///
     /// What this cannot reach: backups and other copies of the files, blocks of deleted files on the device, replies that
-    /// quote the message, and clients, which are told and may not obey.
+    /// quote the message, and clients, which are told and may not obey. A message that is gone already, trimmed, expired or in
+    /// a deleted room, cannot be named any more; what may be left of it in the files is reached by
+    /// [`erase_user`](Self::erase_user).
     ///
     /// # Errors
     /// If there is no such room or message, or the engine refuses for now. If it was erased and the files could not be
@@ -62,8 +64,9 @@ impl Engine {
     ///
     /// Each becomes a tombstone as [`erase_message`](Self::erase_message) leaves it, and clients are told in the same way;
     /// messages that he reacted to lose those reactions. No index knows what he said, so the whole store is read, a few
-    /// milliseconds at a time on a reader's thread; then the files are written anew, once for all of it: as long as copying
-    /// the store, if he spoke everywhere. In rooms that keep only so many records, the recalls push out older ones. What he says
+    /// milliseconds at a time on a reader's thread; then all files of the log are written anew, once: that takes as long as
+    /// copying the store, and reaches what he said that was no record any more, since it had been trimmed, had expired, or lay
+    /// in a room that was deleted. In rooms that keep only so many records, the recalls push out older ones. What he says
     /// meanwhile may stay: everything that was acked when this was called is erased. It can be called again after an error
     /// or a crash, and goes on with what is left; once nothing is, it makes sure of the files alone.
     ///
@@ -80,24 +83,24 @@ impl Engine {
         self.settled().await?;
         let in_memory = self.fleet.erase_in_memory(&user).await?;
         let mut report = ErasedUser { records: in_memory, in_memory, ..ErasedUser::default() };
-        let mut stretches: BTreeMap<RoomNumber, Stretch> = BTreeMap::new();
+        let mut rooms: BTreeSet<RoomNumber> = BTreeSet::new();
         let mut next = Some(Place::default());
         while let Some(from) = next {
             let said: Said = self.ask(|store, reply| store.said(user.clone(), from, reply)).await?;
             next = said.next;
             for found in said.rooms {
                 self.erase_found(&user, &found, &mut report).await?;
-                let SaidIn { room, first, last, .. } = found;
-                let stretch = stretches.entry(room).or_insert(Stretch { room, first, last });
-                (stretch.first, stretch.last) = (stretch.first.min(first), stretch.last.max(last));
+                rooms.insert(found.room);
             }
         }
         // Behind what rooms were asked to delete because of this.
         self.settled().await?;
-        report.rooms = stretches.len();
+        report.rooms = rooms.len();
         report.erased_in = began.elapsed();
         let purging = Instant::now();
-        self.ask(|store, reply| store.purge_all(stretches.into_values().collect(), reply)).await?;
+        // All of it: what had been trimmed, had expired or lay in a deleted room is no record any more that could be found,
+        // and may still be in a file.
+        self.ask(|store, reply| store.purge_all(Stretch::ALL.to_vec(), reply)).await?;
         report.purged_in = purging.elapsed();
         Ok(report)
     }

@@ -37,6 +37,14 @@ pub struct Stretch {
     pub last: Seq,
 }
 
+impl Stretch {
+    /// All of every room, those that were deleted included.
+    pub const ALL: [Self; 2] = [
+        Self { room: RoomNumber(0), first: 0, last: Seq::MAX },
+        Self { room: RoomNumber(u64::MAX), first: 0, last: Seq::MAX },
+    ];
+}
+
 /// What the purger is asked.
 pub(super) struct Purge {
     pub(super) stretches: Vec<Stretch>,
@@ -66,7 +74,8 @@ fn merged(mut stretches: Vec<Stretch>) -> Vec<([u8; 16], [u8; 16])> {
     }
     let mut keys: Vec<_> =
         merged.iter().map(|it| (schema::log_key(it.room, it.first), schema::log_key(it.room, it.last))).collect();
-    if keys.len() > STRETCHES_MAX
+    let all = merged.contains(&Stretch::ALL[0]) && merged.contains(&Stretch::ALL[1]);
+    if (all || keys.len() > STRETCHES_MAX)
         && let (Some((low, _)), Some((_, high))) = (keys.first().copied(), keys.last().copied())
     {
         keys = vec![(low, high)];
@@ -98,6 +107,9 @@ mod tests {
         let keys =
             |room, first, last| (schema::log_key(RoomNumber(room), first), schema::log_key(RoomNumber(room), last));
         assert_eq!(merged(vec![of(2, 5, 9), of(1, 7, 7), of(2, 1, 6)]), [keys(1, 7, 7), keys(2, 1, 9)]);
+        let mut all = Stretch::ALL.to_vec();
+        all.push(of(7, 1, 2));
+        assert_eq!(merged(all), [(keys(0, 0, 0).0, keys(u64::MAX, 0, Seq::MAX).1)]);
         let many = (1..=65).map(|room| of(room, 3, 4)).collect();
         assert_eq!(merged(many), [(keys(1, 3, 4).0, keys(65, 3, 4).1)]);
     }

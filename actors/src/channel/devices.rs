@@ -238,7 +238,9 @@ impl<Waiting> Devices<Waiting> {
         // While its window is loaded it stays, so that no second load begins: the first might be answered last, when the
         // store has long had more.
         let Some(device) = self.devices.get_mut(key).filter(|device| !device.is_needed()) else { return };
-        if !device.is_ready() && !self.in_memory {
+        // Without a store, what is not known anywhere else is remembered, and there is nothing to know of who said nothing.
+        let worth = if self.in_memory { device.has_sent() } else { device.is_ready() };
+        if !worth {
             self.devices.remove(key);
             return;
         }
@@ -262,6 +264,10 @@ impl<Waiting> Device<Waiting> {
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.attached == 1
+    }
+
+    fn has_sent(&self) -> bool {
+        self.window.as_ref().is_some_and(|window| window.newest().is_some())
     }
 
     /// Whether all that it needs is loaded.
@@ -394,9 +400,15 @@ mod tests {
     #[test]
     fn a_room_without_a_store_keeps_some_that_left() {
         let mut devices = Devices::<()>::new(true, 2);
-        for user in ["a", "b", "c", "a"] {
+        for (nonce, user) in (1..).zip(["a", "b", "c", "a"]) {
             assert!(!devices.attach(&key(user)));
+            let answer = Answer { nonce, seq: nonce, time: 1, content_hash: 1, count: 1 };
+            assert!(devices.accept(&key(user), answer, 128).is_some());
+            devices.committed(&key(user));
             devices.detach(&key(user));
+            // Those who say nothing push nobody out.
+            assert!(!devices.attach(&key("stranger")));
+            devices.detach(&key("stranger"));
         }
         assert_eq!(devices.len(), 2);
         assert!(devices.device(&key("a")).is_some() && devices.device(&key("c")).is_some());

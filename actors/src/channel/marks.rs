@@ -274,7 +274,9 @@ impl<Waiting> Users<Waiting> {
     /// Forgets a user of whom nothing is needed any more, once many others have left since.
     pub fn settle(&mut self, name: &Name) {
         let Some(user) = self.users.get_mut(name).filter(|user| !user.is_needed()) else { return };
-        if !user.loaded {
+        // Without a store, there is nothing to remember of who has read nothing.
+        let worth = if self.in_memory { user.marks != Marks::default() } else { user.loaded };
+        if !worth {
             self.users.remove(name);
             return;
         }

@@ -180,8 +180,17 @@ impl World {
         let idle = |who: &Who, device: &Device| {
             !device.attached && !pending.contains(who) && !loading.contains(&(who.0.to_owned(), who.1))
         };
+        let in_memory = self.in_memory();
+        let unknown: Vec<Who> = (self.model.devices.iter())
+            .filter(|(who, device)| match device.forgotten {
+                // Without a store, whoever has sent nothing is nobody.
+                Some(seq) => in_memory && self.model.known(**who, seq).is_empty(),
+                None => true,
+            })
+            .map(|(who, _)| *who)
+            .collect();
         let devices = &mut self.model.devices;
-        devices.retain(|who, device| !idle(who, device) || device.forgotten.is_some());
+        devices.retain(|who, device| !idle(who, device) || !unknown.contains(who));
         let now: BTreeSet<Who> =
             devices.iter().filter(|(who, device)| idle(who, device)).map(|(who, _)| *who).collect();
         let mut new: Vec<Who> = now.difference(&self.idle).copied().collect();

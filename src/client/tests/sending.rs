@@ -96,6 +96,25 @@ fn a_refusal_in_the_middle_goes_back_to_it() {
 }
 
 #[test]
+fn what_was_refused_and_not_heard_is_not_overtaken() {
+    let mut lab = Lab::joined();
+    let sent = lab.send_all(1..=4);
+    lab.ack(&sent[0], 1);
+    lab.send(5, "5");
+    lab.sent();
+    // The server has refused 2 and held back the rest, and its answers are still on their way when the acks are overdue.
+    lab.at(5_000);
+    let again = lab.sent();
+    assert_eq!((texts(&again), nonces(&again)), (vec!["2"], vec![sent[1].1]));
+    lab.send(6, "6");
+    assert_eq!(lab.sent(), [], "what is newer waits");
+    lab.refuse(sent[1].0, Code::RateLimited, 500);
+    assert_eq!(lab.sent(), [], "nobody waits for that answer any longer");
+    lab.ack(&again[0], 2);
+    assert_eq!(texts(&lab.sent()), ["3", "4"], "the others follow in their order");
+}
+
+#[test]
 fn refusals_for_now_are_no_retries() {
     let mut lab = Lab::joined();
     let mut sent = lab.send_all(1..=1);

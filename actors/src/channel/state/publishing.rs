@@ -136,9 +136,9 @@ impl State {
         let lifetime_ms = self.lifetime_ms(&publish);
         let (seq, time, nonce) = (self.given + 1, self.time.max(now.unix_ms), publish.nonce);
         let own = if lifetime_ms == 0 { 0 } else { time.saturating_add(lifetime_ms) };
-        // A change never outlives what it changes.
-        let target = change.as_ref().map_or(0, |change| change.expires);
-        let expires = [own, target].into_iter().filter(|expires| *expires > 0).min().unwrap_or_default();
+        // A change lives as long as what it changes: not longer, and not shorter, or a client that was away would never hear
+        // that something was recalled.
+        let expires = change.as_ref().map_or(own, |change| change.expires);
         let count = self.given_count + u64::from(publish.is_countable());
         let answer = Answer { nonce, seq, time, content_hash, count };
         let Some(slot) = self.devices.accept(&publish.device, answer, self.limits.answers_per_device_max) else {
