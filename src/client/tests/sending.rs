@@ -155,7 +155,7 @@ fn an_ack_that_is_late_is_asked_for_then_given_up() {
     lab.at(4_999);
     assert_eq!(lab.sent(), []);
     lab.at(5_000);
-    assert_eq!(nonces(&lab.sent()), nonces(&sent));
+    assert_eq!(nonces(&lab.sent()), nonces(&sent)[..1], "the other follows when this one is answered");
     lab.ack(&sent[1], 1); // The answer to the first try, late: as good as any.
     assert_eq!(lab.outcomes(), [(2, Ok(1))]);
     lab.at(10_000);
@@ -164,7 +164,7 @@ fn an_ack_that_is_late_is_asked_for_then_given_up() {
     assert_eq!(lab.outcomes(), []);
     lab.at(15_000);
     assert_eq!(lab.outcomes(), [(1, Err(PublishError::Busy))]);
-    assert_eq!(lab.state.stats().resends, 3);
+    assert_eq!(lab.state.stats().resends, 2);
     lab.at(20_000);
     assert_eq!(lab.sent(), [], "the server had its chances");
     // Whoever sends tries again: first what is kept, and the newer ones behind it.
