@@ -79,6 +79,7 @@ impl Client {
     /// comes once for as long as the client is in it, whatever becomes of the connection. Take them steadily, as their events
     /// count like others. Several callers share the rooms: each comes to one of them.
     ///
+    /// A room that is attached counts as joined: [`join`](Self::join) refuses it.
     /// Dropping the room and its events leaves it, until the user is added again or the client [joins](Self::join) it. When
     /// the user is removed, its events end with [`Event::Closed`](super::Event::Closed).
     ///

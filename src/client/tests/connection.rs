@@ -81,7 +81,10 @@ fn check_close(code: Code, wait: Option<std::ops::Range<u64>>) {
             let until = u64::try_from(lab.state.timeout().unwrap().as_millis()).unwrap();
             assert!(wait.contains(&until), "{code}: {until} ms");
         }
-        None => assert!(matches!(effects.last(), Some(Effect::Ended(of, _)) if *of == code), "{code}: {effects:?}"),
+        None => assert!(
+            matches!(effects.last(), Some(Effect::Ended(of, why)) if *of == code && why == "x"),
+            "{code}: {effects:?}"
+        ),
     }
 }
 
@@ -93,7 +96,7 @@ fn closes_are_obeyed_by_their_range() {
     for code in [Code::GoingAway, Code(3_999)] {
         check_close(code, Some(3_000..4_001));
     }
-    for code in [Code::Replaced, Code::Unauthorized, Code(4_499), Code::Superseded, Code(9_999)] {
+    for code in [Code::Replaced, Code::Kicked, Code::Unauthorized, Code(4_499), Code::Superseded, Code(9_999)] {
         check_close(code, None);
     }
 }
