@@ -171,6 +171,8 @@ impl<Waiting> Devices<Waiting> {
         let device = self.devices.get_mut(key)?;
         let slot = device.window.as_mut()?.insert(answer, slots_max);
         device.pending += 1;
+        // It may have left while the record waited for what it changes: it is not to be forgotten now.
+        device.ticket = None;
         Some(slot)
     }
 
@@ -340,6 +342,22 @@ mod tests {
         devices.committed(&key("ann"));
         let window = devices.device(&key("ann")).unwrap().window.as_ref().unwrap();
         assert_eq!(window.newest_nonce(), Some(1));
+    }
+
+    #[test]
+    fn a_record_that_waited_while_its_device_left_keeps_it_until_the_commit() {
+        let mut devices = Devices::<()>::new(true, 1);
+        for user in ["ann", "bob"] {
+            assert!(!devices.attach(&key(user)));
+        }
+        devices.detach(&key("ann"));
+        // What her change refers to has been read.
+        let answer = Answer { nonce: 1, seq: 1, time: 1, content_hash: 1, count: 1 };
+        assert_eq!(devices.accept(&key("ann"), answer, 128), Some(0));
+        devices.detach(&key("bob"));
+        assert!(!devices.attach(&key("ann")));
+        devices.committed(&key("ann"));
+        assert_eq!(devices.newest(&key("ann")).map(|answer| answer.nonce), Some(1));
     }
 
     #[test]
