@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 step() { printf '\n== %s\n' "$*"; }
 
-step "the simulation of rooms and relays: 100,000 seeds"
+step "the simulation of sessions, rooms and relays: 100,000 seeds"
 PARLOR_SIM_SEEDS=100000 cargo test --release -p parlor-actors --test sim -- --nocapture
 
 step "dedupe, paging and forgetting beside small models: 100,000 histories of each"

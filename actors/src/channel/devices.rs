@@ -181,6 +181,8 @@ impl<Waiting> Devices<Waiting> {
         let device = self.devices.get_mut(key)?;
         let slot = device.window.as_mut()?.insert(answer, slots_max);
         device.pending += 1;
+        // It may have left while the record waited for what it changes: it is not to be forgotten now.
+        device.ticket = None;
         Some(slot)
     }
 
@@ -367,6 +369,26 @@ mod tests {
         devices.committed(&key("ann"));
         let window = devices.device(&key("ann")).unwrap().window.as_ref().unwrap();
         assert_eq!(window.newest_nonce(), Some(1));
+    }
+
+    #[test]
+    fn a_record_that_waited_while_its_device_left_keeps_it_until_the_commit() {
+        let mut devices = Devices::<()>::new(true, 1);
+        for user in ["ann", "bob"] {
+            assert!(!devices.attach(&key(user)));
+        }
+        let answer = |nonce| Answer { nonce, seq: nonce, time: 1, content_hash: 1, count: 1 };
+        for (nonce, user) in [(1, "ann"), (2, "bob")] {
+            assert_eq!(devices.accept(&key(user), answer(nonce), 128), Some(0));
+            devices.committed(&key(user));
+        }
+        devices.detach(&key("ann"));
+        // What her change refers to has been read.
+        assert_eq!(devices.accept(&key("ann"), answer(3), 128), Some(1));
+        devices.detach(&key("bob"));
+        assert!(!devices.attach(&key("ann")));
+        devices.committed(&key("ann"));
+        assert_eq!(devices.newest(&key("ann")).map(|answer| answer.nonce), Some(3));
     }
 
     #[test]

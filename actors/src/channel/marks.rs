@@ -231,6 +231,7 @@ impl<Waiting> Users<Waiting> {
                 taken.push((name.clone(), user.marks));
             }
         }
+        taken.sort_unstable_by(|(name, _), (other, _)| name.cmp(other));
         taken
     }
 
@@ -241,7 +242,9 @@ impl<Waiting> Users<Waiting> {
             return Vec::new();
         }
         let missing = self.users.iter().filter(|(_, user)| user.dirty && !user.loaded && !user.loading);
-        missing.map(|(name, _)| name.clone()).collect()
+        let mut missing: Vec<Name> = missing.map(|(name, _)| name.clone()).collect();
+        missing.sort_unstable(); // So that a simulation repeats itself.
+        missing
     }
 
     /// The store has, or has not, what was taken. What it has not it is told again.

@@ -29,7 +29,6 @@ use crate::{
     handover::Handover,
     message::{Conn, FromChannel, Signal},
     outbound::Wire,
-    port::DeviceKey,
     session::{ToSession, timers::Timers},
     supervisor::{Supervisor, ToSupervisor, state::sleeping::Said},
     turns::Turns,
@@ -254,6 +253,8 @@ impl Local {
     }
 
     fn run(&self) {
+        // Several may leave at once, and the channel has to hear of each before its address is forgotten.
+        let mut left = Vec::new();
         loop {
             // The borrow ends before the effect runs: an effect may wake who borrows again.
             let effect = self.0.state.borrow_mut().poll();
@@ -262,7 +263,11 @@ impl Local {
                 Some(Effect::Pull { room, conn, after }) => {
                     self.tell(room, channel::state::Input::Pull { conn, after })
                 }
-                Some(Effect::Detached { room, device }) => self.detached(room, device),
+                Some(Effect::Detached { room, device }) => {
+                    let arbiter = self.0.state.borrow().arbiter();
+                    self.tell(room, channel::state::Input::Detached { arbiter, device });
+                    left.push(room);
+                }
                 Some(Effect::Delivered { room, user, seq }) => {
                     self.tell(room, channel::state::Input::Delivered { user, seq });
                 }
@@ -287,13 +292,10 @@ impl Local {
                 }
             }
         }
-    }
-
-    fn detached(&self, room: RoomNumber, device: DeviceKey) {
-        let arbiter = self.0.state.borrow().arbiter();
-        self.tell(room, channel::state::Input::Detached { arbiter, device });
-        if !self.0.state.borrow().knows(room) {
-            self.0.channels.borrow_mut().remove(&room);
+        for room in left {
+            if !self.0.state.borrow().knows(room) {
+                self.0.channels.borrow_mut().remove(&room);
+            }
         }
     }
 

@@ -506,7 +506,11 @@ impl State {
         if self.joining.is_empty() {
             self.joining = Vec::new();
         }
+        let name = room.is_err().then(|| joining.name.clone());
         self.follow_ended(now, joining, room.as_ref().err().copied());
+        if let Some(name) = name {
+            self.attach_again(&name);
+        }
         let Ok((room, name)) = room else { return };
         if self.rooms.is_empty() {
             self.rooms.reserve_exact(1); // Mostly it stays at one.

@@ -272,6 +272,18 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         self.rooms.len()
     }
 
+    /// All sessions.
+    #[must_use]
+    pub fn sessions(&self) -> &Sessions<S> {
+        &self.sessions
+    }
+
+    /// How many changes wait for a channel to go by them.
+    #[must_use]
+    pub fn telling(&self) -> usize {
+        self.telling.len()
+    }
+
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Effect<H, S, W>> {
         self.effects.pop_front()

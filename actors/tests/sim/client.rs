@@ -6,13 +6,15 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use parlor_actors::{message::Conn, port::DeviceKey};
 use parlor_protocol::{
-    DeviceTag, Epoch, Extensions, List, Name, Nonce, RoomNumber, Seq,
-    message::{Direction, Fetch, Goodbye, Heartbeat, Join, JoinFrom, Leave, RecordKind},
+    DeviceTag, Epoch, Extensions, List, Name, Nonce, RoomNumber, Seq, Token,
+    message::{Direction, Fetch, Goodbye, Heartbeat, Join, JoinFrom, Leave, Position, RecordKind},
 };
 
 use crate::house::House;
+use returning::Session;
 
 mod hearing;
+mod returning;
 mod sending;
 mod viewing;
 
@@ -33,17 +35,26 @@ pub struct Client {
     /// Whether it sends again at once when something is refused, or waits for the answers to the rest.
     hasty: bool,
     closing: bool,
+    session: Session,
+    /// It is to be attached to all its user's rooms, and joins none of those.
+    pub follows: bool,
+    /// It goes on with all its rooms when it comes back.
+    pub returns_to_all: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum Ask {
+    /// To begin, with this session's token.
+    Hello(Option<Token>),
+    /// To be attached to its user's rooms, and to the club from here.
+    Follow(JoinFrom),
     Join(usize, JoinFrom),
     Leave(usize),
     Publish(usize, Nonce),
     Fetch(usize, Option<Seq>, Direction),
     Beat,
-    /// To take a part of a message.
-    Part,
+    /// To take a part of a message, which publishes it if the others are there from an earlier connection.
+    Part(usize, Nonce),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,8 +74,14 @@ pub struct View {
     pub position: Seq,
     /// Whether a position is known to come back with.
     known: bool,
+    /// Whether its session has it.
+    sure: bool,
     /// A `Gap` that has to follow a `Joined`, and the cursor where it ends.
     owed: Option<(JoinFrom, Epoch, Seq)>,
+    /// Where a `Gap` right behind an `Attached` that nobody asked for may begin, and whether there has to be one.
+    gap_from: Vec<Seq>,
+    owes_gap: bool,
+    was_added: bool,
     pub held: BTreeMap<Seq, Bytes>,
     pub outbox: VecDeque<Message>,
     newest_nonce: Nonce,
@@ -84,8 +101,8 @@ pub struct Message {
 }
 
 impl Client {
-    pub fn new(user: &str, rooms: &[&str], hasty: bool) -> Self {
-        let (user, device): (Name, Name) = (user.parse().unwrap(), "phone".parse().unwrap());
+    pub fn new((user, device): (&str, &str), rooms: &[&str], hasty: bool, follows: bool) -> Self {
+        let (user, device): (Name, Name) = (user.parse().unwrap(), device.parse().unwrap());
         let view = |name: &&str| View {
             name: name.parse().unwrap(),
             number: RoomNumber(0),
@@ -93,7 +110,11 @@ impl Client {
             epoch: Epoch(0),
             position: 0,
             known: false,
+            sure: false,
             owed: None,
+            gap_from: Vec::new(),
+            owes_gap: false,
+            was_added: false,
             held: BTreeMap::new(),
             outbox: VecDeque::new(),
             newest_nonce: 0,
@@ -112,25 +133,29 @@ impl Client {
             views,
             hasty,
             closing: false,
+            session: Session::default(),
+            follows,
+            returns_to_all: false,
         }
     }
 
-    pub fn is_busy(&self) -> bool {
-        !self.waiting.is_empty() || self.views.iter().any(|view| !view.outbox.is_empty())
+    pub fn name(&self) -> String {
+        format!("{} {:?}", self.key.user, self.key.tag)
     }
 
-    pub fn connect(&mut self, house: &mut House) {
-        self.lose();
-        let arbiter = u16::try_from(house.chance.below(usize::from(crate::house::ARBITERS))).unwrap();
-        let conn = house.connect(arbiter, self.key.clone());
-        house.log(|| format!("{} connects: {conn:?}", self.key.user));
-        self.conn = Some(conn);
+    /// Whether it may ask something.
+    pub fn is_open(&self) -> bool {
+        self.conn.is_some() && self.session.is_welcome() && !self.closing
+    }
+
+    pub fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || self.session.is_busy() || self.views.iter().any(|view| !view.outbox.is_empty())
     }
 
     /// Closes the socket; the server may notice late.
     pub fn hang_up(&mut self, house: &mut House) {
-        house.log(|| format!("{} hangs up", self.key.user));
-        if let Some(conn) = self.conn.take() {
+        house.log(|| format!("{} hangs up", self.name()));
+        if let Some(conn) = self.conn {
             let keep = house.chance.below(4);
             if let Some(line) = house.line(conn) {
                 line.hung_up = true;
@@ -143,13 +168,14 @@ impl Client {
 
     /// The connection is gone, and what was on its way is in doubt.
     pub fn lose(&mut self) {
-        self.conn = None;
+        self.session.lose(self.conn.take().is_some());
         self.closing = false;
         self.partial.clear();
         self.waiting.clear();
         for view in &mut self.views {
             view.standing = Standing::Out;
             view.owed = None;
+            (view.gap_from, view.owes_gap, view.was_added) = (Vec::new(), false, false);
             view.stalled = false;
             view.sent = 0;
         }
@@ -162,17 +188,23 @@ impl Client {
         line.up.push_back(parlor_protocol::to_bytes(request, body));
         if let Some(ask) = ask {
             self.waiting.insert(request, ask);
-            house.log(|| format!("{} asks {request}: {ask:?}", self.key.user));
+            house.log(|| format!("{} asks {request}: {ask:?}", self.name()));
         }
     }
 
     /// Joins a room it is not in: with its position, or if `anew` in any way.
     pub fn join(&mut self, house: &mut House, at: usize, anew: bool) {
         let chance = house.chance.any();
-        let view = &mut self.views[at];
-        if view.standing != Standing::Out || self.conn.is_none() || self.closing {
+        if self.views[at].standing != Standing::Out || !self.is_open() {
             return;
         }
+        if self.session.owes_positions() {
+            return self.resume(house);
+        }
+        if self.follows && at == self.club() {
+            return self.follow(house);
+        }
+        let view = &mut self.views[at];
         let from = match chance % 8 {
             _ if view.known && !anew => JoinFrom::Position(view.epoch, view.position),
             0 => JoinFrom::Tail,
@@ -193,6 +225,7 @@ impl Client {
         let view = &mut self.views[at];
         if view.standing == Standing::In && !self.closing {
             view.standing = Standing::Leaving;
+            view.sure = false;
             let leave = Leave { room: view.number, extensions: Extensions::default() };
             self.send(house, Some(Ask::Leave(at)), &leave);
         }
@@ -233,16 +266,23 @@ impl Client {
     }
 
     pub fn beat(&mut self, house: &mut House) {
-        if self.closing {
+        if !self.is_open() {
             return;
         }
-        let beat = Heartbeat { network: None, positions: List::default(), extensions: Extensions::default() };
+        let mut positions = Vec::new();
+        for view in self.views.iter().filter(|view| view.standing == Standing::In) {
+            positions.push(Position { room: view.number, epoch: view.epoch, seq: view.position });
+        }
+        let beat = Heartbeat { network: None, positions: List(positions), extensions: Extensions::default() };
         self.send(house, Some(Ask::Beat), &beat);
     }
 
     pub fn say_goodbye(&mut self, house: &mut House) {
-        house.log(|| format!("{} says goodbye", self.key.user));
-        self.closing = self.conn.is_some();
+        if !self.is_open() {
+            return;
+        }
+        house.log(|| format!("{} says goodbye", self.name()));
+        self.closing = true;
         self.send(house, None, &Goodbye { extensions: Extensions::default() });
     }
 }

@@ -125,6 +125,12 @@ impl Club {
         assert!(allowed, "{user} is shown {seq} of the club, and may have been shown {mine:?}");
     }
 
+    /// Where what a user may read begins, for each time that he was added.
+    pub fn starts(&self, user: &str) -> Vec<Seq> {
+        let mine = self.users.get(user).map(|standing| &standing.mine[..]).unwrap_or_default();
+        mine.iter().map(|(from, _)| *from).collect()
+    }
+
     /// Whether a user was ever anything but a member who may speak.
     pub fn may_be_refused(&self, user: &str) -> bool {
         user != "ann"

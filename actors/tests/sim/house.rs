@@ -8,35 +8,39 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
 use parking_lot::Mutex;
 use parlor_actors::{
     channel,
     limits::Limits,
-    members::{Changed, RoomChange},
     message::{Conn, FromChannel},
-    port::{Append, Clock, Commits, DeviceKey, Generation, Loaded, Now, Outcome, RoomOptions, StoreError, Swept},
+    port::{Append, Budget, Clock, Commits, Generation, Now, Outcome},
     rates::Rates,
     relay,
-    session::{self, timers::Timers},
-    supervisor::{
-        self,
-        state::{Refusal, sessions::SessionPolicy},
-    },
+    session::timers::Timers,
+    supervisor::{self, state::sessions::SessionPolicy},
     testkit::{Chance, MemStore, TestClock},
     tiers::{SendRate, Tiers},
 };
-use parlor_protocol::{Code, Name, RoomNumber, Seq};
+use parlor_protocol::RoomNumber;
 
-use crate::{Plant, club::Club};
+use crate::club::Club;
 
+use lines::Line;
+pub use planting::{Plant, Planted};
+use presence::Attendance;
+pub use sessions::Hello;
+use sessions::ToSession;
 pub use setting::durability_of;
 use setting::{SLOW, limits};
+use supervising::ToSupervisor;
 
 mod changes;
 mod channels;
+mod kicking;
 mod lines;
 mod looking;
+mod planting;
+mod presence;
 mod relaying;
 mod sessions;
 mod setting;
@@ -50,27 +54,6 @@ pub const CLUB_NUMBER: RoomNumber = RoomNumber(1);
 /// Address of a channel: never used twice.
 pub type ChannelId = u64;
 
-#[derive(Clone, Debug)]
-pub enum Waiter {
-    /// A session's request.
-    Session { conn: Conn, request: u32 },
-    /// The host's change of the club's members, by its number.
-    Host(u64),
-}
-
-pub enum ToSupervisor {
-    Resolve { name: Name, create: Option<RoomOptions>, waiter: Waiter },
-    Loaded { name: Name, loaded: Result<Loaded, StoreError> },
-    Died { room: RoomNumber, generation: Generation },
-    Change { change: RoomChange, waiter: Option<Waiter> },
-    Changed { change: RoomChange, waiter: Option<Waiter>, outcome: Result<Result<Changed, Refusal>, StoreError> },
-    Told(u64),
-    Opened { device: DeviceKey, conn: Conn },
-    Closed { user: Name, conn: Conn },
-    Sweep,
-    Swept(Result<Swept, StoreError>),
-}
-
 pub enum ToRelay {
     News { room: RoomNumber, news: FromChannel, channel: Option<ChannelId> },
     Down(RoomNumber),
@@ -79,21 +62,11 @@ pub enum ToRelay {
     Settled,
 }
 
-enum ToSession {
-    Frames(Bytes),
-    Resume,
-    JoinEnded { request: u32, asked: Option<RoomNumber>, room: Result<(RoomNumber, Name), Code> },
-    Resolved { request: u32, resumes: Option<RoomNumber>, room: Result<(RoomNumber, ChannelId), Refusal> },
-    Lost(RoomNumber),
-    Timer,
-    End(Code),
-    Disconnected,
-}
-
 /// What the store's threads said.
 enum Said {
     ToSupervisor(ToSupervisor),
     ToChannel(ChannelId, channel::state::Input),
+    ToSession(Conn, ToSession),
     Settled(usize, Vec<Outcome>),
 }
 
@@ -117,35 +90,10 @@ struct Arbiter {
     timers: Timers,
 }
 
-/// A connection: its session, its link and its socket.
-pub struct Line {
-    session: session::state::State,
-    mailbox: VecDeque<ToSession>,
-    backlog: VecDeque<Bytes>,
-    resolved: Option<ChannelId>,
-    device: DeviceKey,
-    busy: bool,
-    held: bool,
-    blocked: bool,
-    finish: bool,
-    kill: bool,
-    /// The session's actor has stopped.
-    stopped: bool,
-    /// The link is dropped.
-    dropped: bool,
-    /// The client has closed its end.
-    pub hung_up: bool,
-    /// What the client sent and nobody read.
-    pub up: VecDeque<Bytes>,
-    /// What the socket took and the client did not read.
-    pub down: Vec<u8>,
-    /// What the socket takes.
-    narrow: usize,
-}
-
 pub struct House {
     tiers: Arc<Tiers>,
     rates: Arc<Rates>,
+    uploads: Arc<Budget>,
     pub limits: Arc<Limits>,
     pub store: Arc<MemStore>,
     pub clock: Arc<TestClock>,
@@ -156,7 +104,7 @@ pub struct House {
     /// Whom chance passes over most of the time: 0 the supervisor, then the arbiters, the channels, the sessions.
     pub slow: Option<usize>,
     ears: Ears,
-    supervisor: supervisor::state::State<ChannelId, Conn, Waiter>,
+    supervisor: supervisor::state::State<ChannelId, Conn, supervising::Waiter>,
     office: VecDeque<ToSupervisor>,
     arbiters: Vec<Arbiter>,
     pub rooms: BTreeMap<ChannelId, Room>,
@@ -165,8 +113,8 @@ pub struct House {
     saves_due: Vec<ChannelId>,
     lines: Vec<(Conn, Line)>,
     pub club: Club,
-    /// Cursors of connections when they ended, for a planted bug.
-    pub last_cursors: BTreeMap<(String, u64), Seq>,
+    attendance: Attendance,
+    pub planted: Planted,
 }
 
 struct Hears {
@@ -182,10 +130,10 @@ impl Commits for Hears {
 
 impl House {
     pub fn new(seed: u64, plant: Option<Plant>, log: Option<Arc<Mutex<Vec<String>>>>) -> Self {
-        let limits = Arc::new(limits());
+        let limits = Arc::new(limits(seed));
         let store = MemStore::new(seed, limits.writer_records_max);
         store.faults(|faults| {
-            faults.unfenced = plant == Some(Plant::Unfenced);
+            faults.unfenced = plant == Some(Plant::UnfencedRebuild);
             faults.tells_early = plant == Some(Plant::AckBeforeCommit);
         });
         Self {
@@ -205,9 +153,11 @@ impl House {
             saves_due: Vec::new(),
             lines: Vec::new(),
             club: Club::default(),
-            last_cursors: BTreeMap::new(),
+            attendance: Attendance::default(),
+            planted: Planted::default(),
             tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
             rates: Arc::default(),
+            uploads: limits.uploads(),
             limits,
         }
     }
@@ -285,7 +235,7 @@ impl House {
             for slot in self.arbiters[at].timers.expire(now.mono_ms) {
                 let on = |conn: &Conn| conn.arbiter == arbiter && conn.slot == slot;
                 if let Some((_, line)) = self.lines.iter_mut().find(|(conn, line)| on(conn) && !line.dropped) {
-                    line.mailbox.push_back(ToSession::Timer);
+                    line.tell(ToSession::Timer);
                 }
             }
             self.run_relay(arbiter);
@@ -295,7 +245,7 @@ impl House {
             self.tell(id, channel::state::Input::SaveMarks);
         }
         self.supervise(supervisor::state::Input::Tick);
-        self.lines.retain(|(_, line)| !(line.dropped && line.down.is_empty() && line.stopped));
+        self.lines.retain(|(_, line)| !line.is_over());
     }
 
     /// A channel's actor panics.
@@ -313,6 +263,7 @@ impl House {
     /// The process is gone; its sockets are closed, and the next process begins.
     pub fn kill_engine(&mut self) {
         self.lines.clear();
+        self.attendance = Attendance::default();
         self.rooms.clear();
         self.office.clear();
         self.ears.lock().clear();
@@ -326,6 +277,7 @@ impl House {
             match said {
                 Said::ToSupervisor(message) => self.office.push_back(message),
                 Said::ToChannel(id, input) => self.tell(id, input),
+                Said::ToSession(conn, message) => self.mail(conn, message),
                 Said::Settled(at, mut outcomes) => {
                     let arbiter = &mut self.arbiters[at];
                     if arbiter.settled.is_empty() {

@@ -33,6 +33,9 @@ impl State {
         if hidden.is_empty() {
             return;
         }
+        hidden.sort_unstable_by(|one, other| {
+            (&one.device.user, one.device.tag.0).cmp(&(&other.device.user, other.device.tag.0))
+        });
         let hidden: Arc<[Hidden]> = hidden.into();
         for arbiter in (0..).take(self.subscribers.len()) {
             if self.subscribers[usize::from(arbiter)] > 0 {

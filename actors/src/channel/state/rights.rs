@@ -242,10 +242,14 @@ impl State {
         let expelled = |rights: Rights| !may(kind, rights.role, Act::Join);
         let devices =
             self.devices.each().filter(|(_, device)| device.is_attached() && device.rights.is_some_and(expelled));
-        let users: Arc<[Name]> = devices.map(|(key, _)| key.user.clone()).collect();
+        let mut users: Vec<Name> = devices.map(|(key, _)| key.user.clone()).collect();
         if users.is_empty() {
             return;
         }
+        // He may be here on several devices.
+        users.sort_unstable();
+        users.dedup();
+        let users: Arc<[Name]> = users.into();
         for arbiter in (0..).take(self.subscribers.len()) {
             if self.subscribers[usize::from(arbiter)] > 0 {
                 let (users, code) = (users.clone(), Code::Forbidden);

@@ -72,7 +72,8 @@ impl State {
         retry_after_ms: u32,
         message: &str,
     ) {
-        let here = |pending: &Pending| pending.room.is_none_or(|asked| asked == room);
+        // A request to follow has the number of all its rooms, and is about none of them.
+        let here = |pending: &Pending| pending.asks != Asks::Rooms && pending.room.is_none_or(|asked| asked == room);
         self.refuse_one(conn, request, here, code, retry_after_ms, message);
     }
 

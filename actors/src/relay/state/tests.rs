@@ -374,6 +374,17 @@ fn a_dead_channels_requests_are_answered() {
 }
 
 #[test]
+fn a_request_to_follow_waits_on_when_one_of_its_rooms_is_rebuilt() {
+    let mut relay = relay();
+    let ann = relay.connect("ann");
+    relay.state.begin(ann, Pending { request: 1, room: None, asks: Asks::Rooms });
+    relay.begin(ann, 1, Asks::Follow);
+    relay.state.on_channel_down(ROOM);
+    assert_eq!(relay.effects(), ["answered 0", "join of 0 fails"]);
+    assert_eq!((relay.reads(ann), relay.state.pending_of(ann)), (String::new(), 1));
+}
+
+#[test]
 fn a_publish_refused_for_now_holds_back_the_later_ones_of_its_room() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);

@@ -33,6 +33,8 @@ pub(super) struct Following {
     positions: Vec<Position>,
     newest: u32,
     waiting: VecDeque<Wanted>,
+    /// Rooms that the user was added to while the session was in them: he was put out before, or it had joined already.
+    again: Vec<Wanted>,
     under_way: usize,
     /// Those among the waiting that were refused for now are tried again then.
     retry_at: Option<u64>,
@@ -55,6 +57,7 @@ impl Following {
             positions: Vec::new(),
             newest: 0,
             waiting: VecDeque::new(),
+            again: Vec::new(),
             under_way: 0,
             retry_at: None,
         })
@@ -128,18 +131,37 @@ impl State {
             }
             Ok(_) => debug_assert!(false, "a list of rooms is answered by one"),
             Err((code, message)) => {
-                self.following = None;
+                // Rooms that the user was added to meanwhile are attached all the same.
+                (following.request, following.listing, following.positions) = (None, false, Vec::new());
+                following.waiting.retain(|wanted| wanted.request != request);
                 self.effects.push_back(Effect::Refuse { request, room: None, code, message });
+                self.attach_waiting();
             }
         }
     }
 
     /// The user was added to a room.
     pub(super) fn on_added(&mut self, room: RoomNumber, name: Name, from: JoinFrom) {
+        let has = self.has(&name);
         let following = self.following.get_or_insert_with(Following::new);
+        if has {
+            // What put him out comes another way, and may be overtaken.
+            following.again.retain(|wanted| wanted.room != room);
+            following.again.push(Wanted { request: 0, room, name, from });
+            return;
+        }
         if following.waiting.iter().all(|wanted| wanted.room != room) {
             following.waiting.push_back(Wanted { request: 0, room, name, from });
         }
+        self.attach_waiting();
+    }
+
+    /// The session is not in a room any more, which its user may have been added to since.
+    pub(super) fn attach_again(&mut self, name: &Name) {
+        let Some(following) = &mut self.following else { return };
+        let Some(at) = following.again.iter().position(|wanted| wanted.name == *name) else { return };
+        let wanted = following.again.swap_remove(at);
+        following.waiting.push_back(wanted);
         self.attach_waiting();
     }
 
@@ -182,10 +204,10 @@ impl State {
             self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });
         }
         let rests = following.under_way == 0 && following.waiting.is_empty() && !following.listing;
-        if rests && let Some(request) = following.request {
+        if rests && let Some(request) = following.request.take() {
             self.answer(request, &Done::default());
         }
-        if !rests {
+        if !rests || !following.again.is_empty() {
             self.following = Some(following);
         }
     }

@@ -30,6 +30,11 @@ impl State {
         }
         let mut rooms = std::mem::take(&mut self.left_behind);
         rooms.append(&mut self.rooms);
+        // It is about to be attached to these again, which its client has not heard.
+        let returning = self.joining.drain(..).filter_map(|joining| Some((joining.resumes?, joining.name)));
+        rooms.extend(returning);
+        // What it still hears would attach this connection to rooms that are another one's now.
+        self.following = None;
         rooms.sort_unstable_by_key(|(room, _)| *room);
         rooms.dedup_by_key(|(room, _)| *room);
         rooms.shrink_to_fit();

@@ -147,7 +147,8 @@ impl State {
     /// The session is no longer attached to a room.
     pub(super) fn on_lost(&mut self, room: RoomNumber) {
         if let Ok(at) = self.rooms.binary_search_by_key(&room, |(number, _)| *number) {
-            self.rooms.remove(at);
+            let (_, name) = self.rooms.remove(at);
+            self.attach_again(&name);
         }
     }
 

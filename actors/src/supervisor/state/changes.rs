@@ -146,7 +146,8 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
 
     /// A room has no channel that could confirm anything: what it was told counts all the same.
     pub(super) fn settle_tellings(&mut self, number: RoomNumber) {
-        let told: Vec<u64> = self.telling.iter().filter(|(_, it)| it.room == number).map(|(id, _)| *id).collect();
+        let mut told: Vec<u64> = self.telling.iter().filter(|(_, it)| it.room == number).map(|(id, _)| *id).collect();
+        told.sort_unstable(); // In the order in which they were made.
         told.into_iter().for_each(|id| self.on_told(id));
     }
 

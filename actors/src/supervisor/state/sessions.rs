@@ -136,6 +136,12 @@ impl<S: Clone> Sessions<S> {
         self.told.pop_front()
     }
 
+    /// How many sessions there are, with or without a connection.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.users.values().map(Vec::len).sum()
+    }
+
     /// How many sessions have no connection.
     #[must_use]
     pub fn away(&self) -> usize {

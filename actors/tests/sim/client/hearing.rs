@@ -8,11 +8,10 @@ use parlor_protocol::{
     message::{Close, Detached, Durability, Error, Gap, Left},
 };
 
-use super::{Ask, Client, Memory, Standing, View, decode};
+use super::{Ask, Client, Memory, Standing, View, decode, returning::take_frame};
 use crate::{
-    Plant,
     club::CLUB,
-    house::{House, durability_of},
+    house::{House, Plant, durability_of},
 };
 
 impl Client {
@@ -20,42 +19,43 @@ impl Client {
     pub fn read(&mut self, house: &mut House, memory: &mut Memory, bytes: usize) -> bool {
         let Some(conn) = self.conn else { return false };
         let Some(line) = house.line(conn) else {
-            house.log(|| format!("{} finds its connection gone", self.key.user));
+            house.log(|| format!("{} finds its connection gone", self.name()));
             self.lose();
             return true;
         };
         let bytes = bytes.min(line.down.len());
         self.partial.extend(line.down.drain(..bytes));
-        let mut at = 0;
-        while let Some(header) = self.partial.get(at..).and_then(<[u8]>::first_chunk) {
-            let header = Header::from_bytes(header);
-            let size = HEADER_BYTES + header.len as usize;
-            let Some(frame) = self.partial.get(at..at + size) else { break };
-            let frame = Bytes::copy_from_slice(frame);
-            at += size;
-            if house.plant == Some(Plant::DroppedGap) && header.kind == Kind::Gap as u16 {
+        while let Some((header, frame)) = take_frame(&mut self.partial) {
+            if house.plant == Some(Plant::LostGap) && header.kind == Kind::Gap as u16 {
                 continue;
             }
-            house.log(|| format!("{} reads {:?} {header:?}", self.key.user, Kind::from_wire(header.kind)));
+            house.log(|| format!("{} reads {:?} {header:?}", self.name(), Kind::from_wire(header.kind)));
             self.on_frame(house, memory, header, &frame);
             if self.conn.is_none() {
                 return true;
             }
         }
-        self.partial.drain(..at);
         bytes > 0
     }
 
     pub(super) fn on_frame(&mut self, house: &mut House, memory: &mut Memory, header: Header, frame: &Bytes) {
         let body = &frame[HEADER_BYTES..];
         // A goodbye is not waited for: its close ends everything.
-        let asked = header.request != 0 && header.kind != Kind::Close as u16;
+        let kind = Kind::from_wire(header.kind).unwrap();
+        if kind == Kind::Attached {
+            return self.on_attached(house, header.request, &decode(body));
+        }
+        if self.on_resumed(house, kind, header, body) {
+            return;
+        }
+        let asked = header.request != 0 && kind != Kind::Close;
         let ask = asked.then(|| {
             let ask = self.waiting.remove(&header.request);
             ask.unwrap_or_else(|| panic!("an answer to {}, which nobody asked", header.request))
         });
-        let kind = Kind::from_wire(header.kind).unwrap();
         match (kind, ask) {
+            (Kind::Welcome, Some(Ask::Hello(resume))) => self.on_welcome(house, &decode(body), resume),
+            (Kind::Done, Some(Ask::Follow(_))) => house.count("followed"),
             (Kind::Joined, Some(Ask::Join(at, from))) => self.views[at].on_joined(&decode(body), from),
             (Kind::Left, Some(Ask::Leave(at))) => {
                 let left: Left<'_> = decode(body);
@@ -64,7 +64,16 @@ impl Client {
                 view.leave();
             }
             (Kind::Ack, Some(Ask::Publish(at, nonce))) => self.views[at].on_ack(&decode(body), nonce),
-            (Kind::PartTaken, Some(Ask::Part)) => house.count("sent in parts"),
+            (Kind::Ack, Some(Ask::Part(at, nonce))) => {
+                house.count("parts survive a connection");
+                self.views[at].on_ack(&decode(body), nonce);
+            }
+            (Kind::PartTaken, Some(Ask::Part(..))) => house.count("sent in parts"),
+            // The part before it has completed the message already, and this one is taken for the first of a new one.
+            (Kind::PartTaken, Some(Ask::Publish(at, nonce))) => {
+                let view = &mut self.views[at];
+                view.sent = view.sent.min(nonce - 1);
+            }
             (Kind::Page, Some(Ask::Fetch(at, start, direction))) => {
                 let me = self.key.clone();
                 self.views[at].on_page(house, memory, &me, &decode(body), (start, direction));
@@ -88,16 +97,22 @@ impl Client {
             }
             (Kind::Close, None) => {
                 let close: Close<'_> = decode(body);
-                house.log(|| format!("{} is closed: {}", self.key.user, close.code));
+                house.log(|| format!("{} is closed: {}", self.name(), close.code));
                 house.count(match close.code {
                     Code::SlowReader => "closed: slow reader",
                     Code::LeaseExpired => "closed: lease",
-                    Code::Replaced => "closed: replaced",
+                    Code::Replaced if self.session.overlaps() => "closed: replaced",
+                    Code::Kicked => "closed: kicked",
                     Code::Goodbye => "closed: goodbye",
                     code => panic!("closed: {code}"),
                 });
                 if close.code == Code::Goodbye {
                     assert!(self.closing && self.waiting.is_empty(), "goodbye answers all that came before it");
+                }
+                // A connection whose lease ends before it is welcome never had the session.
+                let expired = close.code == Code::LeaseExpired && self.session.is_welcome();
+                if expired || matches!(close.code, Code::Goodbye | Code::Kicked) {
+                    self.session.is_over();
                 }
                 self.hang_up(house);
             }
@@ -117,7 +132,7 @@ impl Client {
     /// Whether the host may have put the client out of the room that it asks something of, or has silenced it.
     fn is_put_out(&self, house: &House, ask: Ask) -> bool {
         let (Ask::Join(at, _) | Ask::Leave(at) | Ask::Publish(at, _) | Ask::Fetch(at, ..)) = ask else {
-            return matches!(ask, Ask::Part) && house.club.may_be_refused(&self.key.user);
+            return false;
         };
         *self.views[at].name == *CLUB && house.club.may_be_refused(&self.key.user)
     }
@@ -130,7 +145,11 @@ impl Client {
     }
 
     pub(super) fn on_error(&mut self, house: &mut House, error: &Error<'_>, ask: Ask) {
-        house.log(|| format!("{} is refused: {} {} {ask:?}", self.key.user, error.code, error.message));
+        house.log(|| format!("{} is refused: {} {} {ask:?}", self.name(), error.code, error.message));
+        let ask = match ask {
+            Ask::Part(at, nonce) => Ask::Publish(at, nonce),
+            ask => ask,
+        };
         let refused = match error.code {
             Code::Busy => "refused: busy",
             Code::RateLimited => "refused: rate limited",
@@ -141,7 +160,7 @@ impl Client {
             // A `memory` room that was rebuilt has forgotten what it took before what it takes now.
             Code::NonceTooOld if self.forgets(ask) => "refused: too old for a memory room",
             Code::Forbidden | Code::NotJoined if self.is_put_out(house, ask) => "refused: not a member who may",
-            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..) | Ask::Part) => "refused: not joined",
+            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..)) => "refused: not joined",
             // A change that was refused for good leaves its nonce unused, and a later one may have been stored since.
             Code::NonceTooOld if self.changes(ask) => "refused: a change too old",
             // So does a send while its user was silenced, of which no answer arrived.
@@ -169,15 +188,18 @@ impl Client {
                     view.outbox.retain(|message| message.nonce != nonce);
                     return;
                 }
-                assert!(error.code.advice() == Advice::RetryLater || !view.is_in(), "{}", error.code);
+                // Who follows may have been put out and attached again between the question and the answer.
+                let came_back = self.follows && *view.name == *CLUB;
+                let retries = error.code.advice() == Advice::RetryLater || !view.is_in() || came_back;
+                assert!(retries, "{}", error.code);
                 if view.outbox.iter().any(|message| message.nonce == nonce) {
                     view.sent = view.sent.min(nonce - 1);
                     view.stalled = !self.hasty;
                 }
             }
-            Ask::Fetch(..) | Ask::Part => {}
+            Ask::Fetch(..) | Ask::Part(..) | Ask::Follow(_) => {}
             Ask::Leave(at) if *self.views[at].name == *CLUB => self.views[at].leave(),
-            Ask::Leave(_) | Ask::Beat => panic!("{ask:?} is not refused"),
+            Ask::Leave(_) | Ask::Beat | Ask::Hello(_) => panic!("{ask:?} is not refused"),
         }
     }
 }

@@ -50,9 +50,9 @@ impl Client {
         self.send(house, Some(Ask::Publish(at, nonce)), &publish);
     }
 
-    /// Sends a message in two parts, in either order, one of them perhaps twice.
+    /// Sends a message in two parts, the same each time, in either order, one of them perhaps twice.
     pub(super) fn push_in_parts(&mut self, house: &mut House, at: usize, publish: &Publish<'_>) {
-        let cut = publish.payload.split_at(house.chance.pick(&[1, 9]));
+        let cut = publish.payload.split_at(if publish.nonce % 4 > 1 { 1 } else { 9 });
         let parts = [(0, cut.0), (1, cut.1)];
         let (first, last) = if house.chance.one_in(2) { (parts[0], parts[1]) } else { (parts[1], parts[0]) };
         for (number, payload) in [first, first, last].into_iter().skip(house.chance.below(2)) {
@@ -70,7 +70,7 @@ impl Client {
                 payload,
                 extensions: Extensions::default(),
             };
-            let ask = if number == last.0 { Ask::Publish(at, publish.nonce) } else { Ask::Part };
+            let ask = if number == last.0 { Ask::Publish(at, publish.nonce) } else { Ask::Part(at, publish.nonce) };
             self.send(house, Some(ask), &part);
         }
     }

@@ -18,6 +18,7 @@ impl View {
 
     pub(super) fn leave(&mut self) {
         self.standing = Standing::Out;
+        self.sure = false;
         self.stalled = false;
         self.sent = 0;
     }
@@ -40,13 +41,21 @@ impl View {
             (self.position, self.epoch) = (cursor, epoch);
         }
         assert!(exact || !matches!(from, JoinFrom::Tail | JoinFrom::Newest(_)), "{joined:?} for {from:?}");
-        (self.standing, self.number, self.known) = (Standing::In, joined.room, true);
+        (self.standing, self.number, self.known, self.sure) = (Standing::In, joined.room, true, true);
     }
 
     pub(super) fn on_gap(&mut self, house: &mut House, gap: &Gap<'_>) {
         let Gap { epoch, from, to, why, .. } = *gap;
         let first = house.store.extent(&self.name).map_or(1, |(first, _)| first);
+        let gap_from = std::mem::take(&mut self.gap_from);
+        let (owes_gap, was_added) = (std::mem::take(&mut self.owes_gap), std::mem::take(&mut self.was_added));
         match (self.owed.take(), why) {
+            // He may have been added and put out again between two looks at the table.
+            (None, _) if owes_gap || was_added && to == self.position => {
+                let known = gap_from.contains(&from) || why == GapReason::NOT_YOURS && was_added;
+                assert!(known && (epoch, to) == (self.epoch, self.position), "{gap:?}");
+                house.count("gap: as it was added");
+            }
             (Some((asked, of, cursor)), _) => {
                 assert_eq!((epoch, to), (of, cursor), "the gap behind a join ends at the cursor");
                 match (asked, why) {
@@ -123,18 +132,20 @@ impl View {
     }
 
     pub(super) fn on_deliver(&mut self, house: &mut House, memory: &mut Memory, me: &DeviceKey, frame: &Bytes) {
-        assert_eq!(self.owed, None, "a join's gap is told first");
+        assert!(self.owed.is_none() && !self.owes_gap, "a join's gap is told first");
         with_deliver(frame, |deliver| {
             assert_eq!(deliver.seq, self.position + 1, "{}: a hole or a repeat", self.name);
             check_stored(house, memory, &self.name, self.epoch, deliver.room, deliver.seq, frame);
             check_shown(house, me, deliver.room, deliver.seq);
-            if *deliver.sender == *me.user
+            if (deliver.sender, deliver.device_tag) == (&*me.user, me.tag)
                 && let Some((epoch, seq)) = self.acked.get(&deliver.nonce)
                 && *epoch == self.epoch
             {
                 assert_eq!(*seq, deliver.seq, "a message is delivered where its ack says");
             }
             self.position = deliver.seq;
+            self.gap_from.clear();
+            self.was_added = false;
             self.held.insert(deliver.seq, frame.clone());
         });
     }

@@ -7,7 +7,10 @@ use parlor_actors::{
 };
 use parlor_protocol::message::{Access, Announce, Durability};
 
-use super::{CLUB_NUMBER, House, ToSupervisor, Waiter};
+use super::{
+    CLUB_NUMBER, House,
+    supervising::{ToSupervisor, Waiter},
+};
 use crate::club::{CLUB, FIRST};
 
 impl House {

@@ -2,17 +2,15 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use parlor_actors::{
     channel::{self, state::Turn},
     members::Member,
     message::{Conn, FromChannel},
-    port::{Append, Marks, Store, StoreError},
+    port::{Answer, Append, Marks, Store, StoreError},
 };
 use parlor_protocol::RoomNumber;
 
-use super::{ChannelId, Hears, House, Line, Said, ToRelay, ToSupervisor, home};
-use crate::Plant;
+use super::{ChannelId, Hears, House, Line, Plant, Said, ToRelay, ToSupervisor, home};
 
 impl House {
     pub(super) fn channel_turn(&mut self, id: ChannelId) -> bool {
@@ -101,7 +99,9 @@ impl House {
                 }
                 Effect::LoadAnswers(device) => {
                     let key = device.clone();
-                    let reply = move |answers| {
+                    let forgets = self.plant == Some(Plant::DoubleAppend);
+                    let reply = move |answers: Result<Vec<(u8, Answer)>, StoreError>| {
+                        let answers = answers.map(|answers| if forgets { Vec::new() } else { answers });
                         ears.lock().push(Said::ToChannel(id, Input::Answers { device, answers }));
                     };
                     self.store.answers(number, key, Box::new(reply));
@@ -134,32 +134,7 @@ impl House {
 
     /// A channel speaks to a relay: the place where planted bugs get in.
     pub(super) fn news(&mut self, id: ChannelId, room: RoomNumber, arbiter: u16, mut news: FromChannel) {
-        let mut again = None;
-        let cursors = &mut self.last_cursors;
-        match (&mut news, self.plant) {
-            (FromChannel::Attach(attach), Some(Plant::ResumeFromServerCursor)) => {
-                let cursor = cursors.remove(&(attach.device.user.to_string(), room.0)).unwrap_or_default();
-                attach.cursor = attach.cursor.max(cursor.min(attach.tail));
-            }
-            (FromChannel::Attach(attach), Some(Plant::CursorOffByOne)) if attach.cursor < attach.tail => {
-                attach.cursor += 1;
-            }
-            (FromChannel::Committed { batch: Some(batch), durability, .. }, Some(Plant::RepeatedBatch))
-                if self.chance.one_in(20) =>
-            {
-                let (batch, durability) = (Some(batch.clone()), *durability);
-                again = Some(FromChannel::Committed { batch, durability, stored: Vec::new() });
-            }
-            (FromChannel::Detach { users, .. }, Some(Plant::NobodyPutOut)) => *users = Arc::new([]),
-            (FromChannel::Committed { batch, .. }, Some(Plant::LostBatch)) if self.chance.one_in(20) => *batch = None,
-            (FromChannel::Pulled { page: Some((last, frames)), .. }, Some(Plant::LostPage))
-                if self.chance.one_in(5) =>
-            {
-                let _ = last;
-                *frames = Bytes::new();
-            }
-            _ => {}
-        }
+        let again = self.plant_news(room, &mut news);
         let channel = matches!(news, FromChannel::Attach(_)).then_some(id);
         let mailbox = &mut self.arbiters[usize::from(arbiter)].mailbox;
         mailbox.push_back(ToRelay::News { room, news, channel });

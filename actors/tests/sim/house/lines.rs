@@ -6,16 +6,84 @@ use std::{
     task::{Context, Poll, Waker},
 };
 
+use bytes::Bytes;
 use parlor_actors::{
     message::Conn,
     outbound::{Outbound, Wire},
     port::DeviceKey,
     session::{self, heartbeat::Heartbeat},
 };
-use parlor_protocol::{RoomNumber, message::Network};
+use parlor_protocol::{Token, message::Network};
 
-use super::{House, Line, ToSession, ToSupervisor, setting::beats};
-use crate::Plant;
+use super::{ChannelId, Hello, House, ToSession, setting::beats};
+
+/// A connection: its session, its link and its socket.
+pub struct Line {
+    pub(super) session: session::state::State,
+    mailbox: VecDeque<ToSession>,
+    /// What its beginning needs; taken then.
+    pub(super) opening: Option<Hello>,
+    /// The token by which its session goes on.
+    pub(super) token: Token,
+    /// The supervisor knows of it, and has to be told when its connection is gone.
+    pub(super) known: bool,
+    /// Its session reads its connection.
+    pub(super) driven: bool,
+    pub(super) backlog: VecDeque<Bytes>,
+    pub(super) resolved: Option<ChannelId>,
+    pub(super) device: DeviceKey,
+    pub(super) busy: bool,
+    pub(super) held: bool,
+    blocked: bool,
+    finish: bool,
+    kill: bool,
+    /// The session's actor has stopped.
+    stopped: bool,
+    /// The link is dropped.
+    pub(super) dropped: bool,
+    /// The client has closed its end.
+    pub hung_up: bool,
+    /// What the client sent and nobody read.
+    pub up: VecDeque<Bytes>,
+    /// What the socket took and the client did not read.
+    pub down: Vec<u8>,
+    /// What the socket takes.
+    narrow: usize,
+}
+
+impl Line {
+    /// Tells the session, if it still runs.
+    pub(super) fn tell(&mut self, message: ToSession) {
+        if !self.stopped {
+            self.mailbox.push_back(message);
+        }
+    }
+
+    pub(super) fn next_message(&mut self) -> Option<ToSession> {
+        self.mailbox.pop_front()
+    }
+
+    /// Something was answered, for which the session may wait.
+    pub(super) fn answered(&mut self) {
+        if self.held {
+            self.held = false;
+            self.tell(ToSession::Resume);
+        }
+    }
+
+    pub(super) fn finish(&mut self) {
+        self.finish = true;
+    }
+
+    pub(super) fn kill(&mut self) {
+        self.kill = true;
+    }
+
+    /// Nothing of it is left for anybody.
+    pub(super) fn is_over(&self) -> bool {
+        self.dropped && self.down.is_empty()
+    }
+}
 
 /// Takes what there is room for.
 struct Narrow<'a> {
@@ -39,8 +107,8 @@ impl Wire for Narrow<'_> {
 }
 
 impl House {
-    /// A client connects and is welcome.
-    pub fn connect(&mut self, arbiter: u16, device: DeviceKey) -> Conn {
+    /// A client connects and says hello: the session's actor is about to start.
+    pub fn connect(&mut self, arbiter: u16, device: DeviceKey, hello: Hello) -> Conn {
         let now = self.now();
         let conn = self.arbiters[usize::from(arbiter)].state.on_connect(device.clone());
         let heartbeat = Heartbeat::new(beats(), Network::Wifi, now.mono_ms);
@@ -50,15 +118,18 @@ impl House {
             parlor_actors::tiers::TierNumber(0),
             heartbeat,
             &self.limits,
-            self.limits.uploads(),
+            self.uploads.clone(),
             now,
         );
-        self.arbiters[usize::from(arbiter)].timers.arm(session.deadline(), conn.slot);
-        self.office.push_back(ToSupervisor::Opened { device: device.clone(), conn });
         let narrow = self.chance.pick(&[40, 300, 2_000, 20_000]);
+        let token = Token(std::array::from_fn(|_| self.chance.any().to_le_bytes()[0]));
         let line = Line {
             session,
-            mailbox: VecDeque::new(),
+            mailbox: [ToSession::Started].into(),
+            opening: Some(hello),
+            token,
+            known: false,
+            driven: false,
             backlog: VecDeque::new(),
             resolved: None,
             device,
@@ -88,19 +159,32 @@ impl House {
         self.lines.iter_mut().find(|(known, _)| *known == conn).map(|(_, line)| line)
     }
 
-    /// Nothing that is on its way to or from the socket arrives.
-    pub fn drop_line(&mut self, conn: Conn) {
-        let Some(line) = self.line_of(conn).filter(|line| !line.dropped) else { return };
-        line.dropped = true;
-        line.mailbox.push_back(ToSession::Disconnected);
-        let user = line.device.user.to_string();
-        if self.plant == Some(Plant::ResumeFromServerCursor) {
-            for room in (1..5).map(RoomNumber) {
-                if let Some(cursor) = self.arbiters[usize::from(conn.arbiter)].state.on_leave(conn, room) {
-                    self.last_cursors.insert((user.clone(), room.0), cursor);
-                }
-            }
+    /// A connection ends, and its session with it, which has handled what it was told before.
+    fn end_line(&mut self, conn: Conn) {
+        while self.session_turn(conn) {}
+        self.say_gone(conn);
+        self.disconnect(conn);
+    }
+
+    /// A session's actor panics. Nothing of it can be relied on, and its relay hears of it a little later.
+    pub fn crash_session(&mut self, conn: Conn) {
+        let Some(line) = self.line_of(conn).filter(|line| !line.stopped) else { return };
+        line.session.on_closed(parlor_protocol::Code::Internal);
+        (line.stopped, line.kill, line.driven) = (true, true, true);
+        line.mailbox.clear();
+        self.say_gone(conn);
+    }
+
+    /// The connection is gone, and its session with it.
+    fn disconnect(&mut self, conn: Conn) {
+        let Some(line) = self.line_of(conn) else { return };
+        (line.dropped, line.stopped) = (true, true);
+        line.mailbox.clear();
+        if line.hung_up {
+            line.down.clear();
         }
+        let device = line.device.clone();
+        self.plant_end(conn, &device);
         self.arbiters[usize::from(conn.arbiter)].state.on_disconnect(conn);
         self.run_relay(conn.arbiter);
     }
@@ -119,7 +203,7 @@ impl House {
 
     /// A link's turn: writes what was blocked, reads what is there, ends.
     pub fn link_turn(&mut self, conn: Conn) -> bool {
-        let Some(line) = self.line_of(conn).filter(|line| !line.dropped) else { return false };
+        let Some(line) = self.line_of(conn).filter(|line| line.driven && !line.dropped) else { return false };
         let blocked = line.blocked;
         if blocked && line.down.len() < line.narrow {
             line.blocked = false;
@@ -128,8 +212,9 @@ impl House {
         let waiting = self.outbound_bytes(conn);
         let many = 1 + self.chance.below(3);
         let Some(line) = self.line_of(conn) else { return false };
-        if line.kill || line.hung_up && line.up.is_empty() || line.finish && waiting == 0 {
-            self.drop_line(conn);
+        let gone = line.hung_up && (line.up.is_empty() || line.finish);
+        if line.kill || gone || line.finish && waiting == 0 {
+            self.end_line(conn);
             return true;
         }
         if line.hung_up {
@@ -142,7 +227,7 @@ impl House {
         let many = many.min(line.up.len());
         let frames: Vec<u8> = line.up.drain(..many).collect::<Vec<_>>().concat();
         line.busy = true;
-        line.mailbox.push_back(ToSession::Frames(frames.into()));
+        line.tell(ToSession::Frames(frames.into()));
         true
     }
 

@@ -64,6 +64,7 @@ impl House {
     pub(super) fn run_relay(&mut self, number: u16) {
         use relay::state::Effect;
         let at = usize::from(number);
+        let mut left = Vec::new();
         while let Some(effect) = self.arbiters[at].state.poll() {
             match effect {
                 Effect::Wake(_) | Effect::Forgot(_) => unreachable!("no room is put to sleep here"),
@@ -72,9 +73,7 @@ impl House {
                 }
                 Effect::Detached { room, device } => {
                     self.tell_room(at, room, channel::state::Input::Detached { arbiter: number, device });
-                    if !self.arbiters[at].state.knows(room) {
-                        self.arbiters[at].channels.remove(&room);
-                    }
+                    left.push(room);
                 }
                 Effect::Delivered { room, user, seq } => {
                     self.count("position passed on");
@@ -84,9 +83,8 @@ impl House {
                     self.mail(conn, ToSession::JoinEnded { request, asked, room });
                 }
                 Effect::Answered(conn) => {
-                    if let Some(line) = self.line_of(conn).filter(|line| line.held) {
-                        line.held = false;
-                        line.mailbox.push_back(ToSession::Resume);
+                    if let Some(line) = self.line_of(conn) {
+                        line.answered();
                     }
                 }
                 Effect::Lost { conn, room } => {
@@ -95,14 +93,19 @@ impl House {
                 }
                 Effect::Finish(conn) => {
                     if let Some(line) = self.line_of(conn) {
-                        line.finish = true;
+                        line.finish();
                     }
                 }
                 Effect::Kill(conn) => {
                     if let Some(line) = self.line_of(conn) {
-                        line.kill = true;
+                        line.kill();
                     }
                 }
+            }
+        }
+        for room in left {
+            if !self.arbiters[at].state.knows(room) {
+                self.arbiters[at].channels.remove(&room);
             }
         }
     }

@@ -6,10 +6,15 @@ use parlor_protocol::message::Durability;
 /// What every fourth seed lets a user send: slow enough to be met, fast enough to get somewhere.
 pub(super) const SLOW: SendRate = SendRate { interval_ms: 150, burst: 3 };
 
-pub fn limits() -> Limits {
+pub fn limits(seed: u64) -> Limits {
     Limits {
         payload_bytes_max: 200,
         rooms_per_session_max: 4,
+        // In most seeds enough for all, so that leases end those that nobody takes up.
+        sessions_away_max: if seed % 8 == 3 { 3 } else { 8 },
+        sessions_away_per_user_max: if seed % 8 == 5 { 1 } else { 2 },
+        parked_per_room_max: 5,
+        parked_per_device_max: 2,
         unanswered_requests_max: 6,
         outbound_bytes_max: 1_500,
         outbound_low_bytes: 300,

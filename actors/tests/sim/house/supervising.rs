@@ -4,21 +4,46 @@ use std::collections::VecDeque;
 
 use parlor_actors::{
     channel,
+    members::{Changed, RoomChange},
     message::Conn,
-    port::{DeviceKey, Load, Loaded, Now, Store},
-    router::Presence,
+    port::{Generation, Load, Loaded, RoomOptions, Store, StoreError, Swept},
+    session::parked::Parked,
     supervisor::{
         self,
-        state::sessions::{Opening, Told},
+        state::{
+            Refusal,
+            sessions::{Opening, Told, Which},
+        },
     },
 };
-use parlor_protocol::{
-    Token,
-    message::{DeviceClass, Network},
-};
+use parlor_protocol::{Code, Name, RoomNumber};
 
-use super::{ARBITERS, ChannelId, House, Room, Said, ToRelay, ToSession, ToSupervisor, Waiter, home};
-use crate::Plant;
+use super::{ARBITERS, ChannelId, House, Plant, Room, Said, ToRelay, ToSession, home, presence::Expected};
+
+#[derive(Clone, Debug)]
+pub enum Waiter {
+    /// A session's request, and the room that it had before.
+    Session { conn: Conn, request: u32, resumes: Option<RoomNumber> },
+    /// The host's change of the club's members, by its number.
+    Host(u64),
+    /// The host, who puts sessions out.
+    Kick,
+}
+
+pub enum ToSupervisor {
+    Resolve { name: Name, create: Option<RoomOptions>, waiter: Waiter },
+    Loaded { name: Name, loaded: Result<Loaded, StoreError> },
+    Died { room: RoomNumber, generation: Generation },
+    Change { change: RoomChange, waiter: Option<Waiter> },
+    Changed { change: RoomChange, waiter: Option<Waiter>, outcome: Result<Result<Changed, Refusal>, StoreError> },
+    Told(u64),
+    Opened(Box<Opening<Conn>>),
+    Closed { user: Name, conn: Conn, parked: Option<Box<Parked>> },
+    Follow { user: Name, conn: Conn },
+    Kick { user: Name, which: Which },
+    Sweep,
+    Swept(Result<Swept, StoreError>),
+}
 
 impl House {
     pub(super) fn supervisor_turn(&mut self) -> bool {
@@ -31,8 +56,12 @@ impl House {
             ToSupervisor::Change { change, waiter } => Input::Change { change, waiter },
             ToSupervisor::Changed { change, waiter, outcome } => Input::Changed { change, waiter, outcome },
             ToSupervisor::Told(id) => Input::Told(id),
-            ToSupervisor::Opened { device, conn } => Input::Opened(opening(device, conn, self.now())),
-            ToSupervisor::Closed { user, conn } => Input::Closed { user, conn, parked: None },
+            ToSupervisor::Opened(opening) => Input::Opened(*opening),
+            ToSupervisor::Closed { user, conn, parked } => Input::Closed { user, conn, parked },
+            ToSupervisor::Follow { user, conn } => Input::Follow { user, conn },
+            ToSupervisor::Kick { user, which } => {
+                Input::Kick { user, which, reason: "the host says so".into(), waiter: Waiter::Kick }
+            }
             ToSupervisor::Sweep => Input::Sweep,
             ToSupervisor::Swept(swept) => Input::Swept(swept),
         });
@@ -42,6 +71,23 @@ impl House {
     pub(super) fn supervise(&mut self, input: supervisor::state::Input<ChannelId, Conn, Waiter>) {
         use supervisor::state::{Effect, Input};
         let now = self.now();
+        let expected = match &input {
+            Input::Opened(opening) => self.attendance.opened(opening),
+            Input::Closed { .. } => Expected::Closed,
+            Input::Tick => Expected::Tick,
+            Input::Kick { user: of, which, .. } => Expected::Kicked(self.attendance.of(|user, device, conn| {
+                user == of
+                    && match *which {
+                        Which::All => true,
+                        Which::Device(kicked) => device == kicked,
+                        Which::Session(kicked) => conn == kicked,
+                    }
+            })),
+            _ => Expected::Nothing,
+        };
+        if matches!(expected, Expected::Tick) && self.plant == Some(Plant::EndlessLease) {
+            return;
+        }
         self.supervisor.handle(now, input);
         while let Some(effect) = self.supervisor.poll() {
             match effect {
@@ -66,18 +112,13 @@ impl House {
                     self.arbiters[home(room)].home.insert(room, (generation, handle));
                     self.supervisor.handle(now, Input::Built { name, room, generation, handle });
                 }
-                Effect::Resolved { waiter: Waiter::Session { conn, request }, room } => {
-                    self.mail(conn, ToSession::Resolved { request, resumes: None, room });
+                Effect::Resolved { waiter: Waiter::Session { conn, request, resumes }, room } => {
+                    self.mail(conn, ToSession::Resolved { request, resumes, room });
                 }
                 Effect::Down(room) => self.each_relay(|| ToRelay::Down(room)),
                 Effect::Up(room, channel) => self.each_relay(|| ToRelay::Up(room, channel)),
-                Effect::Session(Told::End(conn, code)) => {
-                    self.count("session replaced");
-                    self.mail(conn, ToSession::End(code));
-                }
-                // Nobody asks here who is online.
-                Effect::Session(_) => {}
-                Effect::Kicked(..) => unreachable!("nobody is put out here"),
+                Effect::Session(told) => self.on_told(told),
+                Effect::Kicked(waiter, sessions) => self.on_kicked(&waiter, sessions),
                 Effect::Sweep(sweep) => {
                     let ears = self.ears.clone();
                     let reply = move |swept| ears.lock().push(Said::ToSupervisor(ToSupervisor::Swept(swept)));
@@ -106,13 +147,49 @@ impl House {
                     }
                 }
                 Effect::Changed { waiter: Waiter::Host(number), outcome } => self.on_changed(number, &outcome),
-                Effect::Resolved { waiter: Waiter::Host(_), .. } | Effect::Changed { .. } => {
+                Effect::Resolved { .. } | Effect::Changed { .. } => {
                     unreachable!("only the host changes rooms here, and wants no other")
                 }
                 Effect::End(_) | Effect::Gone(_) => unreachable!("nobody deletes a room here"),
             }
         }
+        self.attendance.check(&expected, now.mono_ms);
         self.listen();
+    }
+
+    /// Does something about sessions, and has everybody see it.
+    fn on_told(&mut self, mut told: Told<Conn>) {
+        let now = self.now().mono_ms;
+        match (&mut told, self.plant) {
+            (Told::Added(..), Some(Plant::DeafFollower)) => return,
+            (Told::End(_, code), Some(Plant::ToldReplaced)) => *code = Code::Replaced,
+            (Told::Move(user, before, presence), Some(Plant::Flicker)) => {
+                let (exit, enter) = (Told::Exit(user.clone(), *before), Told::Enter(user.clone(), presence.clone()));
+                self.attendance.hear(&exit, now);
+                told = enter;
+            }
+            _ => {}
+        }
+        self.attendance.hear(&told, now);
+        match told {
+            Told::Begin(conn, parked) => {
+                self.count(if parked.is_some() { "session goes on" } else { "session not found" });
+                self.mail(conn, ToSession::Begin(parked));
+            }
+            Told::End(conn, code) => {
+                self.count(if code == Code::Superseded { "session superseded" } else { "session replaced" });
+                self.mail(conn, ToSession::End(code));
+            }
+            Told::Kick(conn, reason) => self.mail(conn, ToSession::Kick(reason)),
+            Told::Added(conn, room, name, from) => {
+                self.count("follower told");
+                self.mail(conn, ToSession::Added { room, name, from });
+            }
+            Told::Enter(..) => self.count("session enters"),
+            Told::Move(..) => self.count("session moves"),
+            Told::Rest(..) => self.count("session rests"),
+            Told::Exit(..) => self.count("session exits"),
+        }
     }
 
     pub(super) fn each_relay(&mut self, message: impl Fn() -> ToRelay) {
@@ -120,24 +197,8 @@ impl House {
     }
 
     pub(super) fn mail(&mut self, conn: Conn, message: ToSession) {
-        if let Some(line) = self.line_of(conn).filter(|line| !line.stopped) {
-            line.mailbox.push_back(message);
+        if let Some(line) = self.line_of(conn) {
+            line.tell(message);
         }
     }
-}
-
-/// A session begins.
-fn opening(device: DeviceKey, conn: Conn, now: Now) -> Opening<Conn> {
-    let presence = Presence {
-        device: "device".parse().unwrap(),
-        device_tag: device.tag,
-        device_class: DeviceClass::Other,
-        network: Network::Wifi,
-        since: now.unix_ms,
-        conn,
-        connected: true,
-        beats: [0; 4],
-    };
-    let presence = presence.into();
-    Opening { user: device.user, presence, token: Token([0; 16]), resume: None, attempt: 1, session: conn }
 }

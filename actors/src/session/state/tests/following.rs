@@ -143,3 +143,46 @@ fn a_room_that_the_user_is_added_to_is_attached_unasked() {
     session.ended(0, 4, None, &[]);
     session.check(added(JoinFrom::Seq(1)), &[]);
 }
+
+#[test]
+fn a_room_that_the_user_was_added_to_is_attached_though_the_list_of_his_others_fails() {
+    let mut session = session();
+    let added = |number| {
+        let (room, name) = (RoomNumber(number), format!("room {number}").parse().unwrap());
+        Input::Added { room, name, from: JoinFrom::Seq(1) }
+    };
+    let look = "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }";
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", look]);
+    session.check(added(4), refs!(attaching(0, 4)));
+    let failed = Input::Seen { request: 1, seen: Err((Code::StoreUnavailable, "it failed")) };
+    session.check(failed, &["#1 refuse StoreUnavailable"]);
+    session.ended(0, 4, Some(Code::Busy), &["timer at 500"]);
+    session.now.mono_ms = 500;
+    session.check(Input::Timer { owes: true }, refs!(attaching(0, 4)));
+    session.ended(0, 4, None, &[]);
+    session.check(added(8), refs!(attaching(0, 8)));
+}
+
+#[test]
+fn a_session_that_goes_on_elsewhere_attaches_nothing_here() {
+    let mut session = session();
+    let look = "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }";
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", look]);
+    assert!(session.state.park().is_some());
+    // Its connection is closed, so that nobody reads this.
+    session.listed(&[4], false, &["#1 Rooms"]);
+}
+
+#[test]
+fn who_is_put_out_and_added_again_is_attached_though_the_news_comes_first() {
+    let mut session = session();
+    let added = |from| Input::Added { room: RoomNumber(4), name: "room 4".parse().unwrap(), from };
+    session.check(added(JoinFrom::Seq(1)), refs!(attaching(0, 4)));
+    session.ended(0, 4, None, &[]);
+    session.check(added(JoinFrom::Seq(7)), &[]);
+    session.check(Input::Lost(RoomNumber(4)), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Seq(7)"]);
+    session.check(added(JoinFrom::Seq(9)), &[]);
+    session.ended(0, 4, Some(Code::Forbidden), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Seq(9)"]);
+}

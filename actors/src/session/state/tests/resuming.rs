@@ -58,6 +58,14 @@ fn rooms_that_it_did_not_go_on_with_are_kept_until_it_says_so() {
 }
 
 #[test]
+fn a_connection_that_breaks_before_a_room_is_attached_again_loses_nothing() {
+    let mut broken = again(session().joined());
+    broken.frame(2, &resume(&[7]), &["#2 begins to Resume(5)", "#2 resolve room, which was 7"]);
+    let mut session = again(broken);
+    session.frame(2, &resume(&[7]), &["#2 begins to Resume(5)", "#2 resolve room, which was 7"]);
+}
+
+#[test]
 fn parts_of_a_long_message_survive_the_connection() {
     let mut before = session().joined();
     let part = |number, payload: &'static [u8]| Part {
