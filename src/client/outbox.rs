@@ -276,7 +276,7 @@ impl Outbox {
         let requests = self.entries.range(at..self.sent).map(|entry| entry.request).collect();
         if entry.resends < retries {
             self.entries[at].resends += 1;
-            self.sent = at;
+            (self.sent, self.window) = (at, 1);
             return Some(Overdue::Rewound { requests });
         }
         (self.sent, self.window, self.stalled) = (at, 1, true);
