@@ -20,6 +20,8 @@ pub(crate) struct Dropper {
     seed: u64,
     /// The newest nonce of each room that was seen: what is above it was not sent before.
     seen: HashMap<RoomNumber, Nonce>,
+    /// So many are to be picked.
+    due: u32,
     /// Picked publishes that the client has not sent again.
     awaited: HashSet<(RoomNumber, Nonce)>,
     /// Picked publishes whose ack has not been dropped.
@@ -34,7 +36,7 @@ impl Dropper {
     /// Drops this share of the acks; which ones, the seed says.
     pub(crate) fn new(share: f64, seed: u64) -> Self {
         let (awaited, doomed, seen) = Default::default();
-        Self { share, seed, seen, awaited, doomed, asked: Vec::new(), answered: Vec::new(), dropped: 0 }
+        Self { share, seed, seen, due: 0, awaited, doomed, asked: Vec::new(), answered: Vec::new(), dropped: 0 }
     }
 
     /// One of its own for the connection of this number.
@@ -91,8 +93,10 @@ impl Dropper {
         let seen = self.seen.entry(room).or_default();
         if nonce > *seen {
             *seen = nonce;
+            self.due += u32::from(chance(&mut self.seed) < self.share);
             // One at a time: a client that has lost an ack sends that one again before the others.
-            if chance(&mut self.seed) < self.share && self.awaited.is_empty() {
+            if self.due > 0 && self.awaited.is_empty() {
+                self.due -= 1;
                 self.awaited.insert((room, nonce));
                 self.doomed.insert((room, nonce));
             }
