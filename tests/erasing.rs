@@ -156,3 +156,39 @@ fn all_that_a_user_said_is_gone_and_nothing_of_the_others() {
     });
     runtime.block_on(engine.shutdown());
 }
+
+#[test]
+fn what_had_gone_before_is_erased_as_well() {
+    let data = tempfile::tempdir().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.limits.sweep_interval_ms = 50);
+    runtime.block_on(async {
+        let few = RoomOptions { records_max: 2, ..RoomOptions::default() };
+        let short = RoomOptions { lifetime_ms: 300, ..RoomOptions::default() };
+        let secrets = ["trimmed kW93hTzL0q", "expired 7fPqX2mVbd", "deleted Zt5wGk81Rn"];
+        for ((room, options), secret) in
+            [("few", few), ("short", short), ("gone", RoomOptions::default())].into_iter().zip(secrets)
+        {
+            engine.create_room(room, options).await.unwrap();
+            let (_ann, at_ann, _) = joined(address, "ann", room).await;
+            send(&at_ann, Outgoing::text(secret)).await;
+        }
+        // Everything is in tables from now on.
+        engine.erase_user("nobody").await.unwrap();
+        for secret in secrets {
+            assert!(!files_with(data.path(), secret.as_bytes()).is_empty(), "the test looks where it lies");
+        }
+        let (_bob, at_bob, _) = joined(address, "bob", "few").await;
+        for _ in 0..9 {
+            send(&at_bob, Outgoing::text("so that hers is pushed out")).await;
+        }
+        let (_bob, at_bob, _) = joined(address, "bob", "short").await;
+        common::until("hers has expired", async || page(&at_bob).await.is_empty()).await;
+        engine.delete_room("gone").await.unwrap();
+        engine.erase_user("ann").await.unwrap();
+        for secret in secrets {
+            assert_eq!(files_with(data.path(), secret.as_bytes()), Vec::<std::path::PathBuf>::new(), "{secret}");
+        }
+    });
+    runtime.block_on(engine.shutdown());
+}

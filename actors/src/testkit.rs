@@ -1,7 +1,7 @@
 //! What tests need instead of the world: a store in memory that can be broken, a clock that can be set, a source of
 //! chance that can be repeated.
 //!
-//! A [`MemStore`] keeps the promises of [`Store`] and none beyond them. Left alone it does nothing: a test decides when
+//! A [`MemStore`] keeps the promises of [`Store`](crate::port::Store) and none beyond them. Left alone it does nothing: a test decides when
 //! the writer commits ([`step`](MemStore::step)) and when reads are done and told ([`step_reader`](MemStore::step_reader)),
 //! and breaks it by [`crash`](MemStore::crash) and [`Faults`]. For tests of actors, [`serve`](MemStore::serve) runs it on
 //! a thread.
@@ -28,7 +28,7 @@ use crate::port::{
 /// What may go wrong in a store.
 #[derive(Clone, Debug, Default)]
 pub struct Faults {
-    /// One in so many reads is answered [`StoreError::Busy`]; 0 for none.
+    /// One in so many reads is answered [`StoreError::Busy`](crate::port::StoreError::Busy); 0 for none.
     pub busy_read_one_in: usize,
     /// The writer's next turn fails: the store is poisoned, and what became of the turn is left to chance.
     pub fail_next_turn: bool,
