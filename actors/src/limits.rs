@@ -170,7 +170,7 @@ impl Default for Limits {
             writer_bytes_max: 64 << 20,
             connections_per_turn_max: 1_024,
             rated_users_max: 1 << 20,
-            hold_back_ms: 2_000,
+            hold_back_ms: 10_000,
             slow_reader_ms: 30_000,
             close_linger_ms: 5_000,
             room_idle_ms: 600_000,
