@@ -30,6 +30,8 @@ use crate::port::{
 pub struct Faults {
     /// One in so many reads is answered [`StoreError::Busy`](crate::port::StoreError::Busy); 0 for none.
     pub busy_read_one_in: usize,
+    /// The same of loads of rooms.
+    pub busy_load_one_in: usize,
     /// The writer's next turn fails: the store is poisoned, and what became of the turn is left to chance.
     pub fail_next_turn: bool,
     /// The next append is not stored, and its room is told of more than it gave, at which its channel panics.

@@ -14,6 +14,12 @@ impl MemStore {
         }
     }
 
+    /// Whether a failure was planted, so that it takes no writes until it crashes.
+    #[must_use]
+    pub fn is_poisoned(&self) -> bool {
+        self.lock().poisoned
+    }
+
     /// A room's people, in the order of their names.
     #[must_use]
     pub fn members(&self, name: &Name) -> Vec<(Name, Member)> {

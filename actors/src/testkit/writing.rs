@@ -48,6 +48,7 @@ impl Inside {
                 Entry::Load(load, reply) => {
                     let loaded = match poison.clone() {
                         Some(poison) => Err(poison),
+                        None if self.chance.one_in(self.faults.busy_load_one_in) => Err(StoreError::Busy),
                         None => self.load(load),
                     };
                     loads.push(Box::new(move || reply(loaded)) as Tell);

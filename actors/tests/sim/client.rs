@@ -1,7 +1,7 @@
 //! Clients by the letter of the protocol, that hold the server to it: each frame is checked against what the client
 //! holds and against what the store has.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 use parlor_actors::{message::Conn, port::DeviceKey};
@@ -17,6 +17,7 @@ mod hearing;
 mod returning;
 mod sending;
 mod viewing;
+mod watching;
 
 /// Messages that a client puts on the way at once.
 const ON_THE_WAY_MAX: usize = 3;
@@ -52,6 +53,8 @@ enum Ask {
     Leave(usize),
     Publish(usize, Nonce),
     Fetch(usize, Option<Seq>, Direction),
+    /// To be told who is in a room, or no more.
+    Watch(usize, bool),
     Beat,
     /// To take a part of a message, which publishes it if the others are there from an earlier connection.
     Part(usize, Nonce),
@@ -89,6 +92,8 @@ pub struct View {
     sent: Nonce,
     /// Something was refused for now: nothing is sent until nothing is on the way.
     stalled: bool,
+    /// Who is there, as it was told, while it watches that.
+    pub present: Option<BTreeSet<String>>,
     /// What was acknowledged, at which seq.
     pub acked: BTreeMap<Nonce, (Epoch, Seq)>,
 }
@@ -120,6 +125,7 @@ impl Client {
             newest_nonce: 0,
             sent: 0,
             stalled: false,
+            present: None,
             acked: BTreeMap::new(),
         };
         let key = DeviceKey { tag: DeviceTag::of(&user, &device), user };
@@ -176,8 +182,7 @@ impl Client {
             view.standing = Standing::Out;
             view.owed = None;
             (view.gap_from, view.owes_gap, view.was_added) = (Vec::new(), false, false);
-            view.stalled = false;
-            view.sent = 0;
+            (view.stalled, view.sent, view.present) = (false, 0, None);
         }
     }
 

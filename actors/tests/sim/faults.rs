@@ -86,7 +86,7 @@ impl World {
             7 => {
                 house.count("busy reads");
                 let busy = house.chance.pick(&[0, 2, 4]);
-                house.store.faults(|faults| faults.busy_read_one_in = busy);
+                house.store.faults(|faults| (faults.busy_read_one_in, faults.busy_load_one_in) = (busy, busy));
             }
             8 | 9 => self.kick(),
             10 | 11 => {

@@ -4,18 +4,21 @@
 //! chance picks which actor handles its next message.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
 };
 
 use parking_lot::Mutex;
 use parlor_actors::{
-    channel,
+    channel::{
+        self,
+        gathering::{To, Told},
+    },
     limits::Limits,
     message::{Conn, FromChannel},
     port::{Append, Budget, Clock, Commits, Generation, Now, Outcome},
     rates::Rates,
-    relay,
+    relay::{self, onlookers::Onlookers},
     session::timers::Timers,
     supervisor::{self, state::sessions::SessionPolicy},
     testkit::{Chance, MemStore, TestClock},
@@ -32,6 +35,7 @@ pub use sessions::Hello;
 use sessions::ToSession;
 pub use setting::durability_of;
 use setting::{SLOW, limits};
+use sleeping::Woken;
 use supervising::ToSupervisor;
 
 mod changes;
@@ -44,7 +48,9 @@ mod presence;
 mod relaying;
 mod sessions;
 mod setting;
+mod sleeping;
 mod supervising;
+mod watching;
 
 pub const ARBITERS: u16 = 2;
 
@@ -58,6 +64,13 @@ pub enum ToRelay {
     News { room: RoomNumber, news: FromChannel, channel: Option<ChannelId> },
     Down(RoomNumber),
     Up(RoomNumber, ChannelId),
+    LetGo(RoomNumber, ChannelId),
+    Awake(RoomNumber, ChannelId),
+    Asleep(RoomNumber),
+    Woken(Woken),
+    NotWoken(RoomNumber),
+    RoomPresence { room: RoomNumber, watch: u32, to: To, told: Arc<Told> },
+    Unheard { room: RoomNumber, conn: Conn, request: u32 },
     HandOver,
     Settled,
 }
@@ -88,6 +101,7 @@ struct Arbiter {
     /// Settled, and not told yet.
     settled: Vec<Outcome>,
     timers: Timers,
+    onlookers: Onlookers,
 }
 
 pub struct House {
@@ -109,8 +123,12 @@ pub struct House {
     arbiters: Vec<Arbiter>,
     pub rooms: BTreeMap<ChannelId, Room>,
     next_channel: ChannelId,
+    /// Rooms that were found idle, whose channels have not said how that ended.
+    falling: BTreeSet<RoomNumber>,
     /// Channels whose marks are saved at the next tick.
     saves_due: Vec<ChannelId>,
+    /// Channels that tell who came and went, each with when, on the monotonic clock.
+    presence_due: Vec<(u64, ChannelId)>,
     lines: Vec<(Conn, Line)>,
     pub club: Club,
     attendance: Attendance,
@@ -150,7 +168,9 @@ impl House {
             arbiters: arbiters(&limits),
             rooms: BTreeMap::new(),
             next_channel: 0,
+            falling: BTreeSet::new(),
             saves_due: Vec::new(),
+            presence_due: Vec::new(),
             lines: Vec::new(),
             club: Club::default(),
             attendance: Attendance::default(),
@@ -245,18 +265,24 @@ impl House {
             self.tell(id, channel::state::Input::SaveMarks);
         }
         self.supervise(supervisor::state::Input::Tick);
+        self.walk();
+        self.presence_tick();
         self.lines.retain(|(_, line)| !line.is_over());
     }
 
-    /// A channel's actor panics.
+    /// A channel's actor panics, or ends.
     pub fn kill_channel(&mut self, id: ChannelId) {
-        if let Some(room) = self.rooms.remove(&id) {
-            let (number, generation) = (room.state.room(), room.state.generation());
+        if let Some(Room { state, mailbox }) = self.rooms.remove(&id) {
+            let (number, generation) = (state.room(), state.generation());
+            if self.falling.remove(&number) {
+                self.count("channel crash on its way to sleep");
+            }
             let channels = &mut self.arbiters[home(number)].home;
             if channels.get(&number).is_some_and(|(current, _)| *current == generation) {
                 channels.remove(&number);
             }
             self.office.push_back(ToSupervisor::Died { room: number, generation });
+            self.drop_mailbox(number, mailbox);
         }
     }
 
@@ -265,6 +291,7 @@ impl House {
         self.lines.clear();
         self.attendance = Attendance::default();
         self.rooms.clear();
+        self.falling.clear();
         self.office.clear();
         self.ears.lock().clear();
         self.arbiters = arbiters(&self.limits);
@@ -305,6 +332,7 @@ fn arbiters(limits: &Arc<Limits>) -> Vec<Arbiter> {
         appends: Vec::new(),
         settled: Vec::new(),
         timers: Timers::default(),
+        onlookers: Onlookers::default(),
     };
     (0..ARBITERS).map(arbiter).collect()
 }

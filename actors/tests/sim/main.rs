@@ -93,7 +93,11 @@ impl World {
             }
             840..875 => client.push(house, room, false),
             875..885 => client.push(house, room, true),
-            885..900 => client.fetch(house, room),
+            885..897 => client.fetch(house, room),
+            897..900 => {
+                let watch = house.chance.one_in(2);
+                client.watch(house, room, watch);
+            }
             900..901 => {
                 house.count("many fetches");
                 (0..150).for_each(|_| client.fetch(house, room));
@@ -258,4 +262,12 @@ fn planted_bugs_about_sessions_are_found() {
     is_found(Plant::TwoAtOnce, 10);
     is_found(Plant::EndlessLease, 10);
     is_found(Plant::Flicker, 10);
+}
+
+#[test]
+fn planted_bugs_about_sleep_are_found() {
+    is_found(Plant::LateSenders, 100);
+    is_found(Plant::Oversleep, 10);
+    is_found(Plant::SubscribersOverslept, 10);
+    is_found(Plant::WaitersOverslept, 10);
 }

@@ -1,10 +1,11 @@
 //! Nothing goes wrong any more: everybody comes to rest and holds everything, comes back once more, and goes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use parlor_actors::{
     members::What,
-    testkit::{Crash, with_deliver},
+    message::Conn,
+    testkit::{Crash, Faults, with_deliver},
 };
 use parlor_protocol::{
     Name,
@@ -20,8 +21,9 @@ use crate::{
 impl World {
     /// Nothing breaks any more: everybody comes to rest, and holds everything.
     pub(crate) fn settle(&mut self) {
-        self.crash(Crash::Process);
         self.house.slow = None;
+        self.be_answered();
+        self.crash(Crash::Process);
         // Whoever was put out or silenced comes back, so that all can be in all rooms.
         let others = ["bob", "cem", "dua"].map(|user| user.parse().unwrap()).into();
         self.house.change_club(What::Set(Role::Member, others));
@@ -30,11 +32,106 @@ impl World {
         let agree = self.house.club.records_agree(&self.house.store, CLUB_NUMBER);
         self.house.count(if agree { "records of members agree" } else { "records of members are missing" });
         self.check_logs();
+        self.see_who_is_there();
+        self.fall_asleep();
+        self.wake_up();
+        self.come_to_rest();
         self.come_back();
         self.add_again();
         self.come_to_rest();
         self.check_logs();
         self.leave_all();
+    }
+
+    /// Nobody asks anything more: whatever is under way comes to an end, whoever died or went to sleep meanwhile.
+    fn be_answered(&mut self) {
+        let nothing = |faults: &mut Faults| {
+            (faults.fail_next_turn, faults.busy_read_one_in, faults.busy_load_one_in) = (false, 0, 0)
+        };
+        self.house.store.faults(nothing);
+        self.run_dry();
+        // Rooms that died too often rest for a while.
+        for _ in 0..100 {
+            if self.house.pending() + self.house.pulls() == 0 {
+                break;
+            }
+            self.house.tick(200);
+            self.run_dry();
+        }
+        // Who follows, and who is behind, waits for rooms that cannot be loaded any more, until they are there.
+        if !self.house.store.is_poisoned() {
+            self.house.count("all is answered");
+            let waits = |conn: &Conn| self.house.pending_of(*conn) > 0;
+            let waiting: Vec<Conn> = self.house.conns().into_iter().filter(waits).collect();
+            assert_eq!(waiting, [], "they wait for answers that nobody gives");
+            assert_eq!(self.house.pulls(), 0, "pulls that nobody answers");
+        }
+    }
+
+    /// Whoever watches a room knows everybody in it; then nobody watches any more.
+    fn see_who_is_there(&mut self) {
+        let watch = |world: &mut Self, client: usize, watch| {
+            (0..ROOMS.len()).for_each(|room| world.clients[client].watch(&mut world.house, room, watch));
+        };
+        let watcher = self.house.chance.below(self.clients.len());
+        watch(self, watcher, true);
+        // Some may have gone just before.
+        for _ in 0..6 {
+            self.run_dry();
+            self.house.tick(200);
+        }
+        self.run_dry();
+        let all: BTreeSet<String> = self.clients.iter().map(|client| client.key.user.to_string()).collect();
+        assert!(self.clients[watcher].views.iter().all(|view| view.present.is_some()), "it was told who is there");
+        for client in &self.clients {
+            for view in client.views.iter().filter(|view| view.present.is_some()) {
+                assert_eq!(view.present.as_ref(), Some(&all), "{}: who {} thinks is there", view.name, client.name());
+            }
+        }
+        (0..self.clients.len()).for_each(|client| watch(self, client, false));
+    }
+
+    /// Nobody does anything for long: all rooms go to sleep that may.
+    fn fall_asleep(&mut self) {
+        // The records of the one in memory are nowhere else, and it has subscribers.
+        let all = (ROOMS.len() - 1, 1);
+        for round in 0..40 {
+            self.run_dry();
+            if (self.house.asleep(), self.house.rooms.len()) == all {
+                break;
+            }
+            // That somebody is there, and where, is nothing that he wants of a room.
+            if round % 8 == 0 {
+                self.clients.iter_mut().for_each(|client| client.beat(&mut self.house));
+            }
+            self.house.tick(200);
+        }
+        let (sleeps, runs) = (self.house.asleep(), self.house.rooms.len());
+        assert_eq!((sleeps, runs), all, "rooms that sleep, and channels, when nobody does anything");
+        assert_eq!((self.house.pending(), self.house.pulls()), (0, 0), "requests and pulls under way in their sleep");
+    }
+
+    /// Each room is touched by somebody in some way, and wakes.
+    fn wake_up(&mut self) {
+        for room in 0..ROOMS.len() {
+            let at = self.house.chance.below(self.clients.len());
+            if self.house.chance.one_in(3) {
+                // It is no touch that somebody leaves.
+                let other = (at + 1) % self.clients.len();
+                self.clients[other].leave(&mut self.house, room);
+                self.run_dry();
+            }
+            let client = &mut self.clients[at];
+            if self.house.chance.one_in(2) {
+                client.fetch(&mut self.house, room);
+            } else {
+                client.say(&mut self.house, room);
+                client.push(&mut self.house, room, false);
+            }
+        }
+        self.run_dry();
+        let (sleeps, runs) = (self.house.asleep(), self.house.rooms.len());
+        assert_eq!((sleeps, runs), (0, ROOMS.len()), "rooms that sleep, and channels, when each was touched");
     }
 
     /// Everybody joins what he is not in and says what he has to, until nobody has anything to do.
@@ -129,8 +226,7 @@ impl World {
     fn is_settled(&self) -> bool {
         let at_tail = |client: &Client| {
             let settled = |view: &client::View| {
-                let room = self.house.rooms.values().find(|room| room.state.room() == view.number);
-                view.standing == Standing::In && room.is_some_and(|room| room.state.tail() == view.position)
+                view.standing == Standing::In && self.house.tail(&view.name, view.number) == Some(view.position)
             };
             client.views.iter().all(settled)
         };
@@ -187,6 +283,8 @@ impl World {
                 .map(|room| (room.state.subscribers(), room.state.devices(), room.state.reading()))
                 .collect()
         };
+        (0..ROOMS.len()).for_each(|room| self.clients[0].fetch(&mut self.house, room));
+        self.run_dry();
         let all = u32::try_from(self.clients.len()).unwrap();
         for (subscribers, devices, reading) in tables(&self.house) {
             assert!(

@@ -174,6 +174,12 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         }
     }
 
+    /// Whether a room sleeps and has subscribers.
+    #[must_use]
+    pub fn sleeps(&self, name: &Name) -> bool {
+        self.sleepers.number(name).is_some()
+    }
+
     pub(super) fn on_said(&mut self, now: Now, said: Said) {
         match said {
             Said::Walk => self.on_walk(now),

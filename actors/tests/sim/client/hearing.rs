@@ -5,7 +5,7 @@ use parlor_actors::testkit::with_deliver;
 use parlor_protocol::{
     Advice, Code, Header, Kind, RoomNumber,
     frame::HEADER_BYTES,
-    message::{Close, Detached, Durability, Error, Gap, Left},
+    message::{Close, Detached, Durability, Error, Gap, Left, RoomPresence},
 };
 
 use super::{Ask, Client, Memory, Standing, View, decode, returning::take_frame};
@@ -79,6 +79,13 @@ impl Client {
                 self.views[at].on_page(house, memory, &me, &decode(body), (start, direction));
             }
             (Kind::HeartbeatAck, Some(Ask::Beat)) => {}
+            (Kind::RoomPresence, Some(Ask::Watch(at, true))) => self.on_present(at, &decode(body), true),
+            (Kind::RoomPresence, None) => {
+                let told: RoomPresence<'_> = decode(body);
+                let at = self.views.iter().position(|view| view.number == told.room);
+                self.on_present(at.unwrap(), &told, false);
+            }
+            (Kind::Done, Some(Ask::Watch(at, false))) => self.views[at].present = None,
             (Kind::Error, Some(ask)) => self.on_error(house, &decode(body), ask),
             (Kind::Deliver, None) => {
                 let room = with_deliver(frame, |deliver| deliver.room);
@@ -131,7 +138,8 @@ impl Client {
 
     /// Whether the host may have put the client out of the room that it asks something of, or has silenced it.
     fn is_put_out(&self, house: &House, ask: Ask) -> bool {
-        let (Ask::Join(at, _) | Ask::Leave(at) | Ask::Publish(at, _) | Ask::Fetch(at, ..)) = ask else {
+        let (Ask::Join(at, _) | Ask::Leave(at) | Ask::Publish(at, _) | Ask::Fetch(at, ..) | Ask::Watch(at, _)) = ask
+        else {
             return false;
         };
         *self.views[at].name == *CLUB && house.club.may_be_refused(&self.key.user)
@@ -160,7 +168,9 @@ impl Client {
             // A `memory` room that was rebuilt has forgotten what it took before what it takes now.
             Code::NonceTooOld if self.forgets(ask) => "refused: too old for a memory room",
             Code::Forbidden | Code::NotJoined if self.is_put_out(house, ask) => "refused: not a member who may",
-            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..)) => "refused: not joined",
+            Code::NotJoined if matches!(ask, Ask::Publish(..) | Ask::Fetch(..) | Ask::Watch(..)) => {
+                "refused: not joined"
+            }
             // A change that was refused for good leaves its nonce unused, and a later one may have been stored since.
             Code::NonceTooOld if self.changes(ask) => "refused: a change too old",
             // So does a send while its user was silenced, of which no answer arrived.
@@ -197,7 +207,7 @@ impl Client {
                     view.stalled = !self.hasty;
                 }
             }
-            Ask::Fetch(..) | Ask::Part(..) | Ask::Follow(_) => {}
+            Ask::Fetch(..) | Ask::Watch(..) | Ask::Part(..) | Ask::Follow(_) => {}
             Ask::Leave(at) if *self.views[at].name == *CLUB => self.views[at].leave(),
             Ask::Leave(_) | Ask::Beat | Ask::Hello(_) => panic!("{ask:?} is not refused"),
         }

@@ -21,6 +21,7 @@ impl View {
         self.sure = false;
         self.stalled = false;
         self.sent = 0;
+        self.present = None;
     }
 
     pub(super) fn on_joined(&mut self, joined: &Joined<'_>, from: JoinFrom) {

@@ -34,8 +34,8 @@ impl House {
             let number = room.state.room();
             let ears = self.ears.clone();
             match effect {
-                Effect::Sleep(_) => unreachable!("no room is put to sleep here"),
-                Effect::Presence(_) => unreachable!("nobody watches a room here"),
+                Effect::Sleep(rest) => self.rest(id, rest),
+                Effect::Presence(effect) => self.gather(id, effect),
                 Effect::Relay { arbiter, news } => self.news(id, number, arbiter, news),
                 Effect::Append(Turn { first, frames, records, rewrites, place }) => {
                     let state = &room.state;

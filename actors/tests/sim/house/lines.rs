@@ -185,6 +185,7 @@ impl House {
         }
         let device = line.device.clone();
         self.plant_end(conn, &device);
+        self.unwatch_all(conn);
         self.arbiters[usize::from(conn.arbiter)].state.on_disconnect(conn);
         self.run_relay(conn.arbiter);
     }

@@ -11,6 +11,10 @@ impl House {
         state.outbound(conn).map_or(0, |outbound| outbound.bytes())
     }
 
+    pub fn pending_of(&self, conn: Conn) -> usize {
+        self.arbiters[usize::from(conn.arbiter)].state.pending_of(conn)
+    }
+
     pub fn pending(&self) -> usize {
         self.arbiters.iter().map(|arbiter| arbiter.state.pending()).sum()
     }
@@ -58,6 +62,7 @@ impl House {
         }
         assert!(self.supervisor.rooms() <= limits.rooms_loaded_max, "loaded rooms");
         self.check_sessions();
+        self.check_sleepers();
     }
 
     /// What others see of sessions is what there is, and no more are kept than may be.

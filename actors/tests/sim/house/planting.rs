@@ -50,6 +50,14 @@ pub enum Plant {
     EndlessLease,
     /// Others see a session leave and enter when it is taken up.
     Flicker,
+    /// A channel goes to sleep when the first relay has let it go: what the others sent before is lost.
+    LateSenders,
+    /// Nobody hears that a room that sleeps is wanted.
+    Oversleep,
+    /// The channel of a room that is woken is not told of its subscribers.
+    SubscribersOverslept,
+    /// What waited for a room that slept is forgotten when it is woken.
+    WaitersOverslept,
 }
 
 /// What planted bugs remember.

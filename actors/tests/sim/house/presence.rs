@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use parlor_actors::{
     message::Conn,
+    port::DeviceKey,
     supervisor::state::sessions::{Opening, Told},
 };
 use parlor_protocol::{Code, DeviceTag, Name, Token};
@@ -30,6 +31,8 @@ struct Entry {
     attempt: u64,
     /// Since when it has no connection, on the monotonic clock.
     away: Option<u64>,
+    /// Its session has said that its connection is gone, and that it may come back.
+    broken: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,19 @@ pub enum Expected {
 }
 
 impl Attendance {
+    /// A session says that its connection is gone.
+    pub fn breaks(&mut self, conn: Conn) {
+        if let Some(entry) = self.entries.get_mut(&conn) {
+            entry.broken = true;
+        }
+    }
+
+    /// Whether a session of a device is there without a connection.
+    pub fn is_away(&self, device: &DeviceKey) -> bool {
+        let of = |entry: &&Entry| entry.user == device.user && entry.device == device.tag;
+        self.entries.values().filter(of).any(|entry| entry.broken || entry.away.is_some())
+    }
+
     /// What a hello has to lead to.
     pub fn opened(&mut self, opening: &Opening<Conn>) -> Expected {
         let Opening { user, presence, token, resume, attempt, session } = opening;
@@ -106,14 +122,14 @@ impl Attendance {
                 let (user, device) = (user.clone(), presence.device_tag());
                 let twice = self.entries.values().any(|entry| (&entry.user, entry.device) == (&user, device));
                 assert!(!twice && presence.is_connected(), "{user} enters a second time on one device");
-                self.entries.insert(presence.conn(), Entry { user, device, token, attempt, away: None });
+                self.entries.insert(presence.conn(), Entry { user, device, token, attempt, away: None, broken: false });
                 Heard::Enter(presence.conn())
             }
             Told::Move(user, before, presence) => {
                 let mut entry = self.entries.remove(before).unwrap_or_else(|| panic!("{user} was not there"));
                 assert!(presence.is_connected(), "{user} was there all the time");
                 entry.attempt = self.fresh[&presence.conn()].1;
-                entry.away = None;
+                (entry.away, entry.broken) = (None, false);
                 self.entries.insert(presence.conn(), entry);
                 Heard::Move(*before, presence.conn())
             }

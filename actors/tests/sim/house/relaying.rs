@@ -5,7 +5,7 @@ use parlor_actors::{
     port::{Outcome, Store},
     relay,
 };
-use parlor_protocol::RoomNumber;
+use parlor_protocol::{Code, RoomNumber};
 
 use super::{House, ToRelay, ToSession, arbiter_number};
 
@@ -42,7 +42,18 @@ impl House {
                 } else {
                     arbiter.channels.insert(room, channel);
                     self.tell(channel, channel::state::Input::Adopt { arbiter: number, devices });
+                    self.presence_rebuilt(at, room);
                 }
+            }
+            ToRelay::LetGo(room, channel) => self.let_go(at, room, channel),
+            ToRelay::Awake(room, channel) => self.stay_awake(at, room, channel),
+            ToRelay::Asleep(room) => arbiter.state.on_asleep(room),
+            ToRelay::Woken(woken) => self.woken(at, woken),
+            ToRelay::NotWoken(room) => arbiter.state.on_not_woken(room),
+            ToRelay::RoomPresence { room, watch, to, told } => self.on_room_presence(at, room, watch, to, &told),
+            ToRelay::Unheard { room, conn, request } => {
+                let (code, message) = (Code::RoomUnavailable, "the room is being rebuilt");
+                arbiter.state.refuse_in(conn, request, room, code, 100, message);
             }
             ToRelay::HandOver => self.store.append(std::mem::take(&mut arbiter.appends)),
             ToRelay::Settled => {
@@ -67,7 +78,8 @@ impl House {
         let mut left = Vec::new();
         while let Some(effect) = self.arbiters[at].state.poll() {
             match effect {
-                Effect::Wake(_) | Effect::Forgot(_) => unreachable!("no room is put to sleep here"),
+                Effect::Wake(room) => self.wake(room),
+                Effect::Forgot(room) => self.forget(room, number),
                 Effect::Pull { room, conn, after } => {
                     self.tell_room(at, room, channel::state::Input::Pull { conn, after });
                 }
@@ -89,6 +101,7 @@ impl House {
                 }
                 Effect::Lost { conn, room } => {
                     self.count("put out");
+                    self.unwatch_room(conn, room);
                     self.mail(conn, ToSession::Lost(room));
                 }
                 Effect::Finish(conn) => {
@@ -111,6 +124,7 @@ impl House {
     }
 
     pub(super) fn tell_room(&mut self, at: usize, room: RoomNumber, input: channel::state::Input) {
+        let Some(input) = self.pass(at, room, input) else { return };
         if let Some(channel) = self.arbiters[at].channels.get(&room) {
             self.tell(*channel, input);
         }

@@ -1,7 +1,6 @@
 //! The shell of a session.
 
 use parlor_actors::{
-    channel,
     members::{Refusal, Seen, asking},
     message::Conn,
     port::{RoomOptions, Store},
@@ -172,6 +171,9 @@ impl House {
                 **parked = Parked::idle(Heartbeat::new(beats(), Network::Wifi, now.mono_ms), now);
             }
             let user = line.device.user.clone();
+            if parked.is_some() {
+                self.attendance.breaks(conn);
+            }
             self.office.push_back(ToSupervisor::Closed { user, conn, parked });
         }
     }
@@ -270,14 +272,9 @@ impl House {
                     let Some(channel) = resolved else { continue };
                     let request = join.request;
                     state.on_resolved(conn, request, room);
-                    if self.rooms.contains_key(&channel) {
-                        self.tell(channel, channel::state::Input::Join(join));
-                    } else {
-                        let (code, message) = (Code::RoomUnavailable, "the room is being rebuilt");
-                        state.refuse_in(conn, request, room, code, 100, message);
-                    }
+                    self.knock(room, channel, join);
                 }
-                Effect::Presence { .. } => unreachable!("nobody asks who is online here"),
+                Effect::Presence { request, asked } => self.ask_presence(conn, request, asked),
                 Effect::NotResumed { request, position: Position { room, seq: cursor, .. }, code, message } => {
                     let extensions = Extensions::default();
                     state.on_send(conn, request, &Detached { room, cursor, code, message, extensions });
@@ -314,6 +311,10 @@ impl House {
                         self.run_relay(conn.arbiter);
                         continue;
                     }
+                    let Some(input) = self.pass(at, room, input) else {
+                        self.run_relay(conn.arbiter);
+                        continue;
+                    };
                     let channel = self.arbiters[at].channels.get(&room).copied();
                     match channel.filter(|channel| self.rooms.contains_key(channel)) {
                         Some(channel) => self.tell(channel, input),
@@ -329,7 +330,10 @@ impl House {
                     self.arbiters[at].timers.arm(deadline, conn.slot);
                 }
                 Effect::Change { .. } => unreachable!("the host alone changes rooms here"),
-                Effect::Leave { request, room } => state.on_left(conn, request, room),
+                Effect::Leave { request, room } => {
+                    self.unwatch_room(conn, room);
+                    self.arbiters[at].state.on_left(conn, request, room);
+                }
                 Effect::BeatAck { request, grant_ms, positions } => {
                     let extensions = Extensions::default();
                     state.on_send(conn, request, &HeartbeatAck { server_time: now.unix_ms, grant_ms, extensions });

@@ -34,6 +34,10 @@ pub fn limits(seed: u64) -> Limits {
         hold_back_ms: 10_000_000,
         slow_reader_ms: 3_000,
         close_linger_ms: 500,
+        // Shorter than most answers take, about as long, and longer: rooms sleep often, and with much on its way.
+        room_idle_ms: [40, 200, 700][usize::try_from(seed % 3).unwrap()],
+        presence_window_ms: 300,
+        presence_outbound_bytes_max: 300,
         room_rest_ms: 500,
         restarts_max: 3,
         restart_window_ms: 1_000,

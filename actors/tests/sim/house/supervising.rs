@@ -13,6 +13,7 @@ use parlor_actors::{
         state::{
             Refusal,
             sessions::{Opening, Told, Which},
+            sleeping,
         },
     },
 };
@@ -43,6 +44,7 @@ pub enum ToSupervisor {
     Kick { user: Name, which: Which },
     Sweep,
     Swept(Result<Swept, StoreError>),
+    Sleep(sleeping::Said),
 }
 
 impl House {
@@ -64,6 +66,7 @@ impl House {
             }
             ToSupervisor::Sweep => Input::Sweep,
             ToSupervisor::Swept(swept) => Input::Swept(swept),
+            ToSupervisor::Sleep(said) => Input::Sleep(said),
         });
         true
     }
@@ -91,7 +94,7 @@ impl House {
         self.supervisor.handle(now, input);
         while let Some(effect) = self.supervisor.poll() {
             match effect {
-                Effect::Sleep(_) => unreachable!("no room is put to sleep here"),
+                Effect::Sleep(bed) => self.lay(bed),
                 Effect::Load { name, create } => {
                     let (ears, to_load) = (self.ears.clone(), name.clone());
                     let reply =
