@@ -83,7 +83,8 @@ impl State {
                 "an earlier send was refused: send again in order",
             );
         }
-        device.held = None;
+        // Not if one before the one that is held for came late: what waited for a record or for the device's answers.
+        device.held.take_if(|(held, _)| *held <= nonce);
         if self.failed.is_some() {
             return self.refuse(conn, request, Code::StoreUnavailable, 1_000, "the store takes no more writes");
         }

@@ -72,8 +72,9 @@ impl State {
         retry_after_ms: u32,
         message: &str,
     ) {
-        // A request to follow has the number of all its rooms, and is about none of them.
-        let here = |pending: &Pending| pending.asks != Asks::Rooms && pending.room.is_none_or(|asked| asked == room);
+        // A join's room may not be known yet. A request to follow has the number of all its rooms, and is about none of them.
+        let unknown = |pending: &Pending| pending.room.is_none() && pending.asks != Asks::Rooms;
+        let here = |pending: &Pending| pending.room == Some(room) || unknown(pending);
         self.refuse_one(conn, request, here, code, retry_after_ms, message);
     }
 

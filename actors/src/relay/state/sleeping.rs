@@ -9,7 +9,11 @@ use std::collections::VecDeque;
 use parlor_protocol::{Code, Extensions, RoomNumber, message::Error};
 
 use super::{Effect, State};
-use crate::{channel::state::Input, message::FromChannel, port::DeviceKey};
+use crate::{
+    channel::{gathering, state::Input},
+    message::FromChannel,
+    port::DeviceKey,
+};
 
 const NOT_WOKEN: &str = "the room cannot be woken now";
 
@@ -119,6 +123,7 @@ impl State {
             Input::Fetch(fetch) => (fetch.conn, fetch.request),
             Input::Mark(mark) => (mark.conn, mark.request),
             Input::FetchReaders(fetch) => (fetch.conn, fetch.request),
+            Input::Presence(gathering::Input::Watch { conn, request, .. }) => (conn, request),
             Input::Signal(signal) => {
                 if let Some(conn) = signal.conn.filter(|_| signal.request != 0) {
                     let (retry_after_ms, extensions) = (100, Extensions::default());

@@ -385,6 +385,22 @@ fn a_request_to_follow_waits_on_when_one_of_its_rooms_is_rebuilt() {
 }
 
 #[test]
+fn a_question_who_is_in_a_room_is_answered_when_that_is_rebuilt_or_its_user_is_put_out() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 0);
+    relay.begin(ann, 1, Asks::Rooms);
+    relay.state.on_channel_down(ROOM);
+    assert_eq!((relay.effects(), relay.reads(ann)), (vec!["answered 0".into()], "#1 RoomUnavailable".into()));
+    relay.begin(ann, 2, Asks::Rooms);
+    let (users, message) = (["ann".parse().unwrap()].into(), "out");
+    relay.news(
+        FromChannel::Detach { users, code: Code::Forbidden, message },
+        &["answered 0", "detached ann", "0 lost 1"],
+    );
+    assert_eq!(relay.reads(ann), "#2 Forbidden Detached");
+}
+
+#[test]
 fn a_publish_refused_for_now_holds_back_the_later_ones_of_its_room() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);

@@ -244,6 +244,22 @@ fn what_cannot_be_loaded_is_refused_for_now_and_not_overtaken() {
 }
 
 #[test]
+fn what_was_refused_while_a_device_was_loaded_is_not_overtaken_by_what_comes_behind_that() {
+    let mut room = room(Durability::Synced, 1, 2);
+    room.state.limits = Arc::new(Limits { parked_per_device_max: 1, ..(*room.state.limits).clone() });
+    room.check(Input::Sleep(Sleep::Expect(Arbiters::first(1))), &[]);
+    room.woken(0, &["ann"]);
+    room.ann(1, 1, &["load ann"]);
+    room.ann(2, 2, &["0: #2 Busy"]);
+    assert_eq!(room.answers("ann", vec![]), ["end turn"], "the first is taken");
+    room.ann(3, 3, &["0: #3 HeldBack"]);
+    room.commit();
+    room.ann(2, 2, &["end turn"]);
+    room.commit();
+    room.ann(3, 3, &["end turn"]);
+}
+
+#[test]
 fn what_changed_while_a_room_slept_puts_out_whom_it_concerns() {
     let options = RoomOptions { access: Access::Open, ..RoomOptions::default() };
     let woken = || {

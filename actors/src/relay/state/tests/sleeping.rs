@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::{
-    channel::state::Input,
+    channel::{gathering, state::Input},
     message::{Fetch, MarkRead, Signal},
 };
 use parlor_protocol::message::Direction;
@@ -113,6 +113,20 @@ fn what_waits_is_refused_for_now_if_the_room_cannot_be_woken() {
     assert_eq!(relay.effects(), ["answered 0", "answered 0"]);
     assert_eq!(relay.reads(ann), "#6 RoomUnavailable #7 RoomUnavailable #9 RoomUnavailable");
     relay.waits(fetch(ann, 8), &["wake 1"]);
+}
+
+#[test]
+fn who_wants_to_watch_a_room_that_cannot_be_woken_is_told_so() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 4);
+    relay.state.on_let_go(ROOM);
+    relay.state.on_asleep(ROOM);
+    relay.begin(ann, 7, Asks::Rooms);
+    let watch = gathering::Input::Watch { conn: ann, request: 7, device: key("ann") };
+    relay.waits(Input::Presence(watch), &["wake 1"]);
+    relay.state.on_not_woken(ROOM);
+    assert_eq!(relay.effects(), ["answered 0"]);
+    assert_eq!(relay.reads(ann), "#7 RoomUnavailable");
 }
 
 #[test]
