@@ -13,7 +13,7 @@ use parlor_actors::{
     session::heartbeat::BeatIntervals,
     tiers::{SendRate, Tier, TierNumber, Tiers},
 };
-use parlor_protocol::message::{Durability, PARTS_MAX, ROOMS_PER_SESSION_MAX};
+use parlor_protocol::message::{Durability, GAPS_PER_PAGE_MAX, PARTS_MAX, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
 pub use parlor_actors::{router::MaySee, supervisor::state::sessions::SessionPolicy};
@@ -22,6 +22,9 @@ use crate::net::{Authenticate, NetLimits};
 
 /// The largest page that fits a frame with room to spare, in bytes of records.
 const PAGE_BYTES_MAX: u32 = 384 << 10;
+
+/// The most records of a page: before, between and behind them may be gaps, and a page has room for so many.
+const PAGE_RECORDS_MAX: u64 = GAPS_PER_PAGE_MAX as u64 - 1;
 
 /// Everything that an engine can be told. [`EngineConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -97,7 +100,7 @@ impl EngineConfig {
         }
         rule("limits.rooms_per_session_max", limits.rooms_per_session_max.into(), 1, ROOMS_PER_SESSION_MAX as u64)?;
         rule("limits.unanswered_requests_max", limits.unanswered_requests_max.into(), 1, 65_536)?;
-        rule("limits.page_records_max", limits.page_records_max.into(), 1, 10_000)?;
+        rule("limits.page_records_max", limits.page_records_max.into(), 1, PAGE_RECORDS_MAX)?;
         rule("limits.page_bytes_max", limits.page_bytes_max.into(), 1, PAGE_BYTES_MAX.into())?;
         rule("limits.answers_per_device_max", limits.answers_per_device_max as u64, 1, 128)?;
         let readers_max = parlor_protocol::message::READERS_MAX;

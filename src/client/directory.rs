@@ -106,8 +106,8 @@ impl Client {
         self.handle.ask(None, Question::Create { room, options, members: names(members)? }).await
     }
 
-    /// Changes what a room is like: all of `options` counts, so begin with those of [`room_info`](Self::room_info). The
-    /// durability cannot be changed.
+    /// Changes what a room is like: all of `options` counts, so begin with those of [`room_info`](Self::room_info). A
+    /// `memory` room stays one, and no other becomes one.
     ///
     /// # Errors
     /// See [`RequestError`].

@@ -249,6 +249,11 @@ impl Joining {
     fn is(&self, request: u32, room: Option<RoomNumber>) -> bool {
         self.request == request && (self.resumes.is_none() || self.resumes == room)
     }
+
+    /// Whether its client did not ask for it. It is told under the number 0, which a client's request may have, too.
+    fn is_unasked(&self) -> bool {
+        self.follows && self.request == 0
+    }
 }
 
 /// A session. Most of them do nothing most of the time, so that it owns little then; see [`rest`](Self::rest).
@@ -359,7 +364,8 @@ impl State {
         match input {
             Input::Frame { kind, request, reused, body } => {
                 self.last_frame = now.mono_ms;
-                if reused || self.joining.iter().any(|joining| joining.request == request) {
+                let joins = |joining: &Joining| joining.request == request && !joining.is_unasked();
+                if reused || self.joining.iter().any(joins) {
                     // Two answers under one number could not be told apart, by nobody.
                     return self.close(
                         Code::MalformedFrame,

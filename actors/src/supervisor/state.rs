@@ -434,7 +434,8 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         if let Some(waiter) = room.ending.take() {
             let name = name.clone();
             self.rooms.remove(&name);
-            return self.gone(number, waiter);
+            self.gone(number, waiter);
+            return self.resolve_again(&name, waiting);
         }
         self.deaths += 1;
         tracing::error!(room = %name, "the room's channel died and is rebuilt from the store");

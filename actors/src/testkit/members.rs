@@ -40,6 +40,13 @@ impl Inside {
         let facts = Facts { name: &name, options: &room.options, by: &by, role: room.role(&by) };
         if let Some(options) = options {
             facts.check_options(&options)?;
+            if options.durability != room.options.durability && room.losses != self.losses {
+                if room.options.durability == Durability::Buffered {
+                    room.epochs.push(EpochStart { epoch: Epoch(self.next_epoch), first: room.tail() + 1 });
+                    self.next_epoch += 1;
+                }
+                room.losses = self.losses;
+            }
             room.options = options;
             return Ok(Changed::Configured(room.number, options));
         }

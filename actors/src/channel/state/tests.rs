@@ -470,6 +470,19 @@ fn a_full_queue_refuses_and_what_comes_behind_is_held_back() {
 }
 
 #[test]
+fn what_is_refused_for_good_at_last_holds_nothing_back() {
+    let mut room = joined(0);
+    room.ann(2, 1, &["end turn"]);
+    room.ann(3, 2, &[]);
+    room.say(("ann", 1), 4, 3, "long", &["0: #4 Busy"]);
+    room.commit();
+    room.ann(5, 4, &["0: #5 HeldBack"]);
+    room.state.options.payload_bytes_max = 3;
+    room.say(("ann", 1), 6, 3, "long", &["0: #6 TooLarge"]);
+    room.ann(7, 4, &["end turn"]);
+}
+
+#[test]
 fn a_publish_refused_while_answers_are_loaded_is_not_overtaken() {
     let mut room = room(Durability::Synced, 1, 2);
     let want = ["load ann", "0: adopted 1-2"];

@@ -229,10 +229,11 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
     /// A room's channel has ended, since nobody wanted anything of it.
     fn on_asleep(&mut self, name: Name, number: RoomNumber, subscribed: Arbiters) {
         let Some(room) = self.rooms.remove(&name) else { return };
-        if let Some(waiter) = room.ending {
-            return self.gone(number, waiter);
-        }
         let Status::Falling { waiting, wanted, .. } = room.status else { return };
+        if let Some(waiter) = room.ending {
+            self.gone(number, waiter);
+            return self.resolve_again(&name, waiting);
+        }
         self.sleepers.sleeps += 1;
         if subscribed.is_empty() {
             self.names.remove(&number);

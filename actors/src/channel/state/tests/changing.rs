@@ -411,6 +411,23 @@ fn the_host_erases_what_nobody_may_recall_and_hears_of_it_when_it_is_stored() {
 }
 
 #[test]
+fn who_erases_what_is_about_to_be_gone_hears_of_it_when_that_is_stored() {
+    let (heard, failed) = (Heard::default(), Heard::default());
+    for (heard, stored) in [(&heard, true), (&failed, false)] {
+        let mut room = talk();
+        room.check(erase(2, heard), &["end turn"]);
+        room.check(erase(2, heard), &[]);
+        room.handle(Input::EndOfTurn);
+        room.check(erase(2, heard), &[]);
+        assert!(heard.lock().is_empty(), "the store has the message as it was");
+        room.queue.clear();
+        room.handle(if stored { Input::Committed(3) } else { Input::Failed(StoreError::Poisoned("a test".into())) });
+    }
+    assert_eq!(*heard.lock(), ["erased 2-2", "erased 2-3", "erased 2-3"]);
+    assert_eq!(*failed.lock(), ["OutcomeUnknown (1002)"; 3]);
+}
+
+#[test]
 fn a_cold_message_is_read_with_its_edit_before_it_is_erased() {
     let heard = Heard::default();
     let mut room = joined(9);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Epoch, Extensions, List, RoomNumber,
-    message::{Follow, JoinFrom, Position, Role},
+    message::{Follow, Heartbeat, JoinFrom, Position, Role},
 };
 
 use super::{Session, session};
@@ -142,6 +142,17 @@ fn a_room_that_the_user_is_added_to_is_attached_unasked() {
     session.resolved(0, 4, &["#0 join 4 Seq(1)"]);
     session.ended(0, 4, None, &[]);
     session.check(added(JoinFrom::Seq(1)), &[]);
+}
+
+#[test]
+fn a_request_may_have_the_number_0_while_a_room_is_attached_unasked() {
+    let mut session = session();
+    let added = Input::Added { room: RoomNumber(4), name: "room 4".parse().unwrap(), from: JoinFrom::Seq(1) };
+    session.check(added, refs!(attaching(0, 4)));
+    let beat = Heartbeat { network: None, positions: List::default(), extensions: Extensions::default() };
+    session.frame(0, &beat, &["#0 grant 1000"]);
+    session.resolved(0, 4, &["#0 join 4 Seq(1)"]);
+    session.frame(0, &beat, &["#0 grant 1000"]);
 }
 
 #[test]

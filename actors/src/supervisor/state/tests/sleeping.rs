@@ -193,6 +193,23 @@ fn a_room_that_sleeps_is_deleted_at_once() {
 }
 
 #[test]
+fn who_waits_for_a_room_that_is_deleted_while_it_falls_asleep_gets_what_has_its_name_then() {
+    for dies in [false, true] {
+        let mut office = Office::falling();
+        office.resolve("a", 2, &[]);
+        office.deleted(false, &["end first"]);
+        let want = ["1 gone", "9 done", "load a or create it"];
+        if dies {
+            office.died(1, &want);
+        } else {
+            office.said(1, Rest::Asleep(Arbiters::first(1)), &want);
+        }
+        office.loaded("a", Err(StoreError::UnknownRoom), &["2 UnknownRoom"]);
+        assert_eq!(office.state.rooms(), 0);
+    }
+}
+
+#[test]
 fn a_room_that_sleeps_is_forgotten_with_its_last_subscriber() {
     let mut office = Office::asleep();
     office.forgot(0);
