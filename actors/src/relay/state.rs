@@ -12,7 +12,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use parlor_protocol::{Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq, message::Close};
+use parlor_protocol::{
+    Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq,
+    message::{Close, Position},
+};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -66,8 +69,8 @@ pub enum Effect {
     Lost {
         /// Which connection.
         conn: Conn,
-        /// Which room.
-        room: RoomNumber,
+        /// Which room, and where its client stands there when it reads of this.
+        stands: Position,
     },
     /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),

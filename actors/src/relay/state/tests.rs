@@ -118,7 +118,9 @@ impl Relay {
                     format!("join of {} {}", conn.slot, if room.is_ok() { "ends" } else { "fails" })
                 }
                 Effect::Answered(conn) => format!("answered {}", conn.slot),
-                Effect::Lost { conn, room } => format!("{} lost {room}", conn.slot),
+                Effect::Lost { conn, stands } => {
+                    format!("{} lost {} at {} of {}", conn.slot, stands.room, stands.seq, stands.epoch)
+                }
                 Effect::Delivered { user, seq, .. } => format!("{user} has {seq}"),
                 Effect::Wake(room) => format!("wake {room}"),
                 Effect::Forgot(room) => format!("{room} forgotten"),
@@ -214,7 +216,7 @@ fn who_is_put_out_is_told_and_gets_nothing_more() {
         let users = users.iter().map(|user| user.parse().unwrap()).collect();
         FromChannel::Detach { users, code: Code::Forbidden, message: "" }
     };
-    let want = ["answered 0", "answered 0", "detached ann", "0 lost 1"];
+    let want = ["answered 0", "answered 0", "detached ann", "0 lost 1 at 4 of 3"];
     relay.news(detach(&["ann", "cem"]), &want);
     relay.news(batch(5, 5, 10), &[]);
     relay.news(pulled(&[ann], 4, 5), &[]);
@@ -233,7 +235,7 @@ fn a_room_that_is_gone_answers_all_that_waits_for_it() {
     relay.begin(ann, 7, Asks::Publish(5));
     relay.begin(bob, 1, Asks::Join);
     relay.state.on_room_gone(ROOM);
-    let want = ["answered 0", "detached ann", "0 lost 1", "answered 1", "join of 1 fails"];
+    let want = ["answered 0", "detached ann", "0 lost 1 at 4 of 3", "answered 1", "join of 1 fails"];
     assert_eq!(relay.effects(), want);
     assert_eq!((relay.reads(ann), relay.reads(bob)), ("#7 RoomDeleted Detached".into(), "#1 RoomDeleted".into()));
     assert!(!relay.state.knows(ROOM));

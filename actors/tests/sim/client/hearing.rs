@@ -90,6 +90,7 @@ impl Client {
                 let view = self.view(detached.room);
                 assert_eq!(detached.cursor, view.position, "what was sent before the end of a membership has arrived");
                 view.leave();
+                view.told = true;
             }
             (Kind::Gap, None) => {
                 let gap: Gap<'_> = decode(body);
