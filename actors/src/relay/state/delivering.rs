@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Extensions, RoomNumber, Seq,
-    message::{Gap, GapReason, Left, Position},
+    message::{Error, Gap, GapReason, Left, Position},
 };
 
 use super::{Closing, Effect, PULLS_PER_CONNECTION_MAX, Pending, Room, Standing, State, Subscriber};
@@ -96,8 +96,14 @@ impl State {
 
     /// Answers a leave.
     pub fn on_left(&mut self, conn: Conn, request: u32, room: RoomNumber) {
-        if let Some(cursor) = self.on_leave(conn, room) {
-            self.on_send(conn, request, &Left { room, cursor, extensions: Extensions::default() });
+        let extensions = Extensions::default();
+        match self.on_leave(conn, room) {
+            Some(cursor) => self.on_send(conn, request, &Left { room, cursor, extensions }),
+            // It was put out, of which its session has yet to hear.
+            None => {
+                let (code, message) = (Code::NotJoined, "the room is not joined any more");
+                self.on_send(conn, request, &Error { code, retry_after_ms: 0, message, extensions });
+            }
         }
     }
 

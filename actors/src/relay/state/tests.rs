@@ -295,6 +295,16 @@ fn a_pull_that_the_store_cannot_serve_is_tried_again_at_the_next_tick() {
 }
 
 #[test]
+fn a_leave_of_who_was_put_out_meanwhile_is_answered() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 4);
+    relay.state.on_room_gone(ROOM);
+    relay.effects();
+    relay.state.on_left(ann, 2, ROOM);
+    assert_eq!(relay.reads(ann), "Detached #2 NotJoined");
+}
+
+#[test]
 fn a_leave_answers_the_cursor_and_a_late_page_is_not_taken_for_the_next_membership() {
     let mut relay = relay();
     let ann = relay.connect("ann");
