@@ -464,6 +464,7 @@ impl State {
             // Meanwhile it may have left and come back, or have been adopted.
             if let Some((subscriber, _)) = self.subscriber_mut(conn, room)
                 && subscriber.standing == Standing::Lagging
+                && self.is_served(room)
                 && let Some(connection) = self.connection_mut(conn)
                 && !connection.lagging.contains(&room)
             {
@@ -474,6 +475,11 @@ impl State {
         for conn in std::mem::take(&mut self.watched) {
             self.look_at(conn, now_mono);
         }
+    }
+
+    /// Whether what is asked of a room gets to a channel that knows its subscribers, or wakes it.
+    fn is_served(&self, room: RoomNumber) -> bool {
+        self.naps.contains_key(&room) || self.rooms.get(&room).is_some_and(|entry| !entry.orphaned)
     }
 
     /// Ends what is over for a watched connection, which stays watched while there is something to watch.

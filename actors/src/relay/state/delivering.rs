@@ -162,6 +162,23 @@ impl State {
         self.pull_lagging(conn);
     }
 
+    /// Nothing is pulled for a room's subscribers before a channel has taken them up. Until then it does not know what they
+    /// may be shown, nor do they know its epoch; and what the one before it still says of pulls is not waited for.
+    pub(super) fn stop_pulls(&mut self, room: RoomNumber) {
+        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        let mut freed = Vec::new();
+        for subscriber in entry.subscribers.iter_mut().filter(|subscriber| subscriber.standing != Standing::Live) {
+            let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
+            connection.lagging.retain(|lagging| *lagging != room);
+            if std::mem::replace(&mut subscriber.standing, Standing::Lagging) == Standing::Pulling {
+                connection.pulls -= 1;
+                freed.push(Conn { arbiter: self.arbiter, slot: subscriber.slot, serial: connection.serial });
+            }
+        }
+        // Its other rooms may have waited for that.
+        freed.into_iter().for_each(|conn| self.pull_lagging(conn));
+    }
+
     /// The devices of the room's subscribers here, for its new channel. Empty if there are none.
     #[must_use]
     pub fn devices_in(&self, room: RoomNumber) -> Vec<DeviceKey> {

@@ -305,6 +305,39 @@ fn a_leave_of_who_was_put_out_meanwhile_is_answered() {
 }
 
 #[test]
+fn a_page_of_a_channel_that_has_not_taken_up_the_subscribers_is_not_theirs() {
+    let mut relay = relay();
+    let ann = relay.connect("ann");
+    relay.attach(ann, "ann", 3, 5);
+    relay.state.on_channel_down(ROOM);
+    relay.news(pulled(&[ann], 3, 6), &[]);
+    relay.tick(200, &[]);
+    assert_eq!((relay.reads(ann), relay.state.pulls()), (String::new(), 0));
+    relay.news(adopted(&[(3, 1)], 1, 6), &["pull 0 after 3"]);
+    relay.news(pulled(&[ann], 3, 6), &[]);
+    assert_eq!(relay.reads(ann), "4 5 6");
+    relay.state.on_beat(ann, &[Position { room: ROOM, epoch: Epoch(3), seq: 6 }]);
+    assert_eq!(relay.reads(ann), "", "what it was given is not above the tail");
+}
+
+#[test]
+fn pulls_of_a_room_that_died_are_not_waited_for() {
+    let mut relay = relay();
+    let ann = relay.connect("ann");
+    for number in 2..7 {
+        let (room, name, answer) = (RoomNumber(number), "room".parse().unwrap(), Bytes::new());
+        relay.state.begin(ann, Pending { request: 1, room: Some(room), asks: Asks::Join });
+        let (device, epoch, tail, cursor) = (key("ann"), Epoch(3), 5, number - 2);
+        let attach = Attach { conn: ann, request: 1, device, name, epoch, tail, cursor, answer };
+        relay.state.on_news(room, FromChannel::Attach(attach));
+    }
+    let pulls: Vec<String> = relay.effects().into_iter().filter(|effect| effect.starts_with("pull")).collect();
+    assert_eq!(pulls, ["pull 0 after 0", "pull 0 after 1", "pull 0 after 2", "pull 0 after 3"]);
+    relay.state.on_channel_down(RoomNumber(2));
+    assert_eq!(relay.effects(), ["pull 0 after 4"]);
+}
+
+#[test]
 fn a_leave_answers_the_cursor_and_a_late_page_is_not_taken_for_the_next_membership() {
     let mut relay = relay();
     let ann = relay.connect("ann");
