@@ -384,7 +384,7 @@ impl State {
             Input::Added { room, name, from } => self.on_added(room, name, from),
             Input::Lost(stands) => self.on_lost(stands),
             Input::Timer { owes } => {
-                self.expire_upload(now);
+                self.expire_upload(now, owes);
                 self.follow_on(now);
                 if owes {
                     // A client that waits for the server is not silent: its frames are not read.
