@@ -284,10 +284,10 @@ impl Local {
                 Some(Effect::Answered(conn)) => self.signal(conn, Link::answered),
                 Some(Effect::Finish(conn)) => self.signal(conn, Link::finish),
                 Some(Effect::Kill(conn)) => self.signal(conn, Link::kill),
-                Some(Effect::Lost { conn, room }) => {
-                    self.unwatch_room(conn, room);
+                Some(Effect::Lost { conn, stands }) => {
+                    self.unwatch_room(conn, stands.room);
                     if let Some(link) = self.link(conn) {
-                        link.tell(ToSession::Lost(room));
+                        link.tell(ToSession::Lost(stands));
                     }
                 }
             }

@@ -82,8 +82,8 @@ pub enum Input {
         /// Where delivery begins.
         from: JoinFrom,
     },
-    /// A room put the session out.
-    Lost(RoomNumber),
+    /// A room put the session out. Its client stands here when it reads of that.
+    Lost(Position),
     /// The time that [`State::deadline`] named has come.
     Timer {
         /// Whether the session owes its client answers, for which it has stopped reading.
@@ -254,6 +254,14 @@ impl Joining {
     fn is_unasked(&self) -> bool {
         self.follows && self.request == 0
     }
+
+    /// Where its client says that it stands.
+    fn position(&self) -> Option<Position> {
+        match (self.resumes, self.from) {
+            (Some(room), JoinFrom::Position(epoch, seq)) if self.request > 0 => Some(Position { room, epoch, seq }),
+            _ => None,
+        }
+    }
 }
 
 /// A session. Most of them do nothing most of the time, so that it owns little then; see [`rest`](Self::rest).
@@ -380,9 +388,9 @@ impl State {
             Input::Changed { request, outcome } => self.on_changed(request, outcome),
             Input::Seen { request, seen } => self.on_seen(now, request, seen),
             Input::Added { room, name, from } => self.on_added(room, name, from),
-            Input::Lost(room) => self.on_lost(room),
+            Input::Lost(stands) => self.on_lost(stands),
             Input::Timer { owes } => {
-                self.expire_upload(now);
+                self.expire_upload(now, owes);
                 self.follow_on(now);
                 if owes {
                     // A client that waits for the server is not silent: its frames are not read.
@@ -513,11 +521,13 @@ impl State {
             self.joining = Vec::new();
         }
         let name = room.is_err().then(|| joining.name.clone());
+        let told = joining.position();
         self.follow_ended(now, joining, room.as_ref().err().copied());
         if let Some(name) = name {
-            self.attach_again(&name);
+            self.attach_again(&name, told);
         }
         let Ok((room, name)) = room else { return };
+        self.stands_no_more(room);
         if self.rooms.is_empty() {
             self.rooms.reserve_exact(1); // Mostly it stays at one.
         }
@@ -533,6 +543,7 @@ impl State {
             Ok(at) => {
                 self.rooms.remove(at);
                 self.upload.take_if(|upload| upload.room() == leave.room);
+                self.follow_no_more(leave.room);
                 self.effects.push_back(Effect::Leave { request, room: leave.room });
             }
             Err(_) => self.not_joined(request, leave.room),

@@ -2,6 +2,9 @@
 //!
 //! A few rooms are on their way at a time, so that a user of a thousand does not flood the supervisor. A room that cannot
 //! be attached now is tried again.
+//!
+//! Who is removed and added again may have been brought what came in between: it was said while he was still there for the
+//! room, and since he was added for the store. It is not brought to him twice over one connection.
 
 use std::collections::VecDeque;
 
@@ -35,6 +38,8 @@ pub(super) struct Following {
     waiting: VecDeque<Wanted>,
     /// Rooms that the user was added to while the session was in them: he was put out before, or it had joined already.
     again: Vec<Wanted>,
+    /// Where its client stands in rooms that it is not in any more, as far as this connection knows; the newest are last.
+    stands: Vec<Position>,
     under_way: usize,
     /// Those among the waiting that were refused for now are tried again then.
     retry_at: Option<u64>,
@@ -58,6 +63,7 @@ impl Following {
             newest: 0,
             waiting: VecDeque::new(),
             again: Vec::new(),
+            stands: Vec::new(),
             under_way: 0,
             retry_at: None,
         })
@@ -75,6 +81,16 @@ impl Following {
             Some(&Position { epoch, seq, .. }) => JoinFrom::Position(epoch, seq),
             None if self.newest == 0 => JoinFrom::Tail,
             None => JoinFrom::Newest(self.newest),
+        }
+    }
+
+    /// Where delivery of a room begins that its user was added to: not before what its client holds of it.
+    fn behind_what_is_held(&self, room: RoomNumber, added: JoinFrom) -> JoinFrom {
+        let known = self.positions.iter().chain(&self.stands).filter(|position| position.room == room);
+        let Some(held) = known.map(|position| (position.epoch, position.seq)).max() else { return added };
+        match added {
+            JoinFrom::Position(epoch, seq) if (epoch, seq) > held => added,
+            _ => JoinFrom::Position(held.0, held.1),
         }
     }
 }
@@ -157,12 +173,34 @@ impl State {
     }
 
     /// The session is not in a room any more, which its user may have been added to since.
-    pub(super) fn attach_again(&mut self, name: &Name) {
+    pub(super) fn attach_again(&mut self, name: &Name, stands: Option<Position>) {
+        if let Some(stands) = stands {
+            self.stands_no_more(stands.room);
+            let following = self.following.get_or_insert_with(Following::new);
+            if following.stands.len() >= self.rooms_max as usize {
+                following.stands.remove(0); // It may be brought again what it holds of that room, and knows its position.
+            }
+            following.stands.push(stands);
+        }
         let Some(following) = &mut self.following else { return };
         let Some(at) = following.again.iter().position(|wanted| wanted.name == *name) else { return };
         let wanted = following.again.swap_remove(at);
         following.waiting.push_back(wanted);
         self.attach_waiting();
+    }
+
+    /// The session is in a room, and gets on there.
+    pub(super) fn stands_no_more(&mut self, room: RoomNumber) {
+        if let Some(following) = &mut self.following {
+            following.stands.retain(|position| position.room != room);
+        }
+    }
+
+    /// Its client leaves a room, which is not attached again before its user is added anew.
+    pub(super) fn follow_no_more(&mut self, room: RoomNumber) {
+        if let Some(following) = &mut self.following {
+            following.again.retain(|wanted| wanted.room != room);
+        }
     }
 
     /// Tries again what was refused for now, if it is time.
@@ -197,6 +235,7 @@ impl State {
             if self.has(&name) || self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
                 continue;
             }
+            let from = if request == 0 { following.behind_what_is_held(room, from) } else { from };
             following.under_way += 1;
             self.left_behind.retain(|(behind, _)| *behind != room);
             self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: true });
@@ -207,7 +246,7 @@ impl State {
         if rests && let Some(request) = following.request.take() {
             self.answer(request, &Done::default());
         }
-        if !rests || !following.again.is_empty() {
+        if !rests || !following.again.is_empty() || !following.stands.is_empty() {
             self.following = Some(following);
         }
     }

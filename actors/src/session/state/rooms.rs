@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Body, Code, DecodeError, Extensions, Kind, List, Name, RoomNumber,
+    Body, Code, DecodeError, Extensions, Kind, List, Name,
     message::{
-        self, Done, MEMBERS_PER_REQUEST_MAX, MemberEntry, Members, ROOMS_PER_PAGE_MAX, Role, RoomEntry, RoomInfo, Rooms,
+        self, Done, MEMBERS_PER_REQUEST_MAX, MemberEntry, Members, Position, ROOMS_PER_PAGE_MAX, Role, RoomEntry,
+        RoomInfo, Rooms,
     },
     to_bytes,
 };
@@ -145,10 +146,10 @@ impl State {
     }
 
     /// The session is no longer attached to a room.
-    pub(super) fn on_lost(&mut self, room: RoomNumber) {
-        if let Ok(at) = self.rooms.binary_search_by_key(&room, |(number, _)| *number) {
+    pub(super) fn on_lost(&mut self, stands: Position) {
+        if let Ok(at) = self.rooms.binary_search_by_key(&stands.room, |(number, _)| *number) {
             let (_, name) = self.rooms.remove(at);
-            self.attach_again(&name);
+            self.attach_again(&name, Some(stands));
         }
     }
 

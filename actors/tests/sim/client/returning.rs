@@ -209,6 +209,8 @@ impl Client {
         }
         assert_eq!((view.standing, detached.cursor), (Standing::Joining, view.position));
         view.standing = Standing::Out;
+        // Of a room that the session does not have, the server does not take a position.
+        view.told = detached.code != Code::NotJoined;
         let may_be_out = *view.name == *CLUB && house.club.may_be_refused(&self.key.user);
         house.count(match detached.code {
             Code::Forbidden if may_be_out => "not resumed: put out",
@@ -246,9 +248,9 @@ impl Client {
                 view.on_joined(&joined, from);
             }
             None => {
-                house.count("attached as it was added");
                 let starts = house.club.starts(&self.key.user);
-                view.on_added(&joined, &starts);
+                let what = view.on_added(&joined, starts);
+                house.count(what);
             }
         }
     }
@@ -316,9 +318,15 @@ pub(super) fn take_frame(read: &mut Vec<u8>) -> Option<(Header, Bytes)> {
 
 impl View {
     /// The server attached it as its user was added to the room: with what came since.
-    fn on_added(&mut self, joined: &Joined<'_>, starts: &[Seq]) {
+    fn on_added(&mut self, joined: &Joined<'_>, mut starts: Vec<Seq>) -> &'static str {
         let goes_on = self.known && self.epoch == joined.epoch;
-        assert!(!goes_on || joined.cursor >= self.position, "{joined:?} repeats what was held up to {}", self.position);
+        // What came between his being removed and being added again may be his on both counts. A server that does not know
+        // where he stands, which he tells anew over each connection, begins with all of it.
+        let repeats = goes_on && joined.cursor < self.position;
+        assert!(!repeats || !self.told, "{joined:?} repeats what was held up to {}", self.position);
+        if goes_on && self.told {
+            starts.push(self.position + 1);
+        }
         // It begins with the first record that is his. If that cannot be read any more, a gap from it on follows.
         let begins = joined.cursor + 1;
         let earlier: Vec<Seq> = starts.iter().copied().filter(|start| *start < begins).collect();
@@ -328,5 +336,6 @@ impl View {
         let from = JoinFrom::Position(joined.epoch, joined.cursor);
         self.known = false;
         self.on_joined(joined, from);
+        if repeats { "attached below what is held" } else { "attached as it was added" }
     }
 }

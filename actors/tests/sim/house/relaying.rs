@@ -87,9 +87,9 @@ impl House {
                         line.answered();
                     }
                 }
-                Effect::Lost { conn, room } => {
+                Effect::Lost { conn, stands } => {
                     self.count("put out");
-                    self.mail(conn, ToSession::Lost(room));
+                    self.mail(conn, ToSession::Lost(stands));
                 }
                 Effect::Finish(conn) => {
                     if let Some(line) = self.line_of(conn) {

@@ -57,7 +57,7 @@ pub enum ToSession {
         name: Name,
         from: JoinFrom,
     },
-    Lost(RoomNumber),
+    Lost(Position),
     Timer,
     End(Code),
     Kick(std::sync::Arc<str>),
@@ -91,7 +91,7 @@ impl House {
             }
             ToSession::Seen { request, seen } => self.input(conn, Input::Seen { request, seen }),
             ToSession::Added { room, name, from } => self.input(conn, Input::Added { room, name, from }),
-            ToSession::Lost(room) => self.input(conn, Input::Lost(room)),
+            ToSession::Lost(stands) => self.input(conn, Input::Lost(stands)),
             ToSession::Timer => {
                 let owes = self.owes(conn);
                 self.input(conn, Input::Timer { owes });

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Code, Epoch, Extensions, List, RoomNumber,
+    Code, Epoch, Extensions, List, Name, RoomNumber, Seq,
     message::{Follow, Heartbeat, JoinFrom, Position, Role},
 };
 
@@ -184,16 +184,107 @@ fn a_session_that_goes_on_elsewhere_attaches_nothing_here() {
     session.listed(&[4], false, &["#1 Rooms"]);
 }
 
+/// The news that its user was added to room 4, behind this seq of epoch 1.
+fn added_behind(seq: Seq) -> Input {
+    let (room, name) = (RoomNumber(4), "room 4".parse().unwrap());
+    Input::Added { room, name, from: JoinFrom::Position(Epoch(1), seq) }
+}
+
+/// The news that room 4 put the session out, whose client holds everything up to this seq of epoch 1.
+fn lost_at(seq: Seq) -> Input {
+    Input::Lost(Position { room: RoomNumber(4), epoch: Epoch(1), seq })
+}
+
 #[test]
 fn who_is_put_out_and_added_again_is_attached_though_the_news_comes_first() {
     let mut session = session();
-    let added = |from| Input::Added { room: RoomNumber(4), name: "room 4".parse().unwrap(), from };
-    session.check(added(JoinFrom::Seq(1)), refs!(attaching(0, 4)));
+    session.check(added_behind(0), refs!(attaching(0, 4)));
     session.ended(0, 4, None, &[]);
-    session.check(added(JoinFrom::Seq(7)), &[]);
-    session.check(Input::Lost(RoomNumber(4)), refs!(attaching(0, 4)));
-    session.resolved(0, 4, &["#0 join 4 Seq(7)"]);
-    session.check(added(JoinFrom::Seq(9)), &[]);
+    session.check(added_behind(6), &[]);
+    session.check(lost_at(5), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 6)"]);
+    session.check(added_behind(8), &[]);
     session.ended(0, 4, Some(Code::Forbidden), refs!(attaching(0, 4)));
-    session.resolved(0, 4, &["#0 join 4 Seq(9)"]);
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 8)"]);
+}
+
+/// The store had removed him and added him again behind 14 when the room, which had not heard of it, brought him 15.
+#[test]
+fn who_is_put_out_and_added_again_is_not_brought_what_he_holds() {
+    let mut first = session();
+    first.check(added_behind(2), refs!(attaching(0, 4)));
+    first.ended(0, 4, None, &[]);
+    first.check(lost_at(15), &[]);
+    first.check(added_behind(14), refs!(attaching(0, 4)));
+    first.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 15)"]);
+    // He was removed once more, and is added once more.
+    first.ended(0, 4, Some(Code::Forbidden), &[]);
+    first.check(added_behind(14), refs!(attaching(0, 4)));
+    first.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 15)"]);
+    first.ended(0, 4, None, &[]);
+
+    let mut last = session();
+    last.check(added_behind(2), refs!(attaching(0, 4)));
+    last.ended(0, 4, None, &[]);
+    last.check(added_behind(14), &[]);
+    last.check(lost_at(15), refs!(attaching(0, 4)));
+    last.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 15)"]);
+}
+
+/// The session was in the room already when it heard that its user had been added, long ago.
+#[test]
+fn who_is_put_out_is_not_attached_from_where_he_was_added_long_ago() {
+    let mut session = session();
+    session.follow(&[], &[4], refs!(attaching(1, 4)));
+    session.check(added_behind(2), &[]);
+    session.ended(1, 4, None, &["#1 Done"]);
+    session.check(lost_at(900), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 900)"]);
+}
+
+#[test]
+fn what_an_earlier_epoch_brought_is_no_reason_to_begin_later() {
+    let mut session = session();
+    session.check(added_behind(2), refs!(attaching(0, 4)));
+    session.ended(0, 4, None, &[]);
+    session.check(Input::Lost(Position { room: RoomNumber(4), epoch: Epoch(0), seq: 15 }), &[]);
+    session.check(added_behind(3), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 3)"]);
+}
+
+#[test]
+fn a_position_that_the_client_told_counts_though_its_room_could_not_be_attached() {
+    let mut session = session();
+    session.follow(&[4], &[4], refs!(attaching(1, 4)));
+    session.ended(1, 4, Some(Code::Forbidden), &["#1 Done"]);
+    session.check(added_behind(3), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 5)"]);
+}
+
+#[test]
+fn a_room_that_was_left_is_not_attached_for_having_been_added_to_before() {
+    let mut session = session().joined();
+    let name: Name = "room".parse().unwrap();
+    let added = Input::Added { room: RoomNumber(7), name, from: JoinFrom::Position(Epoch(1), 2) };
+    session.check(added, &[]);
+    session.leave(2, &["#2 leave 7"]);
+    session.join(3, "room", &["#3 begins to Join", "#3 resolve room"]);
+    session.check(Input::JoinEnded { request: 3, asked: None, room: Err(Code::Busy) }, &[]);
+}
+
+#[test]
+fn a_session_keeps_in_mind_where_it_stood_in_as_many_rooms_as_it_may_join() {
+    let mut session = session();
+    for number in 0..4 {
+        let (room, name) = (RoomNumber(number), format!("room {number}").parse().unwrap());
+        session.check(Input::Added { room, name, from: JoinFrom::Position(Epoch(1), 1) }, refs!(attaching(0, number)));
+        session.ended(0, number, None, &[]);
+        session.check(Input::Lost(Position { room, epoch: Epoch(1), seq: 9 }), &[]);
+    }
+    for (number, from) in [(0, 1), (1, 1), (2, 9), (3, 9)] {
+        let (room, name) = (RoomNumber(number), format!("room {number}").parse().unwrap());
+        session.check(Input::Added { room, name, from: JoinFrom::Position(Epoch(1), 1) }, refs!(attaching(0, number)));
+        session.resolved(0, number, &[&format!("#0 join {number} Position(Epoch(1), {from})")]);
+        session.ended(0, number, Some(Code::Forbidden), &[]);
+    }
 }
