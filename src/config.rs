@@ -118,6 +118,8 @@ impl EngineConfig {
         rule("limits.reactions_per_record_max", limits.reactions_per_record_max as u64, 1, 65_535)?;
         rule("limits.reaction_notes_bytes_max", limits.reaction_notes_bytes_max as u64, 1, 1 << 20)?;
         rule("limits.ring_records_max", limits.ring_records_max as u64, 1, 1 << 20)?;
+        // A room in memory has to be able to hold the longest message, and a change of one.
+        rule("limits.rings_bytes_max", limits.rings_bytes_max as u64, 1 << 20, 1 << 40)?;
         rule("limits.writer_records_max", limits.writer_records_max as u64, 1, 1 << 20)?;
         for (name, value) in [
             ("net.connections_max", self.net.connections_max),
@@ -130,6 +132,7 @@ impl EngineConfig {
             ("limits.writer_bytes_max", limits.writer_bytes_max),
             ("limits.outbound_bytes_max", limits.outbound_bytes_max),
             ("limits.rated_users_max", limits.rated_users_max),
+            ("limits.absent_max", limits.absent_max),
             ("limits.connections_per_turn_max", limits.connections_per_turn_max),
         ] {
             rule(name, value as u64, 1, 1 << 40)?;
@@ -311,11 +314,13 @@ section!(LimitsSection for Limits {
     outbound_low_bytes: usize,
     ring_records_max: usize,
     ring_bytes_max: usize,
+    rings_bytes_max: usize,
     page_records: u32,
     page_records_max: u32,
     page_bytes_max: u32,
     answers_per_device_max: usize,
     absent_devices_per_room_max: usize,
+    absent_max: usize,
     readers_per_room_max: usize,
     signals_per_second_max: u32,
     signals_burst_max: u32,

@@ -57,7 +57,13 @@ impl World {
         };
         let tier = |lifetime_ms: u64| Tier { name: lifetime_ms.to_string(), lifetime_ms, send: SendRate::OFF };
         let tiers = Tiers::new(tier(TIERS[0]), vec![tier(TIERS[1])], None);
-        let limits = Limits { ring_records_max: 8, sweep_records_max: 5, page_records_max: 20, ..Limits::default() };
+        let limits = Limits {
+            ring_records_max: 8,
+            rings_bytes_max: 20_000,
+            sweep_records_max: 5,
+            page_records_max: 20,
+            ..Limits::default()
+        };
         let mut world = Self {
             room: Room::new(seed, options, limits, tiers),
             options,
@@ -232,7 +238,7 @@ impl World {
                 self.die(crash);
             }
             982..992 => self.sweep_all(),
-            _ => {}
+            _ => self.room.press(),
         }
         self.check_store(false);
     }
@@ -273,6 +279,7 @@ fn a_room_forgets_what_it_is_to_forget_and_nothing_else() {
         "trimmed",
         "swept",
         "swept at rest",
+        "fell off for others",
         "configured",
         "death: None",
         "death: Some(Process)",

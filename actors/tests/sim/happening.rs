@@ -54,6 +54,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "refused: rate limited",
     "refused: room unavailable",
     "refused: store unavailable",
+    "ring cut short",
     "room resumed",
     "sent in parts",
     "session crash",

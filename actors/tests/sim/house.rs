@@ -13,6 +13,7 @@ use parlor_actors::{
     channel,
     limits::Limits,
     message::{Conn, FromChannel},
+    pools::Pools,
     port::{Append, Budget, Clock, Commits, Generation, Now, Outcome},
     rates::Rates,
     relay,
@@ -93,6 +94,7 @@ struct Arbiter {
 pub struct House {
     tiers: Arc<Tiers>,
     rates: Arc<Rates>,
+    pub pools: Pools,
     uploads: Arc<Budget>,
     pub limits: Arc<Limits>,
     pub store: Arc<MemStore>,
@@ -157,6 +159,7 @@ impl House {
             planted: Planted::default(),
             tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
             rates: Arc::default(),
+            pools: Pools::new(&limits),
             uploads: limits.uploads(),
             limits,
         }

@@ -100,6 +100,13 @@ impl State {
         let rewrites = change.as_ref().map_or(0, |change| change.bytes(&publish));
         let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES + rewrites;
         let place = match self.options.durability {
+            Durability::Memory if !self.takes(cost) => {
+                return self.refuse_for_now(
+                    now,
+                    &publish,
+                    "the newest records of other rooms take all memory for them",
+                );
+            }
             Durability::Memory => self.budget.none(),
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,

@@ -80,10 +80,12 @@ impl State {
     /// Those who wait for the ring to be refilled, if that will bring what is wanted, down to `lowest`. The first one to
     /// want it has it read.
     fn refilling(&mut self, now: Now, lowest: Seq) -> Option<&mut refill::Waiters> {
-        if matches!(self.refill, Refill::Done) {
+        // While memory is short, what was read would soon fall off.
+        if matches!(self.refill, Refill::Done | Refill::Again) || self.pools.ring_bytes.is_short() {
             return None;
         }
-        let read: Read = refill::read_of(self.room, &self.extent, &self.ring, now.unix_ms)?;
+        let most = self.share.most();
+        let read: Read = refill::read_of(self.room, &self.extent, &self.ring, most, now.unix_ms)?;
         if lowest < read.end {
             return None;
         }

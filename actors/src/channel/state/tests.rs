@@ -17,6 +17,7 @@ use crate::{
     tiers::{SendRate, TierNumber},
 };
 
+mod fitting;
 mod forgetting;
 mod presence;
 mod rates;
@@ -81,16 +82,15 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
     };
     // What a room with a store remembers of those who left is tested with their tables.
     let absent_devices_per_room_max = usize::from(options.durability == Durability::Memory);
-    let state = State::new(
-        loaded,
-        2,
-        Setting {
-            limits: Arc::new(Limits { absent_devices_per_room_max, ..limits() }),
-            budget: Budget::new(2, 1 << 20),
-            tiers: Arc::new(tiers),
-            rates: Arc::default(),
-        },
-    );
+    let limits = Limits { absent_devices_per_room_max, ..limits() };
+    let setting = Setting {
+        budget: Budget::new(2, 1 << 20),
+        tiers: Arc::new(tiers),
+        rates: Arc::default(),
+        pools: Pools::new(&limits),
+        limits: Arc::new(limits),
+    };
+    let state = State::new(loaded, 2, setting);
     Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
 }
 

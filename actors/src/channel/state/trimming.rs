@@ -41,7 +41,7 @@ impl Held {
 
 /// Why records are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gone {
+pub(super) enum Gone {
     /// Their lifetime is over.
     Expired,
     /// The room keeps only so many.
@@ -141,7 +141,7 @@ impl State {
         self.forget_below(first, Gone::Expired);
     }
 
-    fn forget_below(&mut self, first: Seq, why: Gone) {
+    pub(super) fn forget_below(&mut self, first: Seq, why: Gone) {
         // The store may have swept what it has not yet told of.
         let first = first.min(self.extent.tail + 1);
         if first <= self.extent.first {

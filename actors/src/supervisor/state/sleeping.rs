@@ -100,7 +100,7 @@ pub(super) struct Sleepers {
     /// By name: those with subscribers.
     asleep: HashMap<Name, Sleeper>,
     /// Channels that run, and some that did, in the order in which they are asked.
-    round: VecDeque<(RoomNumber, Generation)>,
+    pub(super) round: VecDeque<(RoomNumber, Generation)>,
     /// When the last step was made, on the monotonic clock.
     stepped: Option<u64>,
     /// What the last steps owe, in rooms times milliseconds.

@@ -275,3 +275,15 @@ fn a_signal_goes_to_the_arbiters_that_have_subscribers_and_nowhere_else() {
     room.check(signal("bob", 1), &["1: signal #5 NotJoined"]);
     assert_eq!((room.state.tail(), room.state.ring.last()), (3, 3), "it is no record");
 }
+
+#[test]
+fn of_those_who_ask_who_has_read_so_many_wait_for_the_store() {
+    let mut room = talked();
+    for request in [6, 7] {
+        room.check(fetch_readers(request, 0), &[&format!("load marks of 1000 for #{request}")]);
+    }
+    room.check(fetch_readers(8, 0), &["0: #8 Busy"]);
+    let fetch = FetchReaders { conn: conn(0), request: 6, seq: 0 };
+    room.check(Input::RoomMarks { fetch, found: Err(StoreError::Busy) }, &["0: #6 Busy"]);
+    room.check(fetch_readers(8, 0), &["load marks of 1000 for #8"]);
+}

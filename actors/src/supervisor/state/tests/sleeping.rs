@@ -271,3 +271,17 @@ fn each_room_is_asked_four_times_while_it_is_idle_for_long_enough() {
     assert_eq!(walk_interval_ms(&Limits { room_idle_ms: 3, ..Limits::default() }), Some(1));
     assert_eq!(walk_interval_ms(&Limits { room_idle_ms: 0, ..Limits::default() }), None);
 }
+
+#[test]
+fn where_no_room_sleeps_none_is_noted_to_be_asked() {
+    let mut office = office();
+    office.state.limits = Arc::new(Limits { room_idle_ms: 0, ..(*office.state.limits).clone() });
+    let mut office = office.running();
+    for generation in 2..100 {
+        office.now.mono_ms += 60_000;
+        office.died(generation - 1, &["1 down", "load a"]);
+        office.loaded("a", Ok(loaded("a", generation)), &[&format!("build a of generation {generation}")]);
+        office.built("a", generation, "next", &["1 up by next"]);
+    }
+    assert_eq!(office.state.sleepers.round.len(), 0, "nobody asks them");
+}
