@@ -461,6 +461,7 @@ impl World {
             nonce: *nonce,
             kind,
             refers_to,
+            epoch: None,
             lifetime_ms: None,
             silent: false,
             remove,

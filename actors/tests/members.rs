@@ -466,6 +466,7 @@ fn publish(user: &str, nonce: u64) -> Publish {
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
+        epoch: None,
         lifetime_ms: None,
         silent: false,
         remove: false,

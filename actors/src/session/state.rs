@@ -571,6 +571,7 @@ impl State {
                 nonce: publish.nonce,
                 kind: publish.kind,
                 refers_to: publish.refers_to,
+                epoch: change::epoch(&publish.extensions),
                 lifetime_ms: publish.lifetime_ms,
                 silent: publish.flags & PUBLISH_SILENT != 0,
                 remove: publish.flags & PUBLISH_REMOVE != 0,

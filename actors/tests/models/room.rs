@@ -255,6 +255,7 @@ pub fn publish(device: DeviceKey, request: u32, nonce: u64, payload: impl Into<b
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
+        epoch: None,
         lifetime_ms: None,
         silent: false,
         remove: false,

@@ -224,6 +224,7 @@ impl State {
             nonce: 0,
             kind: RecordKind::RECALL,
             refers_to: erase.seq,
+            epoch: None,
             lifetime_ms: None,
             silent: true,
             remove: false,

@@ -61,7 +61,7 @@ impl State {
     }
 
     fn publish_whole(&mut self, request: u32, whole: Whole, payload: Bytes) {
-        let Whole { room, nonce, kind, refers_to, lifetime_ms, flags, content_type, .. } = whole;
+        let Whole { room, nonce, kind, refers_to, epoch, lifetime_ms, flags, content_type, .. } = whole;
         let message = Publish {
             conn: self.conn,
             request,
@@ -70,6 +70,7 @@ impl State {
             nonce,
             kind,
             refers_to,
+            epoch,
             lifetime_ms,
             silent: flags & PUBLISH_SILENT != 0,
             remove: false,
