@@ -372,7 +372,7 @@ impl State {
             Input::Resolved { request, resumes, room } => self.on_resolved(request, resumes, room),
             Input::JoinEnded { request, asked, room } => self.on_join_ended(now, request, asked, room),
             Input::Changed { request, outcome } => self.on_changed(request, outcome),
-            Input::Seen { request, seen } => self.on_seen(now, request, seen),
+            Input::Seen { request, seen } => self.on_seen(request, seen),
             Input::Added { room, name, from } => self.on_added(room, name, from),
             Input::Lost(room) => self.on_lost(room),
             Input::Timer { owes } => {
@@ -421,7 +421,7 @@ impl State {
         };
         let handled = match kind {
             Kind::Join => self.on_join(request, body),
-            Kind::Follow => self.on_follow(now, request, body),
+            Kind::Follow => self.on_follow(request, body),
             Kind::Resume => self.on_resume(request, body),
             Kind::Leave => self.on_leave(request, body),
             Kind::Publish => self.on_publish(request, body),

@@ -7,12 +7,12 @@ use std::collections::VecDeque;
 
 use parlor_protocol::{
     Advice, Code, DecodeError, Name, RoomNumber,
-    message::{self, Done, JoinFrom, Position, ROOMS_PER_PAGE_MAX},
+    message::{self, Done, JoinFrom, Position},
 };
 
 use super::{Effect, Joining, State};
 use crate::{
-    members::{Look, Refusal, RoomOf, Seen},
+    members::Look,
     port::Now,
     relay::state::{Asks, Pending},
 };
@@ -28,16 +28,34 @@ const RETRY_MS: u64 = 500;
 pub(super) struct Following {
     /// The `Follow` that waits for its `Done`.
     request: Option<u32>,
-    /// Its pages are still listed.
-    listing: bool,
-    positions: Vec<Position>,
-    newest: u32,
+    /// Where its client stands, until the rooms are listed.
+    listing: Option<Stands>,
     waiting: VecDeque<Wanted>,
     /// Rooms that the user was added to while the session was in them: he was put out before, or it had joined already.
     again: Vec<Wanted>,
     under_way: usize,
     /// Those among the waiting that were refused for now are tried again then.
     retry_at: Option<u64>,
+}
+
+/// Where a client stands in its rooms.
+#[derive(Debug)]
+struct Stands {
+    positions: Vec<Position>,
+    /// Of rooms that it has not been in it wants so many of the newest records.
+    newest: u32,
+}
+
+impl Stands {
+    /// Where delivery of a room begins.
+    fn from(&self, room: RoomNumber) -> JoinFrom {
+        let known = self.positions.iter().find(|position| position.room == room);
+        match known {
+            Some(&Position { epoch, seq, .. }) => JoinFrom::Position(epoch, seq),
+            None if self.newest == 0 => JoinFrom::Tail,
+            None => JoinFrom::Newest(self.newest),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -53,9 +71,7 @@ impl Following {
     fn new() -> Box<Self> {
         Box::new(Self {
             request: None,
-            listing: false,
-            positions: Vec::new(),
-            newest: 0,
+            listing: None,
             waiting: VecDeque::new(),
             again: Vec::new(),
             under_way: 0,
@@ -67,76 +83,43 @@ impl Following {
     pub(super) fn retry_at(&self) -> u64 {
         self.retry_at.unwrap_or(u64::MAX)
     }
-
-    /// Where delivery of a room begins.
-    fn from(&self, room: RoomNumber) -> JoinFrom {
-        let known = self.positions.iter().find(|position| position.room == room);
-        match known {
-            Some(&Position { epoch, seq, .. }) => JoinFrom::Position(epoch, seq),
-            None if self.newest == 0 => JoinFrom::Tail,
-            None => JoinFrom::Newest(self.newest),
-        }
-    }
 }
 
 impl State {
-    pub(super) fn on_follow(&mut self, now: Now, request: u32, body: &[u8]) -> Result<(), DecodeError> {
+    pub(super) fn on_follow(&mut self, request: u32, body: &[u8]) -> Result<(), DecodeError> {
         let message::Follow { positions, newest, .. } = parlor_protocol::decode(body)?;
         let following = self.following.get_or_insert_with(Following::new);
         if following.request.is_some() {
             self.error(request, Code::Busy, "an earlier follow waits for its answer".into());
             return Ok(());
         }
-        (following.request, following.listing) = (Some(request), true);
-        (following.positions, following.newest) = (positions.0, newest);
+        following.request = Some(request);
+        following.listing = Some(Stands { positions: positions.0, newest });
         self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Rooms }));
         // First, so that no room is missed between the list and what is told.
         self.effects.push_back(Effect::Follow);
-        self.list_rooms_of_user(now, request, None);
+        // All that it may have, whatever it has already.
+        let look = Look::RoomsToFollow { user: self.device.user.clone(), limit: self.rooms_max as usize };
+        self.effects.push_back(Effect::Look { request, look });
         Ok(())
     }
 
-    fn list_rooms_of_user(&mut self, now: Now, request: u32, before: Option<message::Activity>) {
-        let user = self.device.user.clone();
-        let look = Look::RoomsOf { user, before, limit: ROOMS_PER_PAGE_MAX, now: now.unix_ms };
-        self.effects.push_back(Effect::Look { request, look });
-    }
-
-    /// Whether the answer to a question of this number is for the list of rooms to follow.
-    pub(super) fn is_listing(&self, request: u32) -> bool {
-        self.following.as_ref().is_some_and(|following| following.listing && following.request == Some(request))
-    }
-
-    pub(super) fn on_listed(&mut self, now: Now, seen: Result<Seen, Refusal>) {
+    /// The user's rooms were listed for a `Follow`.
+    pub(super) fn on_listed(&mut self, request: u32, rooms: Vec<(RoomNumber, Name)>) {
         let Some(following) = &mut self.following else { return };
-        let Some(request) = following.request else { return };
-        match seen {
-            Ok(Seen::RoomsOf(rooms, more)) => {
-                for RoomOf { room, name, .. } in &rooms {
-                    let from = following.from(*room);
-                    following.waiting.push_back(Wanted { request, room: *room, name: name.clone(), from });
-                }
-                let taken = self.rooms.len() + self.joining.len() + following.waiting.len();
-                match rooms.last().filter(|_| more && taken < self.rooms_max as usize) {
-                    Some(last) => {
-                        let before = message::Activity { time: last.time, room: last.room };
-                        self.list_rooms_of_user(now, request, Some(before));
-                    }
-                    None => {
-                        following.listing = false;
-                        following.positions = Vec::new();
-                    }
-                }
-                self.follow_on(now);
-            }
-            Ok(_) => debug_assert!(false, "a list of rooms is answered by one"),
-            Err((code, message)) => {
-                // Rooms that the user was added to meanwhile are attached all the same.
-                (following.request, following.listing, following.positions) = (None, false, Vec::new());
-                following.waiting.retain(|wanted| wanted.request != request);
-                self.effects.push_back(Effect::Refuse { request, room: None, code, message });
-                self.attach_waiting();
-            }
+        let Some(stands) = following.listing.take() else { return };
+        let wanted = rooms.into_iter().map(|(room, name)| Wanted { request, room, name, from: stands.from(room) });
+        following.waiting.extend(wanted);
+        self.attach_waiting();
+    }
+
+    /// A question was refused, maybe the one for the rooms to follow.
+    pub(super) fn on_not_listed(&mut self, request: u32) {
+        let Some(following) = &mut self.following else { return };
+        if following.request == Some(request) {
+            // Rooms that the user was added to meanwhile are attached all the same.
+            (following.request, following.listing) = (None, None);
+            self.attach_waiting();
         }
     }
 
@@ -203,7 +186,7 @@ impl State {
             self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Follow }));
             self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });
         }
-        let rests = following.under_way == 0 && following.waiting.is_empty() && !following.listing;
+        let rests = following.under_way == 0 && following.waiting.is_empty() && following.listing.is_none();
         if rests && let Some(request) = following.request.take() {
             self.answer(request, &Done::default());
         }
