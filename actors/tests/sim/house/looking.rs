@@ -56,6 +56,9 @@ impl House {
             assert!(room.state.reading() <= limits.reads_per_room_max, "reads of a room");
             assert!(room.state.parked() <= limits.parked_per_room_max, "publishes that wait for what they change");
         }
+        for arbiter in &self.arbiters {
+            assert!(arbiter.timers.waiting() <= arbiter.state.connections(), "deadlines of connections");
+        }
         assert!(self.supervisor.rooms() <= limits.rooms_loaded_max, "loaded rooms");
         self.check_sessions();
     }
