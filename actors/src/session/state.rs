@@ -266,6 +266,8 @@ pub struct State {
     /// Whether its client may create rooms.
     creates: bool,
     heartbeat: Heartbeat,
+    /// Whether its client may be gone unnoticed, so that it ends with its lease.
+    leased: bool,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
     signals: SignalPace,
@@ -313,6 +315,7 @@ impl State {
             rooms_max: limits.rooms_per_session_max,
             creates: false,
             heartbeat,
+            leased: true,
             last_frame: now.mono_ms,
             signals: SignalPace::new(limits),
             rooms: Vec::new(),
@@ -329,8 +332,14 @@ impl State {
         self.creates = creates;
     }
 
-    /// When it has to be looked at: it ends unless its client has sent a frame by then, or forgets parts of which no more
-    /// came. On the monotonic clock.
+    /// Lets its client be silent for as long as it likes, or not; it may not before this. For a connection whose end does
+    /// not go unnoticed.
+    pub fn let_be_silent(&mut self, silent: bool) {
+        self.leased = !silent;
+    }
+
+    /// When it has to be looked at: it ends unless its client has sent a frame by then, forgets parts of which no more
+    /// came, or tries a room again. On the monotonic clock; `u64::MAX` for never.
     #[must_use]
     pub fn deadline(&self) -> u64 {
         let upload = self.upload.as_ref().map_or(u64::MAX, |upload| upload.expires);
@@ -339,7 +348,7 @@ impl State {
     }
 
     fn lease_ends(&self) -> u64 {
-        self.last_frame + self.heartbeat.lease_ms()
+        if self.leased { self.last_frame + self.heartbeat.lease_ms() } else { u64::MAX }
     }
 
     /// What the client is connected through.
