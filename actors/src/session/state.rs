@@ -521,6 +521,7 @@ impl State {
             self.attach_again(&name);
         }
         let Ok((room, name)) = room else { return };
+        self.left_behind.retain(|(behind, _)| *behind != room);
         if self.rooms.is_empty() {
             self.rooms.reserve_exact(1); // Mostly it stays at one.
         }

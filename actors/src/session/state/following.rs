@@ -181,7 +181,6 @@ impl State {
                 continue;
             }
             following.under_way += 1;
-            self.left_behind.retain(|(behind, _)| *behind != room);
             self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: true });
             self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Follow }));
             self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });

@@ -12,6 +12,9 @@ use crate::{
     session::parked::Parked,
 };
 
+/// Of a room that came another way before its client said that it goes on with it.
+const ANEW: &str = "the room was joined anew before, or is about to be";
+
 impl State {
     /// Goes on with what is left of a session: its client said hello again. Its rooms wait for [`Resume`](message::Resume).
     pub fn take_up(&mut self, now: Now, network: Network, parked: Parked) {
@@ -65,6 +68,10 @@ impl State {
         for position in resume.positions.0 {
             let Position { room, epoch, seq } = position;
             let not = |code, message| Effect::NotResumed { request, position, code, message };
+            if self.is_joined(room) {
+                self.effects.push_back(not(Code::AlreadyJoined, ANEW));
+                continue;
+            }
             let Some(at) = left_behind.iter().position(|(number, _)| *number == room) else {
                 self.effects.push_back(not(Code::NotJoined, "the session was not in that room: join it by its name"));
                 continue;
@@ -73,7 +80,7 @@ impl State {
             if self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
                 self.effects.push_back(not(Code::TooManyRooms, "the session has joined as many rooms as it may"));
             } else if self.has(&name) {
-                self.effects.push_back(not(Code::AlreadyJoined, "the room was joined anew before"));
+                self.effects.push_back(not(Code::AlreadyJoined, ANEW));
             } else {
                 let from = JoinFrom::Position(epoch, seq);
                 self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: false });
