@@ -31,11 +31,13 @@ impl State {
         if std::mem::replace(&mut self.over, true) {
             return None;
         }
-        let mut rooms = std::mem::take(&mut self.left_behind);
-        rooms.append(&mut self.rooms);
+        let mut rooms = std::mem::take(&mut self.rooms);
         // It is about to be attached to these again, which its client has not heard.
         let returning = self.joining.drain(..).filter_map(|joining| Some((joining.resumes?, joining.name)));
         rooms.extend(returning);
+        // Not more than a session may have, if its clients never say which they go on with.
+        let more = (self.rooms_max as usize).saturating_sub(rooms.len());
+        rooms.extend(std::mem::take(&mut self.left_behind).into_iter().take(more));
         // What it still hears would attach this connection to rooms that are another one's now.
         self.following = None;
         rooms.sort_unstable_by_key(|(room, _)| *room);
