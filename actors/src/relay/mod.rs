@@ -528,9 +528,9 @@ impl Local {
         self.0.state.borrow().signals_dropped()
     }
 
-    /// Wakes the session at `at`; never where its client cannot be gone unnoticed.
+    /// Wakes the session at `at`, or before.
     pub(crate) fn arm(&self, conn: Conn, at: u64) {
-        if self.link(conn).is_some_and(|link| link.wire.may_go_unnoticed()) {
+        if self.link(conn).is_some() {
             self.0.timers.borrow_mut().arm(at, conn.slot);
         }
     }

@@ -99,6 +99,7 @@ impl Session {
         let (tier, uploads) = (shared.tiers.of(&device.user), shared.uploads.clone());
         let mut state = State::new(conn, device.clone(), tier, heartbeat, &shared.limits, uploads, now);
         state.let_create(shared.create_at_join.is_some());
+        state.let_be_silent(!link.wire.may_go_unnoticed());
         Self {
             state,
             local,

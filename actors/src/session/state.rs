@@ -279,6 +279,8 @@ pub struct State {
     /// Whether its client may create rooms.
     creates: bool,
     heartbeat: Heartbeat,
+    /// Whether its client may be gone unnoticed, so that it ends with its lease.
+    leased: bool,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
     signals: SignalPace,
@@ -326,6 +328,7 @@ impl State {
             rooms_max: limits.rooms_per_session_max,
             creates: false,
             heartbeat,
+            leased: true,
             last_frame: now.mono_ms,
             signals: SignalPace::new(limits),
             rooms: Vec::new(),
@@ -342,8 +345,14 @@ impl State {
         self.creates = creates;
     }
 
-    /// When it has to be looked at: it ends unless its client has sent a frame by then, or forgets parts of which no more
-    /// came. On the monotonic clock.
+    /// Lets its client be silent for as long as it likes, or not; it may not before this. For a connection whose end does
+    /// not go unnoticed.
+    pub fn let_be_silent(&mut self, silent: bool) {
+        self.leased = !silent;
+    }
+
+    /// When it has to be looked at: it ends unless its client has sent a frame by then, forgets parts of which no more
+    /// came, or tries a room again. On the monotonic clock; `u64::MAX` for never.
     #[must_use]
     pub fn deadline(&self) -> u64 {
         let upload = self.upload.as_ref().map_or(u64::MAX, |upload| upload.expires);
@@ -352,7 +361,7 @@ impl State {
     }
 
     fn lease_ends(&self) -> u64 {
-        self.last_frame + self.heartbeat.lease_ms()
+        if self.leased { self.last_frame + self.heartbeat.lease_ms() } else { u64::MAX }
     }
 
     /// What the client is connected through.
@@ -386,7 +395,7 @@ impl State {
             Input::Resolved { request, resumes, room } => self.on_resolved(request, resumes, room),
             Input::JoinEnded { request, asked, room } => self.on_join_ended(now, request, asked, room),
             Input::Changed { request, outcome } => self.on_changed(request, outcome),
-            Input::Seen { request, seen } => self.on_seen(now, request, seen),
+            Input::Seen { request, seen } => self.on_seen(request, seen),
             Input::Added { room, name, from } => self.on_added(room, name, from),
             Input::Lost(stands) => self.on_lost(stands),
             Input::Timer { owes } => {
@@ -435,7 +444,7 @@ impl State {
         };
         let handled = match kind {
             Kind::Join => self.on_join(request, body),
-            Kind::Follow => self.on_follow(now, request, body),
+            Kind::Follow => self.on_follow(request, body),
             Kind::Resume => self.on_resume(request, body),
             Kind::Leave => self.on_leave(request, body),
             Kind::Publish => self.on_publish(request, body),
@@ -528,6 +537,7 @@ impl State {
         }
         let Ok((room, name)) = room else { return };
         self.stands_no_more(room);
+        self.left_behind.retain(|(behind, _)| *behind != room);
         if self.rooms.is_empty() {
             self.rooms.reserve_exact(1); // Mostly it stays at one.
         }

@@ -196,6 +196,7 @@ mod tests {
             total_bytes,
             kind: RecordKind::MESSAGE,
             refers_to: 0,
+            epoch: None,
             lifetime_ms: None,
             flags: 0,
             content_type: 1,

@@ -10,12 +10,12 @@ use std::collections::VecDeque;
 
 use parlor_protocol::{
     Advice, Code, DecodeError, Name, RoomNumber,
-    message::{self, Done, JoinFrom, Position, ROOMS_PER_PAGE_MAX},
+    message::{self, Done, JoinFrom, Position},
 };
 
 use super::{Effect, Joining, State};
 use crate::{
-    members::{Look, Refusal, RoomOf, Seen},
+    members::Look,
     port::Now,
     relay::state::{Asks, Pending},
 };
@@ -31,9 +31,11 @@ const RETRY_MS: u64 = 500;
 pub(super) struct Following {
     /// The `Follow` that waits for its `Done`.
     request: Option<u32>,
-    /// Its pages are still listed.
+    /// The rooms are being listed for it.
     listing: bool,
+    /// Where its client said that it stands…
     positions: Vec<Position>,
+    /// …and of rooms that it has not been in it wants so many of the newest records.
     newest: u32,
     waiting: VecDeque<Wanted>,
     /// Rooms that the user was added to while the session was in them: he was put out before, or it had joined already.
@@ -96,63 +98,44 @@ impl Following {
 }
 
 impl State {
-    pub(super) fn on_follow(&mut self, now: Now, request: u32, body: &[u8]) -> Result<(), DecodeError> {
+    pub(super) fn on_follow(&mut self, request: u32, body: &[u8]) -> Result<(), DecodeError> {
         let message::Follow { positions, newest, .. } = parlor_protocol::decode(body)?;
         let following = self.following.get_or_insert_with(Following::new);
         if following.request.is_some() {
             self.error(request, Code::Busy, "an earlier follow waits for its answer".into());
             return Ok(());
         }
-        (following.request, following.listing) = (Some(request), true);
-        (following.positions, following.newest) = (positions.0, newest);
+        following.request = Some(request);
+        (following.listing, following.positions, following.newest) = (true, positions.0, newest);
         self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Rooms }));
         // First, so that no room is missed between the list and what is told.
         self.effects.push_back(Effect::Follow);
-        self.list_rooms_of_user(now, request, None);
+        // All that it may have, whatever it has already.
+        let look = Look::RoomsToFollow { user: self.device.user.clone(), limit: self.rooms_max as usize };
+        self.effects.push_back(Effect::Look { request, look });
         Ok(())
     }
 
-    fn list_rooms_of_user(&mut self, now: Now, request: u32, before: Option<message::Activity>) {
-        let user = self.device.user.clone();
-        let look = Look::RoomsOf { user, before, limit: ROOMS_PER_PAGE_MAX, now: now.unix_ms };
-        self.effects.push_back(Effect::Look { request, look });
-    }
-
-    /// Whether the answer to a question of this number is for the list of rooms to follow.
-    pub(super) fn is_listing(&self, request: u32) -> bool {
-        self.following.as_ref().is_some_and(|following| following.listing && following.request == Some(request))
-    }
-
-    pub(super) fn on_listed(&mut self, now: Now, seen: Result<Seen, Refusal>) {
+    /// The user's rooms were listed for a `Follow`.
+    pub(super) fn on_listed(&mut self, request: u32, rooms: Vec<(RoomNumber, Name)>) {
         let Some(following) = &mut self.following else { return };
-        let Some(request) = following.request else { return };
-        match seen {
-            Ok(Seen::RoomsOf(rooms, more)) => {
-                for RoomOf { room, name, .. } in &rooms {
-                    let from = following.from(*room);
-                    following.waiting.push_back(Wanted { request, room: *room, name: name.clone(), from });
-                }
-                let taken = self.rooms.len() + self.joining.len() + following.waiting.len();
-                match rooms.last().filter(|_| more && taken < self.rooms_max as usize) {
-                    Some(last) => {
-                        let before = message::Activity { time: last.time, room: last.room };
-                        self.list_rooms_of_user(now, request, Some(before));
-                    }
-                    None => {
-                        following.listing = false;
-                        following.positions = Vec::new();
-                    }
-                }
-                self.follow_on(now);
-            }
-            Ok(_) => debug_assert!(false, "a list of rooms is answered by one"),
-            Err((code, message)) => {
-                // Rooms that the user was added to meanwhile are attached all the same.
-                (following.request, following.listing, following.positions) = (None, false, Vec::new());
-                following.waiting.retain(|wanted| wanted.request != request);
-                self.effects.push_back(Effect::Refuse { request, room: None, code, message });
-                self.attach_waiting();
-            }
+        if !std::mem::take(&mut following.listing) {
+            return;
+        }
+        for (room, name) in rooms {
+            let from = following.from(room);
+            following.waiting.push_back(Wanted { request, room, name, from });
+        }
+        self.attach_waiting();
+    }
+
+    /// A question was refused, maybe the one for the rooms to follow.
+    pub(super) fn on_not_listed(&mut self, request: u32) {
+        let Some(following) = &mut self.following else { return };
+        if following.request == Some(request) {
+            // Rooms that the user was added to meanwhile are attached all the same.
+            (following.request, following.listing) = (None, false);
+            self.attach_waiting();
         }
     }
 
@@ -237,7 +220,6 @@ impl State {
             }
             let from = if request == 0 { following.behind_what_is_held(room, from) } else { from };
             following.under_way += 1;
-            self.left_behind.retain(|(behind, _)| *behind != room);
             self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: true });
             self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Follow }));
             self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });

@@ -132,16 +132,17 @@ impl State {
     }
 
     /// A question was answered, or refused.
-    pub(super) fn on_seen(&mut self, now: Now, request: u32, seen: Result<Seen, Refusal>) {
-        if self.is_listing(request) {
-            return self.on_listed(now, seen);
-        }
+    pub(super) fn on_seen(&mut self, request: u32, seen: Result<Seen, Refusal>) {
         match seen {
+            Ok(Seen::RoomsToFollow(rooms)) => self.on_listed(request, rooms),
             Ok(Seen::Room(room)) => self.answer(request, &info(&room)),
             Ok(Seen::Members(members, more)) => self.answer(request, &members_page(&members, more)),
             Ok(Seen::RoomsOf(rooms, more)) => self.answer(request, &rooms_page(&rooms, more)),
             Ok(Seen::AllRooms(..)) => debug_assert!(false, "no client asks for all rooms"),
-            Err((code, message)) => self.effects.push_back(Effect::Refuse { request, room: None, code, message }),
+            Err((code, message)) => {
+                self.effects.push_back(Effect::Refuse { request, room: None, code, message });
+                self.on_not_listed(request);
+            }
         }
     }
 

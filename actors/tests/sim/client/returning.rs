@@ -203,7 +203,9 @@ impl Client {
         let detached: Detached<'_> = decode(body);
         let view = &mut self.views[at];
         if overtaken {
-            assert_eq!(detached.code, Code::NotJoined, "{detached:?}");
+            // It may have been put out again since, and told so.
+            let is_out = detached.code == Code::NotJoined && view.standing != Standing::In;
+            assert!(is_out || detached.code == Code::AlreadyJoined, "{detached:?}");
             house.count("attached before it was resumed");
             return true;
         }
@@ -215,6 +217,7 @@ impl Client {
         house.count(match detached.code {
             Code::Forbidden if may_be_out => "not resumed: put out",
             Code::NotJoined if may_be_out || !sure => "not resumed: not joined",
+            Code::AlreadyJoined if self.follows && *view.name == *CLUB => "not resumed: about to be attached",
             Code::RoomUnavailable | Code::Busy | Code::StoreUnavailable => "not resumed: for now",
             code => panic!("{}: {} is not resumed for {code}, and is sure: {sure}", self.name(), detached.room),
         });

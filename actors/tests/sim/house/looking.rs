@@ -62,6 +62,9 @@ impl House {
         if self.pools.ring_bytes.cuts() > 0 {
             self.counts.insert("ring cut short", self.pools.ring_bytes.cuts());
         }
+        for arbiter in &self.arbiters {
+            assert!(arbiter.timers.waiting() <= arbiter.state.connections(), "deadlines of connections");
+        }
         assert!(self.supervisor.rooms() <= limits.rooms_loaded_max, "loaded rooms");
         self.check_sessions();
     }

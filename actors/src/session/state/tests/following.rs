@@ -1,30 +1,15 @@
 //! A session that follows its user.
 
-use bytes::Bytes;
 use parlor_protocol::{
     Code, Epoch, Extensions, List, Name, RoomNumber, Seq,
-    message::{Follow, Heartbeat, JoinFrom, Position, Role},
+    message::{Follow, Heartbeat, JoinFrom, Position},
 };
 
 use super::{Session, session};
-use crate::{
-    members::{RoomOf, Seen},
-    session::state::Input,
-};
+use crate::{members::Seen, session::state::Input};
 
-fn room_of(number: u64) -> RoomOf {
-    RoomOf {
-        room: RoomNumber(number),
-        name: format!("room {number}").parse().unwrap(),
-        epoch: Epoch(1),
-        role: Role::Member,
-        tail: 9,
-        count: 9,
-        unread: 1,
-        time: 100 - number,
-        newest: Bytes::new(),
-    }
-}
+/// The one question of a session that may have two rooms.
+const LOOK: &str = "#1 look RoomsToFollow { user: \"ann\", limit: 2 }";
 
 fn follow(positions: &[u64]) -> Follow<'static> {
     let position = |&room: &u64| Position { room: RoomNumber(room), epoch: Epoch(1), seq: 5 };
@@ -35,16 +20,15 @@ impl Session {
     /// Asks to follow as request 1, and is told of these rooms.
     #[track_caller]
     fn follow(&mut self, positions: &[u64], rooms: &[u64], want: &[&str]) {
-        let user = "ann";
-        let look = format!("#1 look RoomsOf {{ user: {user:?}, before: None, limit: 100, now: 0 }}");
-        self.frame(1, &follow(positions), &["#1 begins to Rooms", "follow", &look]);
-        self.listed(rooms, false, want);
+        self.frame(1, &follow(positions), &["#1 begins to Rooms", "follow", LOOK]);
+        self.listed(rooms, want);
     }
 
     #[track_caller]
-    fn listed(&mut self, rooms: &[u64], more: bool, want: &[&str]) {
-        let rooms = rooms.iter().map(|number| room_of(*number)).collect();
-        self.check(Input::Seen { request: 1, seen: Ok(Seen::RoomsOf(rooms, more)) }, want);
+    fn listed(&mut self, rooms: &[u64], want: &[&str]) {
+        let room = |number: &u64| (RoomNumber(*number), format!("room {number}").parse().unwrap());
+        let rooms = rooms.iter().map(room).collect();
+        self.check(Input::Seen { request: 1, seen: Ok(Seen::RoomsToFollow(rooms)) }, want);
     }
 
     #[track_caller]
@@ -109,29 +93,19 @@ fn a_session_has_no_more_rooms_than_it_may() {
 }
 
 #[test]
-fn rooms_are_listed_page_by_page() {
+fn rooms_are_listed_once_for_one_follow_at_a_time() {
     let mut session = session();
-    session.frame(
-        1,
-        &follow(&[]),
-        &["#1 begins to Rooms", "follow", "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }"],
-    );
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", LOOK]);
     session.frame(2, &follow(&[]), &["#2 Busy"]);
-    let before = "Some(Activity { time: 96, room: RoomNumber(4) })";
-    let look = format!("#1 look RoomsOf {{ user: \"ann\", before: {before}, limit: 100, now: 0 }}");
-    let mut want = vec![look];
-    want.extend(attaching(1, 4));
-    session.listed(&[4], true, refs!(want));
+    session.listed(&[4, 8], refs!(lines([attaching(1, 4), attaching(1, 8)])));
     session.ended(1, 4, None, &[]);
-    session.listed(&[8], false, refs!(attaching(1, 8)));
+    session.frame(2, &follow(&[]), &["#2 Busy"]);
     session.ended(1, 8, None, &["#1 Done"]);
-    session.frame(
-        3,
-        &follow(&[]),
-        &["#3 begins to Rooms", "follow", "#3 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }"],
-    );
+    let look = LOOK.replace("#1", "#3");
+    session.frame(3, &follow(&[]), &["#3 begins to Rooms", "follow", &look]);
     let failed = Input::Seen { request: 3, seen: Err((Code::StoreUnavailable, "it failed")) };
     session.check(failed, &["#3 refuse StoreUnavailable"]);
+    session.frame(3, &follow(&[]), &["#3 begins to Rooms", "follow", &look]);
 }
 
 #[test]
@@ -162,8 +136,7 @@ fn a_room_that_the_user_was_added_to_is_attached_though_the_list_of_his_others_f
         let (room, name) = (RoomNumber(number), format!("room {number}").parse().unwrap());
         Input::Added { room, name, from: JoinFrom::Seq(1) }
     };
-    let look = "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }";
-    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", look]);
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", LOOK]);
     session.check(added(4), refs!(attaching(0, 4)));
     let failed = Input::Seen { request: 1, seen: Err((Code::StoreUnavailable, "it failed")) };
     session.check(failed, &["#1 refuse StoreUnavailable"]);
@@ -177,11 +150,9 @@ fn a_room_that_the_user_was_added_to_is_attached_though_the_list_of_his_others_f
 #[test]
 fn a_session_that_goes_on_elsewhere_attaches_nothing_here() {
     let mut session = session();
-    let look = "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }";
-    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", look]);
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", LOOK]);
     assert!(session.state.park().is_some());
-    // Its connection is closed, so that nobody reads this.
-    session.listed(&[4], false, &["#1 Rooms"]);
+    session.listed(&[4], &[]);
 }
 
 /// The news that its user was added to room 4, behind this seq of epoch 1.
