@@ -271,6 +271,12 @@ impl<Waiting> Device<Waiting> {
         self.attached > 0
     }
 
+    /// Whether a subscriber of it is there that does not wait to be let in.
+    #[must_use]
+    pub fn is_let_in(&self) -> bool {
+        self.attached as usize > self.waiting.len()
+    }
+
     /// Whether one subscriber of it is there.
     #[must_use]
     pub fn is_alone(&self) -> bool {
@@ -348,6 +354,19 @@ mod tests {
         devices.device(&key("ann")).unwrap().rights = Some(rights(Role::Banned));
         assert_eq!(devices.rights_loaded(&key("ann"), rights(Role::Member)), [1]);
         assert_eq!(devices.device(&key("ann")).unwrap().rights, Some(rights(Role::Banned)));
+    }
+
+    #[test]
+    fn who_joins_is_let_in_when_all_is_loaded_and_who_slept_was_let_in_before() {
+        let mut devices = Devices::new(false, 0);
+        devices.attach_unloaded(&key("ann"));
+        assert!(devices.attach(&key("bob")) && devices.wants_rights(&key("bob"), None));
+        assert_eq!(devices.wait(&key("bob"), 1), None);
+        let is_let_in = |devices: &Devices<i32>, user| devices.get(&key(user)).unwrap().is_let_in();
+        assert!(is_let_in(&devices, "ann") && !is_let_in(&devices, "bob"));
+        assert_eq!(devices.loaded(&key("bob"), Vec::new()), []);
+        assert_eq!(devices.rights_loaded(&key("bob"), Rights::default()), [1]);
+        assert!(is_let_in(&devices, "bob"));
     }
 
     #[test]

@@ -1,7 +1,10 @@
 //! Who is in a room, as the room itself knows it.
 
 use super::*;
-use crate::channel::gathering::{Effect as Wanted, HostCount, Input as Asked, To};
+use crate::{
+    arbiters::Arbiters,
+    channel::gathering::{Effect as Wanted, HostCount, Input as Asked, To},
+};
 
 /// An effect as a line.
 pub(super) fn line(effect: Wanted) -> String {
@@ -62,6 +65,16 @@ fn a_room_that_nobody_watches_keeps_nothing_and_can_be_counted() {
     room.gone("ann", 0, &[]);
     assert_eq!(room.count(), "the host: 1");
     assert!(room.state.gathering.is_none());
+}
+
+#[test]
+fn who_slept_in_a_room_is_still_there_when_it_is_woken() {
+    let mut room = room(Durability::Synced, 1, 2);
+    room.handle(Input::Sleep(Sleep::Expect(Arbiters::first(1))));
+    let devices = ["ann", "bob"].map(key).into();
+    room.handle(Input::Sleep(Sleep::Woken { arbiter: 0, devices }));
+    assert_eq!(room.count(), "the host: 2");
+    room.watch("ann", 0, &["0: #5 2 +ann bob -"]);
 }
 
 #[test]
