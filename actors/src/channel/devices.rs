@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn who_joins_is_let_in_when_all_is_loaded_and_who_slept_was_let_in_before() {
-        let mut devices = Devices::new(false, 0);
+        let mut devices = Devices::new(false, 0, Pool::new(99).share());
         devices.attach_unloaded(&key("ann"));
         assert!(devices.attach(&key("bob")) && devices.wants_rights(&key("bob"), None));
         assert_eq!(devices.wait(&key("bob"), 1), None);
