@@ -475,11 +475,11 @@ fn what_is_refused_for_good_at_last_holds_nothing_back() {
     let mut room = joined(0);
     room.ann(2, 1, &["end turn"]);
     room.ann(3, 2, &[]);
-    room.say(("ann", 1), 4, 3, "long", &["0: #4 Busy"]);
+    room.say(("ann", 0), 4, 3, "long", &["0: #4 Busy"]);
     room.commit();
     room.ann(5, 4, &["0: #5 HeldBack"]);
     room.state.options.payload_bytes_max = 3;
-    room.say(("ann", 1), 6, 3, "long", &["0: #6 TooLarge"]);
+    room.say(("ann", 0), 6, 3, "long", &["0: #6 TooLarge"]);
     room.ann(7, 4, &["end turn"]);
 }
 

@@ -440,7 +440,7 @@ fn a_question_who_is_in_a_room_is_answered_when_that_is_rebuilt_or_its_user_is_p
     let (users, message) = (["ann".parse().unwrap()].into(), "out");
     relay.news(
         FromChannel::Detach { users, code: Code::Forbidden, message },
-        &["answered 0", "detached ann", "0 lost 1"],
+        &["answered 0", "detached ann", "0 lost 1 at 0 of 3"],
     );
     assert_eq!(relay.reads(ann), "#2 Forbidden Detached");
 }
