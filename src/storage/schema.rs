@@ -14,7 +14,7 @@ pub(super) use due::{WIDTH_MOST_MS, bucket, due_key, read_due_key};
 pub(super) use record::{
     Record, bytes_before, changes, deliver_of, expiry, expiry_to_filter, grown, log_key, log_key_room, log_key_seq,
 };
-pub(super) use room::{EPOCHS_MAX, Floor, RoomMeta, room_key};
+pub(super) use room::{Floor, RoomMeta, room_key};
 
 mod answer;
 mod due;
