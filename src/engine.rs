@@ -35,6 +35,7 @@ pub use parlor_actors::{
 };
 
 pub use self::presence::{PresenceNews, PresenceWatch};
+pub use crate::storage::StoreReads;
 
 pub use crate::net::pipe::{Closed, Pipe, Receiver, Sender, TryRecvError, TrySendError};
 use crate::{
@@ -294,6 +295,12 @@ impl Engine {
     /// How many rooms are loaded and how many sleep, and how often rooms fell asleep, were woken and had to be rebuilt.
     pub async fn census(&self) -> Census {
         self.fleet.census().await
+    }
+
+    /// How often the store has read something since the engine started, by what was asked for. Waits for nobody.
+    #[must_use]
+    pub fn store_reads(&self) -> StoreReads {
+        self.store.reads()
     }
 
     /// Why the store takes no more writes, if a write or a sync failed. Publishes are refused from then on, with a code
