@@ -36,6 +36,7 @@ pub use parlor_actors::{
 };
 
 pub use self::presence::{PresenceNews, PresenceWatch};
+pub use crate::storage::StoreReads;
 
 pub use crate::net::pipe::{Closed, Pipe, Receiver, Sender, TryRecvError, TrySendError};
 use crate::{
@@ -308,6 +309,12 @@ impl Engine {
     #[must_use]
     pub fn remembered(&self) -> usize {
         self.fleet.shared().pools.absent.used()
+    }
+
+    /// How often the store has read something since the engine started, by what was asked for. Waits for nobody.
+    #[must_use]
+    pub fn store_reads(&self) -> StoreReads {
+        self.store.reads()
     }
 
     /// Why the store takes no more writes, if a write or a sync failed. Publishes are refused from then on, with a code

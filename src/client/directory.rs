@@ -182,7 +182,7 @@ impl Client {
     }
 }
 
-fn names(texts: &[&str]) -> Result<Vec<Name>, RequestError> {
+pub(super) fn names(texts: &[&str]) -> Result<Vec<Name>, RequestError> {
     if texts.len() > MEMBERS_PER_REQUEST_MAX {
         return Err(RequestError::TooManyUsers { given: texts.len() });
     }

@@ -10,6 +10,7 @@ use parlor_protocol::{
 
 use super::{
     change::{Change, Changes},
+    presence::RoomPresence,
     reading::Standing,
     signal::Signal,
 };
@@ -24,6 +25,9 @@ pub enum Event {
     /// Where the user's read cursor of the room stands: what a mark came to, or that he has read on on another device. Comes
     /// behind all records that wait, and only the newest.
     Marked(Standing),
+    /// Who is in the room, if that is [watched](super::Room::watch_presence). Comes behind all records that wait, and what
+    /// waits is one change.
+    Presence(RoomPresence),
     /// Somebody signals in the room. Comes behind all records that wait; of one sender and key only the newest, and no more
     /// than 64.
     Signal(Signal),

@@ -322,6 +322,8 @@ pub struct State {
     gone_count: u64,
     reads: Reads,
     counting: Vec<(u64, Counting)>,
+    /// Positions from which clients came back before the ring was refilled.
+    came_back: Vec<(Name, Seq)>,
     held: Held,
     refill: Refill,
     versions: Versions,
@@ -376,6 +378,7 @@ impl State {
             saves: Saves::default(),
             gone_count: loaded.gone_count,
             counting: Vec::new(),
+            came_back: Vec::new(),
             reads: Reads::default(),
             held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
             refill: Refill::default(),
@@ -597,7 +600,7 @@ impl State {
         let (start, first) = self.start(join.from, rights);
         let (room, epoch, tail) = (self.room, self.extent.epoch(), self.extent.tail);
         if matches!(join.from, JoinFrom::Position(..)) && start.gap.is_none() {
-            self.on_delivered(join.device.user.clone(), start.cursor);
+            self.on_came_back(join.device.user.clone(), start.cursor);
         }
         let Standing { read, unread } = self.standing(&join.device.user);
         let joined = Joined {

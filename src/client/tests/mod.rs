@@ -12,6 +12,7 @@ mod servers;
 mod simulation;
 mod storing;
 mod uploading;
+mod watching;
 
 use std::time::Duration;
 

@@ -100,6 +100,12 @@ impl State {
         }
     }
 
+    /// Whether the read that refills the ring is yet to come back, and to bring this record.
+    pub(super) fn refill_brings(&self, seq: Seq) -> bool {
+        let read = || refill::read_of(self.room, &self.extent, &self.ring, 0);
+        !matches!(self.refill, Refill::Done) && read().is_some_and(|read| read.end <= seq)
+    }
+
     pub(super) fn on_read(&mut self, now: Now, id: u64, records: Result<Records, StoreError>) {
         let Some(purpose) = self.reads.done(id) else { return };
         let records = records.map(|mut records| {
@@ -147,6 +153,7 @@ impl State {
     /// The ring's part of the past came back.
     fn on_refilled(&mut self, now: Now, records: Result<Records, StoreError>) {
         let Refill::UnderWay(waiters) = std::mem::replace(&mut self.refill, Refill::Done) else { return };
+        let came_back = std::mem::take(&mut self.came_back);
         match records {
             Ok(records) => {
                 refill::put_in_front(&mut self.ring, &self.extent, &records);
@@ -156,6 +163,7 @@ impl State {
                     self.serve_pulls(now, conns, after);
                 }
                 waiters.fetches.into_iter().for_each(|fetch| self.on_fetch(now, fetch));
+                came_back.into_iter().for_each(|(user, seq)| self.on_delivered(user, seq));
             }
             Err(error) => {
                 tracing::warn!(room = %self.name, %error, "the newest records could not be read");

@@ -76,7 +76,7 @@ impl Session {
         self.over = self.token;
     }
 
-    /// Whether it may be told Replaced: by a connection of its own client that was given up. Where its session is known the
+    /// Whether it may be told Replaced: by a connection of its own client that was given up. Where both carry one token the
     /// attempt's number tells which is newer; see `presence.rs`.
     pub fn overlaps(&self) -> bool {
         self.overlaps
