@@ -45,6 +45,7 @@ stress beats idle --beats 30 --peers parlor,redis,nats --reps 1
 stress joins joins
 stress reconnects reconnects
 stress rooms rooms
+stress asleep asleep --storage buffered --reps 1
 stress large large
 stress chat chat ${BENCH_LOGS:+--logs "$BENCH_LOGS"}
 stress inprocess inprocess

@@ -28,6 +28,9 @@ step "real conversations against a server that is killed three times"
 logs="${PARLOR_IRC_LOGS:-../shared/data/ubuntu-irc}"
 if compgen -G "$logs/*.log" >/dev/null; then
     scripts/crash-replay.sh "$logs"/*.log
+    step "real conversations with lost acks that expire and are swept while they go on"
+    cargo run --quiet --release -- replay --room-per-file --drop-acks 0.1 --ack-timeout-ms 200 --lifetime-ms 1500 --verify \
+        "$logs"/*.log
 else
     echo "SKIPPED: no IRC logs in $logs; PARLOR_IRC_LOGS names another folder"
 fi

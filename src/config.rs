@@ -13,7 +13,7 @@ use parlor_actors::{
     session::heartbeat::BeatIntervals,
     tiers::{SendRate, Tier, TierNumber, Tiers},
 };
-use parlor_protocol::message::{Durability, PARTS_MAX, ROOMS_PER_SESSION_MAX};
+use parlor_protocol::message::{Durability, GAPS_PER_PAGE_MAX, PARTS_MAX, ROOMS_PER_SESSION_MAX};
 use serde::Deserialize;
 
 pub use parlor_actors::{router::MaySee, supervisor::state::sessions::SessionPolicy};
@@ -22,6 +22,9 @@ use crate::net::{Authenticate, NetLimits};
 
 /// The largest page that fits a frame with room to spare, in bytes of records.
 const PAGE_BYTES_MAX: u32 = 384 << 10;
+
+/// The most records of a page: before, between and behind them may be gaps, and a page has room for so many.
+const PAGE_RECORDS_MAX: u64 = GAPS_PER_PAGE_MAX as u64 - 1;
 
 /// Everything that an engine can be told. [`EngineConfig::new`] has the defaults.
 #[derive(Clone)]
@@ -97,7 +100,7 @@ impl EngineConfig {
         }
         rule("limits.rooms_per_session_max", limits.rooms_per_session_max.into(), 1, ROOMS_PER_SESSION_MAX as u64)?;
         rule("limits.unanswered_requests_max", limits.unanswered_requests_max.into(), 1, 65_536)?;
-        rule("limits.page_records_max", limits.page_records_max.into(), 1, 10_000)?;
+        rule("limits.page_records_max", limits.page_records_max.into(), 1, PAGE_RECORDS_MAX)?;
         rule("limits.page_bytes_max", limits.page_bytes_max.into(), 1, PAGE_BYTES_MAX.into())?;
         rule("limits.answers_per_device_max", limits.answers_per_device_max as u64, 1, 128)?;
         let readers_max = parlor_protocol::message::READERS_MAX;
@@ -115,6 +118,8 @@ impl EngineConfig {
         rule("limits.reactions_per_record_max", limits.reactions_per_record_max as u64, 1, 65_535)?;
         rule("limits.reaction_notes_bytes_max", limits.reaction_notes_bytes_max as u64, 1, 1 << 20)?;
         rule("limits.ring_records_max", limits.ring_records_max as u64, 1, 1 << 20)?;
+        // A room in memory has to be able to hold the longest message, and a change of one.
+        rule("limits.rings_bytes_max", limits.rings_bytes_max as u64, 1 << 20, 1 << 40)?;
         rule("limits.writer_records_max", limits.writer_records_max as u64, 1, 1 << 20)?;
         for (name, value) in [
             ("net.connections_max", self.net.connections_max),
@@ -127,6 +132,7 @@ impl EngineConfig {
             ("limits.writer_bytes_max", limits.writer_bytes_max),
             ("limits.outbound_bytes_max", limits.outbound_bytes_max),
             ("limits.rated_users_max", limits.rated_users_max),
+            ("limits.absent_max", limits.absent_max),
             ("limits.connections_per_turn_max", limits.connections_per_turn_max),
         ] {
             rule(name, value as u64, 1, 1 << 40)?;
@@ -308,11 +314,13 @@ section!(LimitsSection for Limits {
     outbound_low_bytes: usize,
     ring_records_max: usize,
     ring_bytes_max: usize,
+    rings_bytes_max: usize,
     page_records: u32,
     page_records_max: u32,
     page_bytes_max: u32,
     answers_per_device_max: usize,
     absent_devices_per_room_max: usize,
+    absent_max: usize,
     readers_per_room_max: usize,
     signals_per_second_max: u32,
     signals_burst_max: u32,

@@ -18,6 +18,7 @@ use parlor_actors::{
     context::Shared,
     fleet::Fleet,
     message::Signal,
+    pools::Pools,
     port::{Clock, DeviceKey, Now},
     rates::Rates,
     router::Router,
@@ -35,6 +36,7 @@ pub use parlor_actors::{
 };
 
 pub use self::presence::{PresenceNews, PresenceWatch};
+pub use crate::storage::StoreReads;
 
 pub use crate::net::pipe::{Closed, Pipe, Receiver, Sender, TryRecvError, TrySendError};
 use crate::{
@@ -159,6 +161,7 @@ impl Engine {
             beats: Arc::new(config.beats),
             tiers: Arc::new(config.tiers),
             uploads: config.limits.uploads(),
+            pools: Pools::new(&config.limits),
             rates: Arc::new(Rates::new(config.limits.rated_users_max)),
             session_policy: config.sessions,
             create_at_join: config.create_at_join.then_some(config.room_defaults),
@@ -294,6 +297,24 @@ impl Engine {
     /// How many rooms are loaded and how many sleep, and how often rooms fell asleep, were woken and had to be rebuilt.
     pub async fn census(&self) -> Census {
         self.fleet.census().await
+    }
+
+    /// How many bytes the newest records of all rooms take in memory now, of `limits.rings_bytes_max`. Waits for nobody.
+    #[must_use]
+    pub fn ring_bytes(&self) -> usize {
+        self.fleet.shared().pools.ring_bytes.used()
+    }
+
+    /// How many devices and users rooms remember that have left, of `limits.absent_max`. Waits for nobody.
+    #[must_use]
+    pub fn remembered(&self) -> usize {
+        self.fleet.shared().pools.absent.used()
+    }
+
+    /// How often the store has read something since the engine started, by what was asked for. Waits for nobody.
+    #[must_use]
+    pub fn store_reads(&self) -> StoreReads {
+        self.store.reads()
     }
 
     /// Why the store takes no more writes, if a write or a sync failed. Publishes are refused from then on, with a code

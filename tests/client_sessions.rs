@@ -1,16 +1,18 @@
-//! The client over real sockets: sessions that it takes up, rooms that come by following, servers among which it chooses.
+//! The client over real sockets: sessions that it takes up, rooms that come by following, presence,
+//! servers among which it chooses.
 #![cfg(all(feature = "engine", feature = "client"))]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test may panic, its helpers too")]
 
 mod common;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
 
 use common::{Served, client, config, engine, loopback, soon, until};
-use parlor::client::{Client, Event, Events, JoinFrom, Outgoing};
+use parlor::client::{Client, Event, Events, JoinFrom, Outgoing, UserPresence};
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -180,4 +182,72 @@ async fn a_killed_server_leaves_the_other() {
     assert_eq!(third.server(), Some(other.address));
     until("nothing waits", async || third.stats().connections == 1).await;
     soon("the end", third.close()).await;
+}
+
+/// Keeps up with who is in a room until these are; whether all of it was told on the way.
+async fn present(events: &mut Events, here: &mut BTreeSet<String>, want: &[&str]) -> bool {
+    let (want, mut all): (BTreeSet<String>, _) = (want.iter().map(|user| (*user).to_owned()).collect(), false);
+    while *here != want {
+        match soon("an event", events.next()).await.expect("the room goes on") {
+            Event::Presence(it) => {
+                if it.all {
+                    all = true;
+                    here.clear();
+                }
+                here.retain(|user| !it.went.iter().any(|went| **went == **user));
+                here.extend(it.came.iter().map(ToString::to_string));
+                assert!(it.named && it.count as usize == here.len(), "{it:?}");
+            }
+            Event::Closed { code, message } => panic!("{code}: {message}"),
+            _ => {}
+        }
+    }
+    all
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn presence_is_watched_across_a_lost_connection() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.limits.presence_window_ms = 50);
+    let way = Way::to(address).await;
+    let ann = client(way.address, "ann").await;
+    let told = |user: &UserPresence| (user.user.to_string(), user.online, user.devices.len());
+    let (bob_on, bob_off) = (("bob".to_owned(), true, 1), ("bob".to_owned(), false, 0));
+    let asked = ann.presence(&["ann", "bob"]).await.unwrap();
+    assert_eq!(asked.iter().map(told).collect::<Vec<_>>(), [("ann".to_owned(), true, 1), bob_off.clone()]);
+    let (room, mut events) = ann.join("tea", JoinFrom::Tail).await.unwrap();
+    let all = room.watch_presence().await.unwrap();
+    assert_eq!((all.all, all.named, all.count, all.came.len()), (true, true, 1, 1));
+    let mut here = BTreeSet::new();
+    assert!(present(&mut events, &mut here, &["ann"]).await);
+    let mut watched = ann.watched();
+    assert_eq!(ann.watch_users(&["bob", "eve"]).await.unwrap().iter().map(told).next(), Some(bob_off.clone()));
+
+    let bob = client(address, "bob").await;
+    let _tea = bob.join("tea", JoinFrom::Tail).await.unwrap();
+    assert_eq!(told(&soon("a change", watched.next()).await.unwrap()), bob_on);
+    assert!(!present(&mut events, &mut here, &["ann", "bob"]).await);
+
+    // What she misses she is told when she is back, and from then on what changes.
+    way.cut();
+    bob.close().await;
+    assert_eq!(told(&soon("a change", watched.next()).await.unwrap()), bob_off);
+    let eve = client(address, "eve").await;
+    assert_eq!(told(&soon("a change", watched.next()).await.unwrap()), ("eve".to_owned(), true, 1));
+    assert!(present(&mut events, &mut here, &["ann"]).await);
+    let _tea = eve.join("tea", JoinFrom::Tail).await.unwrap();
+    present(&mut events, &mut here, &["ann", "eve"]).await;
+
+    // No more of either.
+    ann.unwatch_users(&["eve"]).await.unwrap();
+    room.unwatch_presence().await.unwrap();
+    eve.close().await;
+    let bob = client(address, "bob").await;
+    assert_eq!(told(&soon("a change", watched.next()).await.unwrap()), bob_on, "eve is not watched");
+    bob.close().await;
+    ann.close().await;
+    while let Some(user) = soon("the end", watched.next()).await {
+        assert_eq!(told(&user), bob_off);
+    }
+    engine.shutdown().await;
 }

@@ -102,7 +102,11 @@ async fn crash_at(server: &mut Server, room: &str, at: &[u64]) {
                 }
             }
             Event::Gap(gap) => panic!("a gap: {gap:?}"),
-            Event::Disconnected { .. } | Event::Reconnected | Event::Marked(_) | Event::Signal(_) => {}
+            Event::Disconnected { .. }
+            | Event::Reconnected
+            | Event::Marked(_)
+            | Event::Presence(_)
+            | Event::Signal(_) => {}
             Event::Closed { code, message } => panic!("closed: {code} {message}"),
         }
     }

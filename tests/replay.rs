@@ -72,6 +72,27 @@ fn lost_acks_make_clients_retry_and_nothing_twice() {
 }
 
 #[test]
+fn what_expires_while_it_is_talked_is_swept_and_nothing_else_is_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("talk.log");
+    let line = |number: usize| {
+        format!("[10:{:02}] <{}> line {number}\n", number / 20, ["ann", "bob", "cem", "dua"][number % 4])
+    };
+    std::fs::write(&log, (0..400).map(line).collect::<String>()).unwrap();
+    // Twenty minutes in four seconds; the store sweeps every 50 ms, and deletes what expired a second ago.
+    let brief = ["--lifetime-ms", "500", "--speed", "300"];
+    let faulty = ["--drop-acks", "0.1", "--ack-timeout-ms", "100", "--readers", "2", "--verify", "--json"];
+    let (output, report) = replay(&[&brief[..], &faulty[..]].concat(), &[log]);
+    assert!(output.status.success(), "{report} {}", String::from_utf8_lossy(&output.stderr));
+    for key in ["duplicates", "gaps", "out_of_order", "lost", "mismatched"] {
+        assert_eq!(report[key], 0, "{key} in {report}");
+    }
+    let count = |key: &str| report[key].as_u64().unwrap();
+    assert_eq!((count("acked"), count("stored") + count("expired")), (400, 400), "{report}");
+    assert!(count("expired") > 200 && count("acks_dropped") > 0, "{report}");
+}
+
+#[test]
 fn a_server_that_limits_the_rate_is_obeyed() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("talk.log");

@@ -364,6 +364,11 @@ async fn a_room_is_configured_for_those_who_are_in_it_too() {
     refused(&ann.ask(3, &configure(RoomOptions::default())).await, Code::Forbidden);
     let memory = RoomOptions { durability: message::Durability::Memory, ..RoomOptions::default() };
     refused(&olga.ask(3, &configure(memory)).await, Code::Unsupported);
+    for durability in [message::Durability::Buffered, message::Durability::Synced] {
+        done(&olga.ask(3, &configure(RoomOptions { durability, ..options(Access::Open, Past::All) })).await);
+        let acked = ann.ask(8, &publish(room, 10 + durability as u64, b"x")).await;
+        assert_eq!(acked.read::<message::Ack>().durability, durability);
+    }
     done(&olga.ask(4, &configure(options(Access::Members, Past::All))).await);
     assert_eq!(bob.next().await.unwrap().read::<Detached<'_>>().code, Code::Forbidden);
     assert_eq!(ann.ask(5, &publish(room, 1, b"x")).await.kind(), Kind::Ack);

@@ -15,12 +15,15 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use parlor::storage::{OpenError, RocksStore, StoreConfig};
-use parlor_actors::port::{
-    Answer, Append, AppendRecord, CommitNumber, Commits, DeviceKey, EpochStart, Load, Loaded, Outcome, Read, Records,
-    Reply, RoomOptions, Run, Store, StoreError,
+use parlor_actors::{
+    members::{Asker, RoomChange, What},
+    port::{
+        Answer, Append, AppendRecord, CommitNumber, Commits, DeviceKey, EpochStart, Load, Loaded, Outcome, Read,
+        Records, Reply, RoomOptions, Run, Store, StoreError,
+    },
 };
 use parlor_protocol::{
-    DeviceTag, Epoch, Extensions, RoomNumber, Seq, UnixMillis, encode,
+    Code, DeviceTag, Epoch, Extensions, RoomNumber, Seq, UnixMillis, encode,
     message::{ContentType, Deliver, Direction, Durability, GapReason, RecordKind},
 };
 
@@ -556,6 +559,41 @@ fn epochs_change_when_something_may_be_lost() {
     let store = open(dir.path());
     assert_eq!(load(&store, "new", Durability::Buffered).epochs.len(), 1, "born after the loss");
     assert_eq!(load(&store, "b", Durability::Buffered).epochs.len(), 2);
+}
+
+#[test]
+fn what_a_room_promises_may_change_and_what_it_lost_before_counts() {
+    let dir = tempfile::tempdir().unwrap();
+    let configure = |store: &RocksStore, name: &str, durability: Durability| {
+        let what = What::Configure(RoomOptions { durability, ..RoomOptions::default() });
+        let change = RoomChange { name: name.parse().unwrap(), by: Asker::Host, at: 0, members_max: 9, what };
+        ask(|reply| store.change(change, reply)).unwrap().map(|_| ()).map_err(|(code, _)| code)
+    };
+    let lose = || {
+        tamper(dir.path(), |db| {
+            put(db, "meta", b"boot", b"another");
+            db.delete_cf(db.cf_handle("meta").unwrap(), b"clean").unwrap();
+        });
+    };
+    let epochs = |store: &RocksStore, name: &str| load(store, name, Durability::Synced).epochs.len();
+    let store = open(dir.path());
+    for (name, durability) in [("was synced", Durability::Synced), ("was buffered", Durability::Buffered)] {
+        Room::load(&store, name, durability).fill(&store, &[0, 0]);
+    }
+    load(&store, "m", Durability::Memory);
+    assert_eq!(configure(&store, "m", Durability::Buffered), Err(Code::Unsupported));
+    assert_eq!(configure(&store, "was synced", Durability::Memory), Err(Code::Unsupported));
+    store.close().unwrap();
+    lose();
+    // Nobody has loaded them since.
+    let store = open(dir.path());
+    configure(&store, "was synced", Durability::Buffered).unwrap();
+    configure(&store, "was buffered", Durability::Synced).unwrap();
+    assert_eq!((epochs(&store, "was synced"), epochs(&store, "was buffered")), (1, 2));
+    store.close().unwrap();
+    lose();
+    let store = open(dir.path());
+    assert_eq!((epochs(&store, "was synced"), epochs(&store, "was buffered")), (2, 2));
 }
 
 #[test]

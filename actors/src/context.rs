@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     limits::Limits,
+    pools::Pools,
     port::{Budget, Clock, RoomOptions, Store},
     rates::Rates,
     router::Router,
@@ -26,6 +27,8 @@ pub struct Shared {
     pub tiers: Arc<Tiers>,
     /// How much of that each user has left to send.
     pub rates: Arc<Rates>,
+    /// What rooms have together.
+    pub pools: Pools,
     /// What the parts of long messages may take, over all sessions.
     pub uploads: Arc<Budget>,
     /// How a join creates a room that is not there; `None` if it does not.

@@ -22,6 +22,7 @@ pub mod members;
 pub mod message;
 pub mod outbound;
 mod panics;
+pub mod pools;
 pub mod port;
 pub mod rates;
 pub mod relay;

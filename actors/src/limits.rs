@@ -31,6 +31,9 @@ pub struct Limits {
     pub ring_records_max: usize,
     /// …and their frames, whichever is reached first.
     pub ring_bytes_max: usize,
+    /// What the rings of all rooms may hold together: beyond their part of it the oldest records of each are read from the
+    /// store instead, and of a `memory` room's are gone. Their buffers may be twice as large.
+    pub rings_bytes_max: usize,
     /// The usual page of history.
     pub page_records: u32,
     /// The most records of a page.
@@ -42,6 +45,8 @@ pub struct Limits {
     /// Devices of a room that are remembered after they left, so that those that come back cost the store nothing; a
     /// `memory` room has no other memory of them.
     pub absent_devices_per_room_max: usize,
+    /// Devices that are remembered after they left, over all rooms, and users of whom it is remembered how far they are.
+    pub absent_max: usize,
     /// Users with cursors in a room that tells who has read.
     pub readers_per_room_max: usize,
     /// Signals that one session may send in a second; 0 for none at all.
@@ -137,11 +142,13 @@ impl Default for Limits {
             outbound_low_bytes: 64 << 10,
             ring_records_max: 1_000,
             ring_bytes_max: 1 << 20,
+            rings_bytes_max: 256 << 20,
             page_records: 30,
             page_records_max: 200,
             page_bytes_max: 256 << 10,
             answers_per_device_max: 128,
             absent_devices_per_room_max: 4_096,
+            absent_max: 1 << 18,
             readers_per_room_max: 1_000,
             signals_per_second_max: 20,
             signals_burst_max: 40,

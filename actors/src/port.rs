@@ -5,21 +5,21 @@
 
 use std::{
     hash::{Hash, Hasher},
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+    sync::Arc,
 };
 
-use bytes::Bytes;
-use parlor_protocol::{
-    DeviceTag, Epoch, Name, Nonce, RoomNumber, Seq, UnixMillis,
-    message::{Direction, Durability, GapReason},
-};
+use parlor_protocol::{DeviceTag, Epoch, Name, Nonce, RoomNumber, Seq, UnixMillis};
 
+pub use appending::{Append, AppendRecord, Commit, CommitNumber, Commits, Outcome, Rewrite};
+pub use budget::{Budget, Place};
 pub use parlor_protocol::message::RoomOptions;
+pub use records::{Read, Records, Run, Target};
 
 use crate::members::{Changed, Look, Member, Refusal, RoomChange, Seen, announcing::Announcement};
+
+mod appending;
+mod budget;
+mod records;
 
 /// Where an answer of the store goes. Called exactly once, from any thread, and must not block.
 pub type Reply<T> = Box<dyn FnOnce(Result<T, StoreError>) + Send>;
@@ -90,10 +90,6 @@ pub trait Store: Send + Sync + 'static {
 /// One incarnation of a channel: raised by every load of its room, so that a dead channel's late appends are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Generation(pub u64);
-
-/// The number of a batch that the writer has committed: one for all rooms, rising, new at each opening.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct CommitNumber(pub u64);
 
 /// Which room to load.
 #[derive(Clone, Debug)]
@@ -288,147 +284,6 @@ pub struct SaveMarks {
     pub marks: Vec<(Name, Marks)>,
 }
 
-/// Consecutive records of one room, as one entry of the writer's queue.
-pub struct Append {
-    /// Which room.
-    pub room: RoomNumber,
-    /// The appending channel's generation.
-    pub generation: Generation,
-    /// The room's epoch.
-    pub epoch: Epoch,
-    /// When the records count as committed: `Buffered` or `Synced`. `Memory` never comes here.
-    pub durability: Durability,
-    /// The first record's seq, one above the one appended before it.
-    pub first: Seq,
-    /// The records' `Deliver` frames, one behind the other.
-    pub frames: Bytes,
-    /// One entry for each record, in order.
-    pub records: Vec<AppendRecord>,
-    /// Records of before, or of this append, as the changes among `records` leave them; in the order of those.
-    pub rewrites: Vec<Rewrite>,
-    /// The records' places, given back when the writer is done with them.
-    pub place: Place,
-    /// Who is told. Rooms that share one are told together.
-    pub commits: Arc<dyn Commits>,
-}
-
-/// What the store needs to know of a record besides its frame.
-#[derive(Clone, Debug)]
-pub struct AppendRecord {
-    /// Where its frame ends within `Append::frames`.
-    pub end: u32,
-    /// From when on it may not be read; 0 for never.
-    pub expires: UnixMillis,
-    /// Whose it is…
-    pub device: DeviceKey,
-    /// …which of the device's slots its answer overwrites…
-    pub slot: u8,
-    /// …and the answer, stored in the record's batch.
-    pub answer: Answer,
-}
-
-/// A record as a change leaves it, stored in the batch of the change. Of what is stored of the record, only this is
-/// replaced. If the record is no longer there, nothing is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rewrite {
-    /// Which record.
-    pub seq: Seq,
-    /// The seq of the change, which is among the append's records.
-    pub revision: Seq,
-    /// The record's new `Deliver` frame.
-    pub frame: Bytes,
-    /// What the room has to know of it besides, for further changes; never sent to anybody.
-    pub notes: Bytes,
-}
-
-/// A record to be changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// Its `Deliver` frame.
-    pub frame: Bytes,
-    /// The notes of its newest [`Rewrite`]; empty if there was none.
-    pub notes: Bytes,
-}
-
-/// Told what became of appends.
-pub trait Commits: Send + Sync + 'static {
-    /// Some rooms' appends are settled; a room's outcomes come in order. Called by the writer's thread, or before the call of
-    /// [`append`](Store::append) returns; must not block.
-    fn settled(self: Arc<Self>, outcomes: Vec<Outcome>);
-}
-
-/// What became of a room's appends.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Outcome {
-    /// Which room…
-    pub room: RoomNumber,
-    /// …and which channel's.
-    pub generation: Generation,
-    /// What is stored now. An error means that nothing above the last commit told is known to be stored, and that nothing
-    /// more will be.
-    pub stored: Result<Commit, StoreError>,
-}
-
-/// A room's part of a commit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Commit {
-    /// Which commit.
-    pub number: CommitNumber,
-    /// Everything up to here is stored at the durability of its append.
-    pub upto: Seq,
-}
-
-/// Which records to read.
-#[derive(Clone, Copy, Debug)]
-pub struct Read {
-    /// Of which room.
-    pub room: RoomNumber,
-    /// The first seq to read: the lowest going forward, the highest going backward.
-    pub start: Seq,
-    /// The last seq to read: the highest going forward, the lowest going backward.
-    pub end: Seq,
-    /// Which way.
-    pub direction: Direction,
-    /// The most records to read, at least 1.
-    pub records_max: u32,
-    /// The most bytes of frames to read; the first record always fits.
-    pub bytes_max: u32,
-    /// Records that expired before this are gaps.
-    pub now: UnixMillis,
-}
-
-/// What a read found: every seq of the stretch that it covers is in one of the runs, oldest first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Records {
-    /// The runs, oldest first, without holes between them.
-    pub runs: Vec<Run>,
-    /// Where to go on in the same direction; `None` if the read reached its end.
-    pub next: Option<Seq>,
-}
-
-/// Consecutive seqs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Run {
-    /// Records that can be read.
-    Frames {
-        /// The first record's seq.
-        first: Seq,
-        /// The last record's seq.
-        last: Seq,
-        /// Their `Deliver` frames, one behind the other.
-        frames: Bytes,
-    },
-    /// Records that cannot.
-    Gap {
-        /// The first seq.
-        from: Seq,
-        /// The last seq.
-        to: Seq,
-        /// Why.
-        why: GapReason,
-    },
-}
-
 /// Why the store could not do something.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
@@ -452,69 +307,6 @@ pub enum StoreError {
     Failed(Arc<str>),
 }
 
-/// What may wait for the store's writer, in records and bytes.
-#[derive(Debug)]
-pub struct Budget {
-    records_max: usize,
-    bytes_max: usize,
-    records: AtomicUsize,
-    bytes: AtomicUsize,
-}
-
-impl Budget {
-    /// A budget with nothing taken.
-    #[must_use]
-    pub fn new(records_max: usize, bytes_max: usize) -> Arc<Self> {
-        Arc::new(Self { records_max, bytes_max, records: AtomicUsize::new(0), bytes: AtomicUsize::new(0) })
-    }
-
-    /// Takes a place for one record of `bytes`, or `None` if the queue is full.
-    #[must_use]
-    pub fn take(self: &Arc<Self>, bytes: usize) -> Option<Place> {
-        // Optimistic: both counters may overshoot for a moment, by what other threads give back at once.
-        let records = self.records.fetch_add(1, Relaxed);
-        let taken = self.bytes.fetch_add(bytes, Relaxed);
-        let place = Place { budget: self.clone(), records: 1, bytes };
-        (records < self.records_max && taken + bytes <= self.bytes_max).then_some(place)
-    }
-
-    /// No place at all, to [`merge`](Place::merge) others into.
-    #[must_use]
-    pub fn none(self: &Arc<Self>) -> Place {
-        Place { budget: self.clone(), records: 0, bytes: 0 }
-    }
-
-    /// Records that wait.
-    #[must_use]
-    pub fn records(&self) -> usize {
-        self.records.load(Relaxed)
-    }
-}
-
-/// A place in the writer's queue; given back when dropped, also by a panic.
-#[derive(Debug)]
-pub struct Place {
-    budget: Arc<Budget>,
-    records: usize,
-    bytes: usize,
-}
-
-impl Place {
-    /// Adds another place to this one.
-    pub fn merge(&mut self, mut other: Self) {
-        debug_assert!(Arc::ptr_eq(&self.budget, &other.budget), "places of one store");
-        self.records += std::mem::take(&mut other.records);
-        self.bytes += std::mem::take(&mut other.bytes);
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.budget.records.fetch_sub(self.records, Relaxed);
-        self.budget.bytes.fetch_sub(self.bytes, Relaxed);
-    }
-}
-
 /// The time, as whoever runs a state machine sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
@@ -528,22 +320,4 @@ pub struct Now {
 pub trait Clock: Send + Sync + 'static {
     /// The time now.
     fn now(&self) -> Now;
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_place_is_given_back_when_dropped() {
-        let budget = Budget::new(2, 100);
-        let mut place = budget.take(60).unwrap();
-        assert!(budget.take(60).is_none(), "too many bytes");
-        place.merge(budget.take(40).unwrap());
-        assert_eq!(budget.records(), 2);
-        assert!(budget.take(0).is_none(), "too many records");
-        drop(place);
-        assert_eq!(budget.records(), 0);
-        drop(budget.take(100).unwrap());
-    }
 }

@@ -9,9 +9,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use bytes::Bytes;
 use parking_lot::Mutex;
 use parlor_actors::{
-    channel::state::{Effect, Erase, Input, Setting, State, Told},
+    channel::state::{Effect, Erase, Input, Setting, Sleep, State, Told},
     limits::Limits,
     message::{Batch, Conn, Fetch, FromChannel, Join, Publish},
+    pools::{Pools, Share},
     port::{Append, Commits, DeviceKey, Generation, Load, Marks, Now, Outcome, RoomOptions, Store, StoreError},
     testkit::{Chance, Crash, MemStore, with_deliver},
     tiers::{SendRate, TierNumber, Tiers},
@@ -29,6 +30,7 @@ fn limits() -> Limits {
     Limits {
         ring_records_max: 8,
         ring_bytes_max: 900,
+        rings_bytes_max: 20_000,
         page_records: 4,
         page_records_max: 9,
         reads_per_room_max: 3,
@@ -178,6 +180,9 @@ struct World {
     store: Arc<MemStore>,
     chance: Chance,
     state: State,
+    pools: Pools,
+    /// What the rings of other rooms have.
+    others: Share,
     now: Now,
     ears: Ears,
     /// Every record told, from `log_first` on.
@@ -200,7 +205,7 @@ fn key(user: &str) -> DeviceKey {
 
 const CONN: Conn = Conn { arbiter: 0, slot: 1, serial: 1 };
 
-fn build(store: &Arc<MemStore>, name: &Name, durability: Durability, records_max: u64) -> State {
+fn build(store: &Arc<MemStore>, name: &Name, durability: Durability, records_max: u64, pools: &Pools) -> State {
     let create = RoomOptions { durability, records_max, ..RoomOptions::default() };
     let loaded = Arc::new(Mutex::new(None));
     let answer = loaded.clone();
@@ -209,6 +214,7 @@ fn build(store: &Arc<MemStore>, name: &Name, durability: Durability, records_max
     while store.step(usize::MAX) {}
     let loaded = loaded.lock().take().unwrap();
     let setting = Setting {
+        pools: pools.clone(),
         limits: Arc::new(limits()),
         budget: store.budget().clone(),
         tiers: Arc::new(Tiers::sending(SendRate::OFF)),
@@ -226,7 +232,10 @@ impl World {
             chance.pick(&[Durability::Synced, Durability::Buffered, Durability::Synced, Durability::Memory]);
         let kept: u64 = chance.pick(&[0, 0, 6, 20]);
         let records_max = if durability == Durability::Memory { 0 } else { kept };
-        let state = build(&store, &name, durability, records_max);
+        // What falls off a room in memory is gone.
+        let in_memory = durability == Durability::Memory;
+        let pools = Pools::new(&if in_memory { Limits::default() } else { limits() });
+        let state = build(&store, &name, durability, records_max, &pools);
         let mut world = Self {
             name,
             durability,
@@ -234,6 +243,8 @@ impl World {
             store,
             chance,
             state,
+            others: pools.ring_bytes.share(),
+            pools,
             now: Now { unix_ms: 1_000, mono_ms: 0 },
             ears: Ears::default(),
             log: Vec::new(),
@@ -450,6 +461,7 @@ impl World {
             nonce: *nonce,
             kind,
             refers_to,
+            epoch: None,
             lifetime_ms: None,
             silent: false,
             remove,
@@ -601,11 +613,22 @@ impl World {
                 let crash = self.chance.pick(&[None, Some(Crash::Process), Some(Crash::Power)]);
                 self.reload(crash);
             }
+            _ if self.durability != Durability::Memory => self.press(),
             _ => {}
         }
         self.listen();
         assert!(self.state.parked() <= limits().parked_per_room_max, "parked publishes");
         assert!(self.state.reading() <= limits().reads_per_room_max, "reads");
+    }
+
+    /// The rings of other rooms have more or less, and the room is asked whether it is idle.
+    fn press(&mut self) {
+        let (before, max) = (self.state.ring_bytes(), self.pools.ring_bytes.max());
+        self.others.set(max - self.chance.pick(&[0, 200, 3_200, 8_000, 16_000, max, max]));
+        self.handle(Input::Sleep(Sleep::Ask));
+        if self.state.ring_bytes() < before {
+            self.count("fell off for others".to_owned());
+        }
     }
 
     /// The channel dies, alone or with its process, and another one goes on from the store.
@@ -614,7 +637,7 @@ impl World {
         if let Some(crash) = crash {
             self.store.crash(crash);
         }
-        self.state = build(&self.store, &self.name, self.durability, self.records_max);
+        self.state = build(&self.store, &self.name, self.durability, self.records_max, &self.pools);
         self.ears.0.lock().clear();
         self.fetches.clear();
         self.again.clear();
@@ -721,6 +744,7 @@ fn random_histories_read_as_the_log_says() {
             "page",
             "orphan",
             "large read",
+            "fell off for others",
             "refused: TargetGone (2010)",
             "refused: NotChangeable (2011)",
             "refused: TooLate (2012)",

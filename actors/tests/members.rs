@@ -15,6 +15,7 @@ use parlor_actors::{
     limits::Limits,
     members::{Asker, Changed, Look, RoomChange, Seen, What},
     message::{Conn, FetchReaders, FromChannel, Join, MarkRead, Publish},
+    pools::Pools,
     port::{Append, Commits, DeviceKey, Load, Marks, Now, Outcome, Place, RoomOptions, Store},
     testkit::{Chance, Crash, MemStore, with_deliver},
     tiers::{SendRate, TierNumber, Tiers},
@@ -277,6 +278,7 @@ impl World {
                         self.count("left to the successor");
                     }
                     let setting = Setting {
+                        pools: Pools::new(&Limits::default()),
                         limits: Arc::new(Limits::default()),
                         budget: self.store.budget().clone(),
                         tiers: Arc::new(Tiers::sending(SendRate::OFF)),
@@ -464,6 +466,7 @@ fn publish(user: &str, nonce: u64) -> Publish {
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
+        epoch: None,
         lifetime_ms: None,
         silent: false,
         remove: false,

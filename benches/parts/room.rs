@@ -7,6 +7,7 @@ use parlor_actors::{
     channel::state::{Effect, Input, Setting, State},
     limits::Limits,
     message::{Conn, FromChannel, Join, Publish},
+    pools::Pools,
     port::{Budget, DeviceKey, EpochStart, Generation, Loaded, RoomOptions},
     tiers::{SendRate, TierNumber, Tiers},
 };
@@ -52,7 +53,8 @@ impl Room {
         let turns = limits.ring_records_max as u64 / MESSAGES + 1;
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
         let tiers = Arc::new(Tiers::sending(SendRate::OFF));
-        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default() });
+        let pools = Pools::new(&limits);
+        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default(), pools });
         let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
         let device = DeviceKey { user: "somebody".parse().expect("a name"), tag: DeviceTag(1) };
         state.handle(
@@ -78,6 +80,7 @@ impl Room {
                 nonce: self.nonce,
                 kind: RecordKind::MESSAGE,
                 refers_to: 0,
+                epoch: None,
                 lifetime_ms: None,
                 silent: false,
                 remove: false,

@@ -8,10 +8,10 @@ use bytes::BytesMut;
 
 use crate::{
     codec::{Extensions, List, put_value, value},
-    id::Seq,
+    id::{Epoch, Seq},
     message::{
-        Deliver, REACTION_BYTES_MAX, REACTIONS_PER_RECORD_MAX, RecordKind, TAG_EDITED, TAG_REACTIONS, TAG_REMOVES,
-        TAG_REVISION, TAG_TOMBSTONE, TombstoneReason,
+        Deliver, REACTION_BYTES_MAX, REACTIONS_PER_RECORD_MAX, RecordKind, TAG_EDITED, TAG_EPOCH, TAG_REACTIONS,
+        TAG_REMOVES, TAG_REVISION, TAG_TOMBSTONE, TombstoneReason,
     },
 };
 
@@ -81,6 +81,21 @@ impl<'a> Changed<'a> {
     }
 }
 
+/// In which epoch the record stands that a `Publish` or a `Part` with these extensions changes; `None` if it does not say.
+#[must_use]
+pub fn epoch(extensions: &Extensions<'_>) -> Option<Epoch> {
+    extensions.0.iter().find(|(tag, _)| *tag == TAG_EPOCH).and_then(|(_, bytes)| value(bytes)).map(Epoch)
+}
+
+/// Calls `with` with the extensions that say this.
+pub fn with_epoch<T>(epoch: Option<Epoch>, with: impl FnOnce(Extensions<'_>) -> T) -> T {
+    let mut bytes = BytesMut::new();
+    if let Some(Epoch(epoch)) = epoch {
+        put_value(&epoch, &mut bytes);
+    }
+    with(Extensions(if epoch.is_some() { vec![(TAG_EPOCH, &bytes[..])] } else { Vec::new() }))
+}
+
 impl RecordKind {
     /// Whether a client may publish it to change a record.
     #[must_use]
@@ -148,6 +163,14 @@ mod tests {
         let junk =
             Extensions(vec![(TAG_REVISION, b"\xfe"), (TAG_TOMBSTONE, b""), (TAG_REACTIONS, b"\x11"), (12, b"x")]);
         assert_eq!(Changed::of(&junk), Changed::default());
+    }
+
+    #[test]
+    fn the_epoch_of_what_is_changed_reads_as_written() {
+        for wanted in [None, Some(Epoch(0)), Some(Epoch(3)), Some(Epoch(u64::MAX))] {
+            with_epoch(wanted, |extensions| assert_eq!(epoch(&extensions), wanted));
+        }
+        assert_eq!(epoch(&Extensions(vec![(TAG_EPOCH, b"\x03\x04")])), None);
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl FromStr for SendRateArg {
 /// messages are fetched at the top; Up and Down bring back what you typed; Ctrl-C or /quit leaves. Your own lines bear …
 /// until they are stored, then ✓, or ! with the reason if the server refused them. If the server goes away, the chat
 /// connects again by itself. Behind each message stands its number, by which commands name it: /edit 12 TEXT, /recall,
-/// /react 👍, /who, /rooms, /create, /add, /kick, /dm; /help lists them.
+/// /react 👍, /who, /online, /rooms, /create, /add, /kick, /dm; /help lists them.
 ///
 /// With the standard input or output not a terminal: a pipe. The room's newest 100 messages and all that follow go to
 /// the standard output as lines `HH:MM <name> text`, what happens to them as lines `HH:MM * name edited 12: text`; each line of

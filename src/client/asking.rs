@@ -69,6 +69,7 @@ impl State {
                 if let (Some(key), Answer::Standing(standing)) = (ask.room, &answer) {
                     self.on_standing(key, *standing);
                 }
+                self.on_watch_answered(&ask, &answer);
                 self.effects.push_back(Effect::Answered(ask.ticket, answer));
                 self.settle_behind(now, &ask);
             }

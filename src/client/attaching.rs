@@ -31,6 +31,7 @@ impl State {
         self.asking = 0;
         self.resuming = None;
         self.follow.on_connection_lost();
+        self.watching.on_connection_lost();
         let mut pending: Vec<_> = std::mem::take(&mut self.requests).into_iter().collect();
         // What is asked again is asked in its old order.
         pending.sort_unstable_by_key(|(request, _)| *request);
@@ -40,11 +41,17 @@ impl State {
                 Pending::Mark(key) => {
                     self.rooms.entry(key).and_modify(|room| room.marker.put_off(None));
                 }
-                Pending::Join(_) | Pending::Leave(_) | Pending::Publish(..) | Pending::Part(..) | Pending::Fill(_) => {}
+                Pending::Join(_)
+                | Pending::Leave(_)
+                | Pending::Publish(..)
+                | Pending::Part(..)
+                | Pending::Fill(_)
+                | Pending::Watch(_) => {}
             }
         }
         for (key, room) in &mut self.rooms {
             room.outbox.rewind();
+            room.watch.on_connection_lost();
             let position = room.inbound.as_ref().map(Inbound::position);
             match (room.stage, position) {
                 // The next connection does not ask for it again, whether or not the server has read the leave.

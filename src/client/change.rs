@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Seq,
+    Epoch, Seq,
     message::{ContentType, Deliver, RecordKind, Role, TombstoneReason, decode_member_changes},
 };
 
@@ -48,6 +48,9 @@ pub struct Change {
     pub refers_to: Seq,
     /// Whether a reaction is taken back.
     pub remove: bool,
+    /// In which epoch that message stands: another may have its seq in a later one. Of `None` the client makes the one that
+    /// it has the room in.
+    pub epoch: Option<Epoch>,
 }
 
 impl Message {
@@ -167,7 +170,7 @@ impl Room {
 
 #[expect(clippy::unnecessary_wraps, reason = "fills a field")]
 fn change(kind: RecordKind, refers_to: Seq, remove: bool) -> Option<Change> {
-    Some(Change { kind, refers_to, remove })
+    Some(Change { kind, refers_to, remove, epoch: None })
 }
 
 #[cfg(test)]

@@ -106,8 +106,8 @@ impl Client {
         self.handle.ask(None, Question::Create { room, options, members: names(members)? }).await
     }
 
-    /// Changes what a room is like: all of `options` counts, so begin with those of [`room_info`](Self::room_info). The
-    /// durability cannot be changed.
+    /// Changes what a room is like: all of `options` counts, so begin with those of [`room_info`](Self::room_info). A
+    /// `memory` room stays one, and no other becomes one.
     ///
     /// # Errors
     /// See [`RequestError`].
@@ -182,7 +182,7 @@ impl Client {
     }
 }
 
-fn names(texts: &[&str]) -> Result<Vec<Name>, RequestError> {
+pub(super) fn names(texts: &[&str]) -> Result<Vec<Name>, RequestError> {
     if texts.len() > MEMBERS_PER_REQUEST_MAX {
         return Err(RequestError::TooManyUsers { given: texts.len() });
     }

@@ -370,6 +370,13 @@ impl Driver {
                         events.push_standing(standing);
                     }
                 }
+                Effect::Presence(user) => self.shared.watched.push(user),
+                Effect::Told(users) => self.shared.watched.forget(&users),
+                Effect::RoomPresence(room, presence) => {
+                    if let Some(events) = self.events.get(&room) {
+                        events.push_presence(presence);
+                    }
+                }
                 Effect::Signal(None, signal) => self.shared.push_signal(signal),
                 Effect::Signal(Some(room), signal) => {
                     if let Some(events) = self.events.get(&room) {

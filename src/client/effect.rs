@@ -14,6 +14,7 @@ use parlor_protocol::{Code, DeviceTag, Epoch, Name, Nonce, Seq};
 use super::{
     error::{ConnectError, PublishError, RequestError},
     event::{Acked, Event, Outgoing, RoomInfo},
+    presence::{RoomPresence, UserPresence},
     question::{Answer, Ask},
     reading::Standing,
     servers::Attempt,
@@ -94,6 +95,12 @@ pub(super) enum Effect {
     Event(RoomKey, Event, (Epoch, Seq)),
     /// For the events of a room: where the user's read cursor stands.
     Marked(RoomKey, Standing),
+    /// A watched user changed.
+    Presence(UserPresence),
+    /// The application was told of these users otherwise: what waits of them is older.
+    Told(Vec<Name>),
+    /// For the events of a room that is watched: who is there.
+    RoomPresence(RoomKey, RoomPresence),
     /// Somebody signals, in a room or to the user.
     Signal(Option<RoomKey>, Signal),
     /// No event of this room follows.
@@ -130,4 +137,6 @@ pub(super) enum Pending {
     Ask(Ask),
     Mark(RoomKey),
     Fill(RoomKey),
+    /// Who is in a room, which is watched again.
+    Watch(RoomKey),
 }

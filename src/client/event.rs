@@ -10,6 +10,7 @@ use parlor_protocol::{
 
 use super::{
     change::{Change, Changes},
+    presence::RoomPresence,
     reading::Standing,
     signal::Signal,
 };
@@ -24,6 +25,9 @@ pub enum Event {
     /// Where the user's read cursor of the room stands: what a mark came to, or that he has read on on another device. Comes
     /// behind all records that wait, and only the newest.
     Marked(Standing),
+    /// Who is in the room, if that is [watched](super::Room::watch_presence). Comes behind all records that wait, and what
+    /// waits is one change.
+    Presence(RoomPresence),
     /// Somebody signals in the room. Comes behind all records that wait; of one sender and key only the newest, and no more
     /// than 64.
     Signal(Signal),
@@ -154,6 +158,9 @@ pub struct Outgoing {
     pub payload: Bytes,
     /// Do not raise the room's count of messages.
     pub silent: bool,
+    /// For how long it may be read, in milliseconds, if that is shorter than the room's lifetime; `None` for as long as the
+    /// room allows. Of no effect on a change.
+    pub lifetime_ms: Option<u64>,
     /// What it changes; `None` for a message.
     pub change: Option<Change>,
 }
@@ -162,13 +169,14 @@ impl Outgoing {
     /// A text.
     #[must_use]
     pub fn text(text: impl Into<String>) -> Self {
-        Self { content_type: ContentType::TEXT, payload: Bytes::from(text.into()), silent: false, change: None }
+        Self { content_type: ContentType::TEXT, ..Self::bytes(text.into()) }
     }
 
     /// Bytes whose meaning the clients know.
     #[must_use]
     pub fn bytes(payload: impl Into<Bytes>) -> Self {
-        Self { content_type: ContentType::OPAQUE, payload: payload.into(), silent: false, change: None }
+        let (content_type, payload) = (ContentType::OPAQUE, payload.into());
+        Self { content_type, payload, silent: false, lifetime_ms: None, change: None }
     }
 }
 

@@ -44,7 +44,7 @@
 //! long as a handle lives. When the last [`Client`], [`Room`], [`Events`] and [`Sending`] is dropped, it says goodbye.
 //!
 //! Inside: machines without I/O decide everything (`state.rs` and `connecting.rs` the connection, `servers.rs` where to; `rooms.rs`, `attaching.rs`, `following.rs`, `publishing.rs`,
-//! `uploading.rs`, `receiving.rs`, `marking.rs` and `asking.rs` the rooms and what is asked; `question.rs` lists that; `outbox.rs` is one room's sends, `marker.rs` its read cursor, `upload.rs` a long text's parts, `inbound.rs` a
+//! `uploading.rs`, `receiving.rs`, `marking.rs`, `watching.rs` and `asking.rs` the rooms and what is asked; `question.rs` lists that; `outbox.rs` is one room's sends, `marker.rs` its read cursor, `upload.rs` a long text's parts, `inbound.rs` a
 //! room's receipts); `driver.rs` is the one task that owns the socket, `dialing.rs` its attempts at one, `keeper.rs` its hand on an outbox on disk.
 
 mod asking;
@@ -69,6 +69,7 @@ mod marking;
 mod outbox;
 mod outbox_file;
 mod outbox_store;
+mod presence;
 mod publishing;
 mod question;
 mod reading;
@@ -84,6 +85,7 @@ mod tests;
 mod upload;
 mod uploading;
 mod waiting;
+mod watching;
 mod wire;
 
 use std::{
@@ -113,6 +115,7 @@ pub use parlor_protocol::message::{
     Access, Activity, Announce, ContentType, DeviceClass, Direction, Durability, GapReason, JoinFrom, Network, PageGap,
     Past, RecordKind, Role, RoomOptions, TombstoneReason,
 };
+pub use presence::{DevicePresence, RoomPresence, UserPresence, WatchedUsers};
 pub use reading::{Reader, Standing};
 pub use signal::{Signal, Signals};
 
@@ -442,5 +445,6 @@ debug! {
     Events: self => &self.membership.key,
     Signals: self => &"for the user",
     AttachedRooms: self => &"of the user",
+    WatchedUsers: self => &"by the user",
     Sending: self => &matches!(self.0, Outcome::Waiting(..))
 }

@@ -9,7 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Name, Nonce, Seq,
+    Epoch, Name, Nonce, Seq,
     message::{ContentType, RecordKind},
 };
 use xxhash_rust::xxh3::xxh3_64;
@@ -32,6 +32,8 @@ const REMOVE: u8 = 3;
 /// Flags of a message.
 const SILENT: u8 = 1;
 const CHANGE: u8 = 2;
+const EPOCH: u8 = 4;
+const LIFETIME: u8 = 8;
 
 /// When [`FileOutbox`] has the disk's word that a message is there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -209,11 +211,17 @@ fn framed(body: &[u8]) -> Vec<u8> {
 fn append_entry(room: &Name, nonce: Nonce, message: &Outgoing) -> Vec<u8> {
     let mut body = head(APPEND, room, nonce);
     body.extend(message.content_type.0.to_le_bytes());
-    body.push(if message.silent { SILENT } else { 0 } | if message.change.is_some() { CHANGE } else { 0 });
-    if let Some(Change { kind, refers_to, remove }) = message.change {
+    let epoch = message.epoch();
+    let flag = |flag, is: bool| if is { flag } else { 0 };
+    let changes = flag(CHANGE, message.change.is_some()) | flag(EPOCH, epoch.is_some());
+    body.push(flag(SILENT, message.silent) | changes | flag(LIFETIME, message.lifetime_ms.is_some()));
+    if let Some(Change { kind, refers_to, remove, .. }) = message.change {
         body.extend(kind.0.to_le_bytes());
         body.extend(refers_to.to_le_bytes());
         body.push(u8::from(remove));
+    }
+    for number in [epoch.map(|epoch| epoch.0), message.lifetime_ms].into_iter().flatten() {
+        body.extend(number.to_le_bytes());
     }
     body.extend_from_slice(&message.payload);
     framed(&body)
@@ -274,12 +282,24 @@ fn apply(body: &[u8], messages: &mut Messages) -> Option<()> {
                 let (refers_to, behind) = behind.split_first_chunk()?;
                 let (remove, payload) = behind.split_first()?;
                 let (kind, refers_to) = (RecordKind(u16::from_le_bytes(*kind)), Seq::from_le_bytes(*refers_to));
-                change = Some(Change { kind, refers_to, remove: *remove == 1 });
+                change = Some(Change { kind, refers_to, remove: *remove == 1, epoch: None });
                 rest = payload;
+            }
+            let mut number = |flag: u8| {
+                if flags & flag == 0 {
+                    return Some(None);
+                }
+                let (number, behind) = rest.split_first_chunk()?;
+                rest = behind;
+                Some(Some(u64::from_le_bytes(*number)))
+            };
+            let (epoch, lifetime_ms) = (number(EPOCH)?, number(LIFETIME)?);
+            if let Some(change) = &mut change {
+                change.epoch = epoch.map(Epoch);
             }
             let (content_type, payload) =
                 (ContentType(u16::from_le_bytes(*content_type)), Bytes::copy_from_slice(rest));
-            let message = Outgoing { content_type, payload, silent: flags & SILENT != 0, change };
+            let message = Outgoing { content_type, payload, silent: flags & SILENT != 0, lifetime_ms, change };
             messages.insert((room, nonce), message);
         }
         RENUMBER => {
@@ -333,13 +353,21 @@ mod tests {
         assert_eq!(texts(&mut outbox, "other"), []);
         let silent = Outgoing { silent: true, ..Outgoing::bytes(vec![0, 255]) };
         outbox.append(&name("tea"), 10, &silent).unwrap();
-        let change = Some(Change { kind: RecordKind::REACTION, refers_to: 300, remove: true });
-        let change = Outgoing { change, ..Outgoing::bytes("x") };
-        outbox.append(&name("tea"), 11, &change).unwrap();
+        let change = |epoch| {
+            let change = Some(Change { kind: RecordKind::REACTION, refers_to: 300, remove: true, epoch });
+            Outgoing { change, ..Outgoing::bytes("x") }
+        };
+        let brief = Outgoing { lifetime_ms: Some(5_000), ..Outgoing::text("gone soon") };
+        let both = Outgoing { lifetime_ms: Some(0), ..change(Some(Epoch(7))) };
+        let more = [silent, change(None), change(Some(Epoch(u64::MAX))), brief, both];
+        for (nonce, message) in (10..).zip(&more) {
+            outbox.append(&name("tea"), nonce, message).unwrap();
+        }
         drop(outbox);
         let mut outbox = open(folder.path()).unwrap();
-        assert_eq!(outbox.load(&name("tea")).unwrap()[2..], [(10, silent), (11, change)]);
-        assert_eq!(outbox.len(), 5);
+        let loaded: Vec<_> =
+            outbox.load(&name("tea")).unwrap().into_iter().skip(2).map(|(_, message)| message).collect();
+        assert_eq!((loaded, outbox.len()), (more.to_vec(), 8));
     }
 
     #[test]

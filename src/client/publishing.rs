@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use parlor_protocol::{
-    Advice, Code, Extensions, Nonce, Seq,
+    Advice, Code, Epoch, Nonce, Seq,
+    change::with_epoch,
     message::{self, PUBLISH_REMOVE, PUBLISH_SILENT, RecordKind},
 };
 
@@ -21,6 +22,10 @@ impl State {
     pub(super) fn handle_send(&mut self, now: Now, key: RoomKey, ticket: Ticket, outgoing: Outgoing) {
         match self.rooms.get_mut(&key) {
             Some(room) if !room.leaving => {
+                let mut outgoing = outgoing;
+                if let (Some(change), Some(inbound)) = (&mut outgoing.change, &room.inbound) {
+                    change.epoch.get_or_insert(inbound.epoch());
+                }
                 let nonce = room.outbox.push(ticket, outgoing.clone(), now.unix_us, self.keeps);
                 if self.keeps {
                     // It goes out once it is kept.
@@ -75,18 +80,20 @@ impl State {
             return false;
         }
         let (kind, refers_to) = outgoing.kind();
-        let publish = message::Publish {
-            room: number,
-            nonce,
-            kind,
-            refers_to,
-            lifetime_ms: None,
-            flags: outgoing.flags(),
-            content_type: outgoing.content_type,
-            payload: &outgoing.payload,
-            extensions: Extensions::default(),
-        };
-        let request = self.ask(&publish, Pending::Publish(key, nonce));
+        let request = with_epoch(outgoing.epoch(), |extensions| {
+            let publish = message::Publish {
+                room: number,
+                nonce,
+                kind,
+                refers_to,
+                lifetime_ms: outgoing.lifetime_ms,
+                flags: outgoing.flags(),
+                content_type: outgoing.content_type,
+                payload: &outgoing.payload,
+                extensions,
+            };
+            self.ask(&publish, Pending::Publish(key, nonce))
+        });
         if let Some(room) = self.rooms.get_mut(&key) {
             match again {
                 Some(nonce) => room.outbox.sent_again(nonce, request, deadline),
@@ -219,6 +226,11 @@ impl Outgoing {
     /// What kind of record it is, and what it refers to.
     pub(super) fn kind(&self) -> (RecordKind, Seq) {
         self.change.map_or((RecordKind::MESSAGE, 0), |change| (change.kind, change.refers_to))
+    }
+
+    /// In which epoch what it refers to stands.
+    pub(super) fn epoch(&self) -> Option<Epoch> {
+        self.change.and_then(|change| change.epoch)
     }
 
     /// Its flags.

@@ -11,16 +11,19 @@ use super::{
     directory::{Members, RoomDetails, Rooms},
     effect::{RoomKey, Ticket},
     event::Page,
+    presence::{RoomPresence, UserPresence},
     reading::{Reader, Standing},
     wire::{Incoming, Messages, WireError},
 };
 
-/// A question. The first three are about a room that is joined; the others name theirs.
+/// A question. The first five are about a room that is joined; the others name theirs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Question {
     Page { start: Option<Seq>, direction: Direction, limit: u32 },
     Readers { seq: Seq },
     Standing,
+    WatchRoom,
+    UnwatchRoom,
     Create { room: Name, options: RoomOptions, members: Vec<Name> },
     Configure { room: Name, options: RoomOptions },
     Delete { room: Name },
@@ -30,6 +33,8 @@ pub(super) enum Question {
     Members { room: Name, after: Option<Name>, limit: u32 },
     Rooms { before: Option<Activity>, limit: u32 },
     OpenDirect { user: Name },
+    Presence { users: Vec<Name> },
+    WatchUsers { add: Vec<Name>, remove: Vec<Name> },
 }
 
 /// What a question is answered with.
@@ -42,6 +47,8 @@ pub(super) enum Answer {
     Room(RoomDetails),
     Members(Members),
     Rooms(Rooms),
+    Users(Vec<UserPresence>),
+    InRoom(RoomPresence),
 }
 
 /// A question on its way.
@@ -76,6 +83,10 @@ impl Question {
             &Self::Readers { seq } => encode(request, &message::FetchReaders { room: number, seq, extensions }, out),
             // A mark that moves nothing is answered like any other.
             Self::Standing => encode(request, &message::Mark { room: number, read: 0, extensions }, out),
+            Self::WatchRoom | Self::UnwatchRoom => {
+                let watch = matches!(self, Self::WatchRoom);
+                encode(request, &message::WatchRoom { room: number, watch, extensions }, out);
+            }
             Self::Create { room, options, members } => {
                 let members = names(members);
                 encode(request, &message::CreateRoom { room, options: *options, members, extensions }, out);
@@ -97,6 +108,13 @@ impl Question {
             }
             &Self::Rooms { before, limit } => encode(request, &message::ListRooms { before, limit, extensions }, out),
             Self::OpenDirect { user } => encode(request, &message::OpenDirect { user, extensions }, out),
+            Self::Presence { users } => {
+                encode(request, &message::QueryPresence { users: names(users), extensions }, out);
+            }
+            Self::WatchUsers { add, remove } => {
+                let (add, remove) = (names(add), names(remove));
+                encode(request, &message::WatchPresence { add, remove, extensions }, out);
+            }
         }
     }
 
@@ -114,7 +132,11 @@ impl Question {
             }
             (Self::Standing, Incoming::Marked(marked)) => Answer::Standing(Standing::of(marked)),
             (
-                Self::Configure { .. } | Self::Delete { .. } | Self::SetMembers { .. } | Self::RemoveMembers { .. },
+                Self::Configure { .. }
+                | Self::Delete { .. }
+                | Self::SetMembers { .. }
+                | Self::RemoveMembers { .. }
+                | Self::UnwatchRoom,
                 Incoming::Done,
             ) => Answer::Done,
             (Self::Create { .. } | Self::Describe { .. } | Self::OpenDirect { .. }, Incoming::RoomInfo(room)) => {
@@ -122,6 +144,10 @@ impl Question {
             }
             (Self::Members { .. }, Incoming::Members(members)) => Answer::Members(Members::of(members)?),
             (Self::Rooms { .. }, Incoming::Rooms(rooms)) => Answer::Rooms(Rooms::of(rooms, messages, own)?),
+            (Self::Presence { .. } | Self::WatchUsers { .. }, Incoming::Presence(presence)) => {
+                Answer::Users(UserPresence::all_of(presence)?)
+            }
+            (Self::WatchRoom, Incoming::RoomPresence(presence)) => Answer::InRoom(RoomPresence::of(presence)?),
             _ => return Ok(None),
         }))
     }
@@ -150,6 +176,8 @@ answers! {
     Room => RoomDetails,
     Members => Members,
     Rooms => Rooms,
+    Users => Vec<UserPresence>,
+    InRoom => RoomPresence,
 }
 
 impl TryFrom<Answer> for () {

@@ -7,7 +7,7 @@ use parlor_protocol::{
     message::{Durability, JoinFrom},
 };
 
-use super::{effect::Ticket, inbound::Inbound, marker::Marker, outbox::Outbox, question::Ask};
+use super::{effect::Ticket, inbound::Inbound, marker::Marker, outbox::Outbox, question::Ask, watching::RoomWatch};
 
 /// How far a room is attached to the session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,6 +48,7 @@ pub(super) struct Room {
     pub(super) outbox: Outbox,
     pub(super) asks: VecDeque<Ask>,
     pub(super) marker: Marker,
+    pub(super) watch: RoomWatch,
     /// Whether the application was told that the connection is lost, and not yet that it is back.
     pub(super) down: bool,
     /// No join, leave or fill before this time.
@@ -79,6 +80,7 @@ impl Room {
             outbox: Outbox::new(),
             asks: VecDeque::new(),
             marker: Marker::default(),
+            watch: RoomWatch::Off,
             down: false,
             retry_at: None,
             starved: false,
@@ -107,6 +109,7 @@ impl Room {
     pub(super) fn timeout(&self) -> Option<Duration> {
         let position = self.inbound.as_ref().map_or(0, |inbound| inbound.position().1);
         let mark = self.marker.timeout(position).filter(|_| self.stage == Stage::In);
-        [self.outbox.timeout(), self.retry_at, mark].into_iter().flatten().min()
+        let watch = self.watch.timeout().filter(|_| self.stage == Stage::In && !self.leaving);
+        [self.outbox.timeout(), self.retry_at, mark, watch].into_iter().flatten().min()
     }
 }

@@ -130,6 +130,8 @@ impl State {
                 Ok(())
             }
             Incoming::Signaled(signaled) => self.on_signaled(&signaled),
+            Incoming::Presence(presence) => self.on_presence(request, &presence),
+            Incoming::RoomPresence(presence) => self.on_room_presence(request, &presence),
             Incoming::Done if self.follow.is_answered_by(request) => {
                 self.on_followed(now);
                 Ok(())
@@ -259,6 +261,7 @@ impl State {
         }
         self.settle_asks_of(key);
         self.settle_mark(now, key, false);
+        self.settle_watch(now, key);
         while self.publish(now, key, None) {}
         let Some(room) = self.rooms.get_mut(&key) else { return };
         if room.leaving && room.outbox.is_stalled() {
@@ -310,6 +313,9 @@ impl State {
         if self.follow.is_answered_by(request) {
             return self.on_follow_refused(now, error);
         }
+        if self.watching.is_answered_by(request) {
+            return self.on_watch_refused(now, request, error);
+        }
         let Some(pending) = self.answered(request) else { return };
         let retry_after = Duration::from_millis(u64::from(error.retry_after_ms));
         let later = error.code.advice() == Advice::RetryLater;
@@ -322,6 +328,7 @@ impl State {
             }
             Pending::Ask(ask) => self.on_ask_refused(now, &ask, error),
             Pending::Mark(key) => self.on_mark_refused(now, key, error),
+            Pending::Watch(key) => self.on_room_watch_refused(now, key, error),
             // The server attached it of itself meanwhile.
             Pending::Join(key) if self.rooms.get(&key).is_some_and(|room| room.stage == Stage::In) => {}
             Pending::Join(key) => match self.rooms.get_mut(&key) {

@@ -3,11 +3,13 @@
 //!
 //! The rule. A name stands for all its addresses, and is looked up anew for each round of attempts; until
 //! then those of the last time serve. A round starts with the
-//! address that worked last, then goes by the measured time to connect, then by the order in which they were named; one that
+//! address that worked last, unless another is known to be twice as near; then it goes by the measured time to connect, then by
+//! the order in which they were named; one that
 //! failed since the last welcome comes behind those that did not. An attempt begins 100 ms after the one before it, or at
-//! once when that fails (RFC 8305), with four at most under way. The first connection that is made wins and says hello; the
+//! once when that fails (RFC 8305), with four at most under way; where nothing has worked yet they begin together, so that the
+//! nearest wins. The first connection that is made wins and says hello; the
 //! others are dropped before they say anything, so that no session is begun twice. A server that asked for time is passed
-//! over until then.
+//! over until then, at all the addresses of its name.
 
 use std::{collections::VecDeque, io, net::SocketAddr, time::Duration};
 
@@ -41,6 +43,8 @@ struct Target {
     address: SocketAddr,
     /// How long a connection took, or took at least.
     connect: Option<Duration>,
+    /// It took so long.
+    measured: bool,
     /// Failures since the last welcome of any server.
     failures: u32,
     not_before: Duration,
@@ -125,12 +129,14 @@ impl Servers {
         for (_, address, since) in std::mem::take(&mut self.under_way) {
             let took = now.saturating_sub(since);
             if let Some(target) = self.targets.iter_mut().find(|target| target.address == address) {
+                let wins = address == winner;
                 target.connect = Some(match target.connect {
-                    Some(old) if address == winner => (3 * old + took) / 4,
+                    Some(old) if wins && target.measured => (3 * old + took) / 4,
                     // It would have taken longer than that.
-                    Some(old) => old.max(took),
-                    None => took,
+                    Some(old) if !wins => old.max(took),
+                    _ => took,
                 });
+                target.measured |= wins;
             }
         }
         self.forget_round();
@@ -209,7 +215,9 @@ impl Servers {
     /// The connected server asked not to be tried before this time.
     pub(super) fn on_put_off(&mut self, until: Duration) {
         let current = self.current;
-        for target in self.targets.iter_mut().filter(|target| Some(target.address) == current) {
+        let server = self.targets.iter().find(|target| Some(target.address) == current).map(|target| target.server);
+        // Whoever answers at another address of the name may be the same, and has asked all its clients.
+        for target in self.targets.iter_mut().filter(|target| Some(target.server) == server) {
             target.not_before = until;
         }
     }
@@ -261,7 +269,7 @@ impl Servers {
         for &address in addresses.iter().take(ADDRESSES_PER_NAME_MAX) {
             if self.targets.iter().all(|target| target.address != address) {
                 let not_before = Duration::ZERO;
-                self.targets.push(Target { server, address, connect: None, failures: 0, not_before });
+                self.targets.push(Target { server, address, connect: None, measured: false, failures: 0, not_before });
             }
         }
         // Stable: a name's addresses stay in the order in which it has them.
@@ -278,7 +286,9 @@ impl Servers {
             self.attempts = self.attempts.wrapping_add(1);
             self.tried.push(address);
             self.under_way.push((self.attempts, address, now));
-            self.next_start = now.saturating_add(STAGGER);
+            // At first nobody knows which is near.
+            let races = self.last.is_none() && self.targets.iter().all(|target| target.connect.is_none());
+            self.next_start = if races { now } else { now.saturating_add(STAGGER) };
             self.steps.push_back(Step::Connect(self.attempts, address));
         }
     }
@@ -286,8 +296,12 @@ impl Servers {
     /// The best that was not tried in this round.
     fn best(&self, now: Duration) -> Option<SocketAddr> {
         let may = |target: &&Target| target.not_before <= now && !self.tried.contains(&target.address);
+        let connect = |target: &Target| target.connect.unwrap_or(Duration::MAX);
+        let last = self.targets.iter().find(|target| Some(target.address) == self.last).map(connect);
+        let is_nearer = |target: &Target| target.measured && last.is_some_and(|last| connect(target) < last / 2);
         let rank = |target: &&Target| {
-            (target.failures, Some(target.address) != self.last, target.connect.unwrap_or(Duration::MAX))
+            let place = if is_nearer(target) { 0 } else { 1 + u8::from(Some(target.address) != self.last) };
+            (target.failures, place, connect(target))
         };
         self.targets.iter().filter(may).min_by_key(rank).map(|target| target.address)
     }

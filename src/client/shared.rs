@@ -23,6 +23,7 @@ use super::{
     error::{PublishError, RequestError},
     event::{Acked, Event, Outgoing, RoomInfo, Stats},
     marking::Target,
+    presence::{Queue as WatchedQueue, RoomPresence},
     question::{Answer, Question},
     reading::Standing,
     signal::Signal,
@@ -126,6 +127,8 @@ pub(super) struct Shared {
     pub(super) room_keys: RoomKeys,
     /// Rooms that nobody joined.
     pub(super) attached: AttachedQueue,
+    /// Watched users that changed.
+    pub(super) watched: WatchedQueue,
     pub(super) events_max: usize,
     pub(super) sends_max: usize,
     pub(super) requests_max: usize,
@@ -172,6 +175,7 @@ impl Shared {
         drop(commands);
         lock(&self.signals).take();
         self.attached.end();
+        self.watched.end();
     }
 
     /// The signals for the user from now on; at their end already if the client is closed.
@@ -215,6 +219,7 @@ struct Queue {
     events: VecDeque<Event>,
     /// Behind the events, not counted among them, and bounded by themselves.
     standing: Option<Standing>,
+    presence: Option<RoomPresence>,
     signals: VecDeque<Signal>,
     /// Up to where the application has read, and whether the driver is about to look.
     mark: Seq,
@@ -249,7 +254,7 @@ impl EventQueue {
             }
             if let Event::Closed { .. } = event {
                 // Nothing comes behind it.
-                (queue.standing, queue.signals) = (None, VecDeque::new());
+                queue.clear_aside();
             }
             // An application that takes nothing while the client comes and goes does not pile up what it missed.
             if let Event::Disconnected { .. } = event
@@ -269,6 +274,14 @@ impl EventQueue {
     /// Where the user's read cursor stands; an older word that still waits means nothing any more.
     pub(super) fn push_standing(&self, standing: Standing) {
         self.push_aside(|queue| queue.standing = Some(standing));
+    }
+
+    /// Who is in the room; what still waits of that and this are one change.
+    pub(super) fn push_presence(&self, presence: RoomPresence) {
+        self.push_aside(|queue| match &mut queue.presence {
+            Some(waiting) => waiting.merge(presence),
+            none => *none = Some(presence),
+        });
     }
 
     /// Somebody signals: the newest of each sender and key waits, and of too many the newest.
@@ -346,7 +359,7 @@ impl EventQueue {
         let events = {
             let mut queue = lock(&self.0);
             queue.deaf = true;
-            (queue.standing, queue.signals) = (None, VecDeque::new());
+            queue.clear_aside();
             std::mem::take(&mut queue.events)
         };
         shared.taken(events.len());
@@ -354,6 +367,10 @@ impl EventQueue {
 }
 
 impl Queue {
+    fn clear_aside(&mut self) {
+        (self.standing, self.presence, self.signals) = (None, None, VecDeque::new());
+    }
+
     fn ends_with_a_return(&self) -> bool {
         let mut last = self.events.iter().rev();
         matches!((last.next(), last.next()), (Some(Event::Reconnected), Some(Event::Disconnected { .. })))
@@ -370,6 +387,9 @@ impl Queue {
         }
         if let Some(standing) = self.standing.take() {
             return Some((Event::Marked(standing), 0));
+        }
+        if let Some(presence) = self.presence.take() {
+            return Some((Event::Presence(presence), 0));
         }
         self.signals.pop_front().map(|signal| (Event::Signal(signal), 0))
     }

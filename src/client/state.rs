@@ -33,6 +33,7 @@ use super::{
     room::{Room, Stage},
     servers::Servers,
     upload::Upload,
+    watching::Watching,
     wire::{Incoming, Messages},
 };
 
@@ -70,6 +71,7 @@ pub(super) struct State {
     /// The request that took the session's rooms up again on this connection.
     pub(super) resuming: Option<u32>,
     pub(super) follow: Follow,
+    pub(super) watching: Watching,
     pub(super) keys: RoomKeys,
     /// The network, while the server does not know of it.
     pub(super) untold: Option<message::Network>,
@@ -121,6 +123,7 @@ impl State {
             numbers: BTreeMap::new(),
             resuming: None,
             follow: Follow::default(),
+            watching: Watching::default(),
             keys,
             untold: None,
             timers: BTreeSet::new(),
@@ -253,7 +256,7 @@ impl State {
             Phase::Online { .. } => {
                 let beat = self.heartbeat.timeout(self.reading);
                 let room = self.timers.first().filter(|_| self.reading).map(|(at, _)| *at);
-                [room, self.follow.timeout()].into_iter().flatten().chain([beat]).min()
+                [room, self.follow.timeout(), self.watching.timeout()].into_iter().flatten().chain([beat]).min()
             }
             Phase::Ended => None,
         }
@@ -322,6 +325,7 @@ impl State {
         }
         self.settle_all(now);
         self.send_follow(follows);
+        self.watch_again();
         self.settle_asks();
     }
 
@@ -347,6 +351,7 @@ impl State {
             self.beat();
         }
         self.follow_again(now);
+        self.watch_when_due(now);
         while let Some((_, key)) = self.timers.first().copied().filter(|(at, _)| self.reading && *at <= now.at) {
             self.on_room_timeout(now, key);
         }

@@ -1,7 +1,8 @@
 //! Long messages: sent in parts, one message at a time.
 
 use parlor_protocol::{
-    Code, Extensions, Nonce,
+    Code, Nonce,
+    change::with_epoch,
     frame::PAYLOAD_BYTES_MAX,
     message::{self, PARTS_MAX},
 };
@@ -75,23 +76,27 @@ impl State {
             let Some(room) = self.rooms.get(&key) else { return };
             let Some(entry) = room.outbox.entry(nonce) else { return };
             let outgoing = entry.outgoing.clone();
-            let ((kind, refers_to), flags, payload) = (outgoing.kind(), outgoing.flags(), outgoing.payload);
+            let ((kind, refers_to), epoch, flags) = (outgoing.kind(), outgoing.epoch(), outgoing.flags());
+            let payload = outgoing.payload;
             let Some(piece) = payload.get(range) else { return };
-            let part = message::Part {
-                room: room.number,
-                nonce,
-                number,
-                parts,
-                total_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
-                kind,
-                refers_to,
-                lifetime_ms: None,
-                flags,
-                content_type: outgoing.content_type,
-                payload: piece,
-                extensions: Extensions::default(),
-            };
-            let request = self.ask(&part, Pending::Part(key, nonce));
+            let to = room.number;
+            let request = with_epoch(epoch, |extensions| {
+                let part = message::Part {
+                    room: to,
+                    nonce,
+                    number,
+                    parts,
+                    total_bytes: u32::try_from(payload.len()).unwrap_or(u32::MAX),
+                    kind,
+                    refers_to,
+                    lifetime_ms: outgoing.lifetime_ms,
+                    flags,
+                    content_type: outgoing.content_type,
+                    payload: piece,
+                    extensions,
+                };
+                self.ask(&part, Pending::Part(key, nonce))
+            });
             if let Some(upload) = &mut self.upload {
                 upload.sent(request);
             }

@@ -6,7 +6,7 @@ use parlor_protocol::{
     frame::answer_body_max,
     message::{
         Ack, Attached, Close, Deliver, Detached, Done, Error, Gap, HeartbeatAck, Joined, Left, Marked, Members, Page,
-        PartTaken, Readers, RoomInfo, Rooms, Signaled, Welcome,
+        PartTaken, Presence, Readers, RoomInfo, RoomPresence, Rooms, Signaled, Welcome,
     },
     split,
 };
@@ -39,6 +39,8 @@ pub(super) enum Incoming<'a> {
     RoomInfo(RoomInfo<'a>),
     Members(Members<'a>),
     Rooms(Rooms<'a>),
+    Presence(Presence<'a>),
+    RoomPresence(RoomPresence<'a>),
 }
 
 /// Bytes that no server of this protocol sends.
@@ -78,6 +80,8 @@ pub(super) fn read<'a>(frame: &Frame<'a>) -> Result<Option<Incoming<'a>>, WireEr
         Some(Kind::RoomInfo) => Incoming::RoomInfo(decode(body)?),
         Some(Kind::Members) => Incoming::Members(decode(body)?),
         Some(Kind::Rooms) => Incoming::Rooms(decode(body)?),
+        Some(Kind::Presence) => Incoming::Presence(decode(body)?),
+        Some(Kind::RoomPresence) => Incoming::RoomPresence(decode(body)?),
         // `answer_body_max` lets nothing else pass than what modules send.
         _ => return Ok(None),
     }))

@@ -55,10 +55,10 @@ impl Engine {
         self.room_info(&name).await
     }
 
-    /// Changes what a room is like; all of it but the durability.
+    /// Changes what a room is like; all of it, but a `memory` room stays one and no other becomes one.
     ///
     /// # Errors
-    /// If there is no such room, the durability differs, or the engine refuses for now.
+    /// If there is no such room, it would be stored or no longer be, or the engine refuses for now.
     pub async fn configure_room(&self, name: &str, options: RoomOptions) -> Result<(), RoomError> {
         self.change(Name::parse(name)?, What::Configure(options)).await.map(drop)
     }

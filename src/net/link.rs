@@ -84,6 +84,9 @@ async fn greet<S: Socket>(socket: &S, partial: &mut BytesMut, gate: &Gate) -> Re
             let (size, request) = (found.size(), found.header.request);
             let checked = hello::check(&found, gate).map_err(|closing| Some((request, closing)))?;
             let _ = partial.split_to(size);
+            if has_hung_up(socket, partial).await {
+                return Err(None);
+            }
             give_back(partial);
             return Ok(checked);
         }
@@ -91,6 +94,16 @@ async fn greet<S: Socket>(socket: &S, partial: &mut BytesMut, gate: &Gate) -> Re
             return Err(None);
         }
     }
+}
+
+/// Whether the client has hung up behind its hello, as far as can be seen at once: a session of nobody would take the place of the
+/// one that he has on his next connection.
+async fn has_hung_up<S: Socket>(socket: &S, partial: &mut BytesMut) -> bool {
+    poll_fn(|cx| {
+        let read = socket.poll_read(cx, |chunk| partial.extend_from_slice(chunk.bytes()));
+        Poll::Ready(matches!(read, Poll::Ready(Err(_))))
+    })
+    .await
 }
 
 /// Throws away what still comes, so that closing does not reset the connection under the client's reader.
@@ -217,5 +230,39 @@ fn whole_frames(input: &[u8], payload_bytes_max: u32) -> (usize, Option<FrameErr
 fn give_back(buffer: &mut BytesMut) {
     if buffer.is_empty() {
         *buffer = BytesMut::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use parlor_protocol::{message, to_bytes};
+    use tokio::io::AsyncWriteExt as _;
+
+    use super::{super::socket::Stream, *};
+
+    #[tokio::test]
+    async fn nobody_is_let_in_who_has_hung_up_behind_his_hello() {
+        let gate = Gate { limits: Arc::default(), authenticate: None, open: Arc::default() };
+        let hello = message::Hello {
+            magic: *b"PRLR",
+            version_min: 1,
+            version_max: 1,
+            features: 0,
+            user: "ann",
+            device: "phone",
+            device_class: message::DeviceClass::Mobile,
+            network: message::Network::Wifi,
+            credentials: &[],
+            resume: None,
+            attempt: 1,
+            extensions: Extensions::default(),
+        };
+        for hangs_up in [true, false] {
+            let (mut client, server) = tokio::io::duplex(1_024);
+            client.write_all(&to_bytes(1, &hello)).await.unwrap();
+            let client = (!hangs_up).then_some(client);
+            let greeted = greet(&Stream::new(server), &mut BytesMut::new(), &gate).await;
+            assert_eq!(greeted.is_ok(), client.is_some());
+        }
     }
 }

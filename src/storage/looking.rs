@@ -36,6 +36,7 @@ pub(super) fn look(db: &Db, look: Look) -> Result<Result<Seen, Refusal>, StoreEr
         Look::Room { name, by } => room(db, name, &by),
         Look::Members { name, by, after, limit } => members(db, &name, &by, after.as_ref(), limit),
         Look::RoomsOf { user, before, limit, now } => rooms_of(db, &user, before, limit, now).map(Ok),
+        Look::RoomsToFollow { user, limit } => rooms_to_follow(db, &user, limit).map(Ok),
         Look::AllRooms { after, limit } => all_rooms(db, after.as_ref(), limit).map(Ok),
     }
 }
@@ -106,16 +107,8 @@ struct Place {
 }
 
 fn rooms_of(db: &Db, user: &Name, before: Option<Activity>, limit: usize, now: UnixMillis) -> Result<Seen, StoreError> {
-    let mut places = Vec::new();
-    for room in memberships(db, user)? {
-        // A room that is being deleted still has them.
-        if let Some(place) = place(db, room, user)?
-            && before.is_none_or(|before| place.activity < before)
-        {
-            places.push(place);
-        }
-    }
-    places.sort_unstable_by_key(|place| Reverse(place.activity));
+    let mut places = places(db, user)?;
+    places.retain(|place| before.is_none_or(|before| place.activity < before));
     let more = places.len() > limit;
     places.truncate(limit);
     let mut rooms = Vec::with_capacity(places.len());
@@ -129,6 +122,22 @@ fn rooms_of(db: &Db, user: &Name, before: Option<Activity>, limit: usize, now: U
         rooms.push(RoomOf { room, name: meta.name, epoch, role, tail, count, unread, time, newest });
     }
     Ok(Seen::RoomsOf(rooms, more))
+}
+
+fn rooms_to_follow(db: &Db, user: &Name, limit: usize) -> Result<Seen, StoreError> {
+    let places = places(db, user)?.into_iter().take(limit);
+    Ok(Seen::RoomsToFollow(places.map(|place| (place.activity.room, place.meta.name)).collect()))
+}
+
+/// A user's rooms, newest activity first.
+fn places(db: &Db, user: &Name) -> Result<Vec<Place>, StoreError> {
+    let mut places = Vec::new();
+    for room in memberships(db, user)? {
+        // A room that is being deleted still has them.
+        places.extend(place(db, room, user)?);
+    }
+    places.sort_unstable_by_key(|place| Reverse(place.activity));
+    Ok(places)
 }
 
 /// The rooms that a user belongs to: those with the highest numbers, if there are very many.

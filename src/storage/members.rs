@@ -151,6 +151,12 @@ fn configure(desk: &mut Desk<'_>, name: &Name, by: &Asker, options: RoomOptions)
     let (room, mut meta) = recover::find(desk.db, name)?.ok_or(UNKNOWN)?;
     let facts = Facts { name, options: &meta.options, by, role: role_of(desk.db, room, by)? };
     facts.check_options(&options)?;
+    if options.durability != meta.options.durability {
+        // What it may have lost was lost under what was promised until now.
+        let tail = recover::end(desk.db, room, &meta)?.tail;
+        recover::renew(&mut meta, tail, desk.counters);
+        desk.counters.put(desk.db, desk.batch);
+    }
     meta.options = options;
     desk.batch.put_cf(desk.db.family(Family::Rooms), schema::room_key(room), meta.encode());
     Ok(Changed::Configured(room, options))

@@ -21,6 +21,7 @@ mod pending;
 mod prefix;
 mod purge;
 mod reader;
+mod reads;
 mod recover;
 mod rooms;
 mod said;
@@ -54,11 +55,13 @@ use self::{
     pending::{CONTROLS_MAX, Controls, Once, PendingAppend, closed},
     purge::{PURGES_MAX, Purge},
     reader::Question,
+    reads::Counts,
     writer::{Disk, Entry, Pause, Poison, Queued, Shared, WaitingCount, Writer},
 };
 pub use self::{
     db::OpenError,
     purge::Stretch,
+    reads::StoreReads,
     said::{Place, Said, SaidIn},
 };
 
@@ -118,6 +121,7 @@ pub struct RocksStore {
     poison: Poison,
     pause: Arc<Pause>,
     waiting: WaitingCount,
+    reads: Arc<Counts>,
     /// For tests to look at.
     #[cfg(test)]
     horizons: Arc<filter::Horizons>,
@@ -176,11 +180,12 @@ impl RocksStore {
         let writer = thread::Builder::new().name("parlor-writer".into()).spawn(move || writer.run(&entries));
         let writer = writer.map_err(spawn_failed)?;
         let (readers_queue, questions) = bounded(config.reads_max.max(1));
+        let reads = Arc::new(Counts::default());
         let mut readers = Vec::new();
         for number in 0..config.readers.max(1) {
-            let (db, questions) = (db.clone(), questions.clone());
+            let (db, questions, reads) = (db.clone(), questions.clone(), reads.clone());
             let reader = thread::Builder::new().name(format!("parlor-reader-{number}"));
-            readers.push(reader.spawn(move || reader::run(&db, &questions)).map_err(spawn_failed)?);
+            readers.push(reader.spawn(move || reader::run(&db, &questions, &reads)).map_err(spawn_failed)?);
         }
         // Long work: it must not hold a reader back.
         let (purger_queue, purges) = bounded(PURGES_MAX);
@@ -193,6 +198,7 @@ impl RocksStore {
             poison,
             pause,
             waiting,
+            reads,
             #[cfg(test)]
             horizons: db.horizons.clone(),
             queues: RwLock::new(Some(Queues {
@@ -231,6 +237,12 @@ impl RocksStore {
     /// as copying the store, and one of the readers.
     pub fn compact(&self, reply: Reply<()>) {
         self.ask(Question::Compact(Once::new(reply)));
+    }
+
+    /// What has been read since the store was opened.
+    #[must_use]
+    pub fn reads(&self) -> StoreReads {
+        self.reads.so_far()
     }
 
     /// Goes on with a search for all that a user said; it begins at the default place.
@@ -310,6 +322,7 @@ impl Drop for RocksStore {
 
 impl Store for RocksStore {
     fn load(&self, load: Load, reply: Reply<Loaded>) {
+        self.reads.load();
         self.control(reply, |slot, reply| Entry::Load(slot, load, reply));
     }
 

@@ -22,6 +22,7 @@ use super::{
     db::{Db, failed},
     looking, marks, members,
     pending::Once,
+    reads::Counts,
     said::{self, Place, Said},
     schema::{self, Family, Record, damaged},
     targets,
@@ -62,8 +63,9 @@ impl Question {
 }
 
 /// A reader's thread: ends when the queue is closed and empty.
-pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>) {
+pub(super) fn run(db: &Arc<Db>, questions: &Receiver<Box<Question>>, reads: &Counts) {
     for question in questions {
+        reads.question(&question);
         // The reply tells of a panic by itself; the thread goes on with the next question.
         let answered = catch_unwind(AssertUnwindSafe(|| match *question {
             Question::Records(read, reply) => reply.give(records(db, &read)),

@@ -208,6 +208,16 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
         None => create(db, load.name, load.create.ok_or(StoreError::UnknownRoom)?, counters, batch),
     };
     let meta = &mut found.meta;
+    if renew(meta, found.end.tail, counters) {
+        batch.put_cf(db.family(Family::Rooms), schema::room_key(found.room), meta.encode());
+        counters.put(db, batch);
+    }
+    hide_what_is_too_much(db, &mut found)?;
+    Ok(found)
+}
+
+/// Gives a room a new epoch if it may have lost what was behind its tail; whether it did. What was lost so far has counted then.
+pub(super) fn renew(meta: &mut RoomMeta, tail: Seq, counters: &mut Counters) -> bool {
     let lost = match meta.options.durability {
         Durability::Memory => {
             // Whatever it had is gone, whoever left it.
@@ -217,14 +227,12 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
         Durability::Buffered => meta.losses != counters.losses,
         Durability::Synced => false,
     };
-    if lost || meta.epochs.is_empty() {
-        meta.push_epoch(EpochStart { epoch: counters.epoch(), first: found.end.tail.saturating_add(1) });
-        meta.losses = counters.losses;
-        batch.put_cf(db.family(Family::Rooms), schema::room_key(found.room), meta.encode());
-        counters.put(db, batch);
+    let renewed = lost || meta.epochs.is_empty();
+    if renewed {
+        meta.push_epoch(EpochStart { epoch: counters.epoch(), first: tail.saturating_add(1) });
     }
-    hide_what_is_too_much(db, &mut found)?;
-    Ok(found)
+    meta.losses = counters.losses;
+    renewed
 }
 
 /// A room shows no more than it keeps, though the store deletes the rest later and more of it at a time. Its count below is

@@ -55,10 +55,6 @@ pub struct SaidIn {
     pub name: Name,
     /// Messages and reactions of which something is left; for an edit, what it edits.
     pub seqs: BTreeSet<Seq>,
-    /// The oldest record of his, or the oldest that one of his refers to. Nothing may be left of it, but in files…
-    pub first: Seq,
-    /// …and the newest.
-    pub last: Seq,
 }
 
 /// Goes on with a search.
@@ -97,11 +93,10 @@ pub(super) fn search(db: &Db, user: &Name, from: Place) -> Result<Said, StoreErr
                         found.seek(schema::log_key(RoomNumber(room.0.saturating_add(1)), 0));
                         continue;
                     };
-                    rooms.push(SaidIn { room, name: meta.name, seqs: BTreeSet::new(), first: seq, last: seq });
+                    rooms.push(SaidIn { room, name: meta.name, seqs: BTreeSet::new() });
                     rooms.last_mut().ok_or_else(|| damaged(Family::Log, key, "it has just been added"))?
                 }
             };
-            (said.first, said.last) = (said.first.min(refers_to), seq);
             if deliver.changed().tombstone.is_none() {
                 let erased = match deliver.kind {
                     RecordKind::MESSAGE | RecordKind::REACTION => Some(seq),

@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use parlor_actors::port::{AppendRecord, Commits, Outcome, Place, RoomOptions};
+use parlor_actors::{
+    members::{Asker, RoomChange, What},
+    port::{AppendRecord, Commits, Outcome, Place, RoomOptions},
+};
 use parlor_protocol::{
     DeviceTag, Extensions, Seq,
     message::{ContentType, Deliver, Direction, Durability, RecordKind},
@@ -240,6 +243,26 @@ fn nothing_is_told_before_it_is_stored_and_a_turn_syncs_once() {
     rig.expect(&[Write, Sync, Committed(s, 3)]);
     rig.one_turn(|| rig.flush());
     rig.expect(&[Flushed(Ok(()))]);
+}
+
+#[test]
+fn what_a_room_that_is_synced_from_now_on_appends_as_before_is_synced() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let room = rig.try_load("b", Durability::Buffered).unwrap();
+    let number = room.room.0;
+    rig.one_turn(|| {
+        rig.append(&room, 1);
+        let what = What::Configure(RoomOptions::default());
+        let change = RoomChange { name: "b".parse().unwrap(), by: Asker::Host, at: 0, members_max: 9, what };
+        rig.store.change(change, Box::new(|changed| assert!(matches!(changed, Ok(Ok(_))), "{changed:?}")));
+        rig.append(&room, 2);
+    });
+    use Event::{Committed, Sync, Write};
+    rig.expect(&[Write, Write, Sync, Committed(number, 2)]);
+    // Its channel has yet to hear of that.
+    rig.append(&room, 3);
+    rig.expect(&[Write, Sync, Committed(number, 3)]);
 }
 
 #[test]

@@ -234,6 +234,8 @@ impl Writer {
         let next_notice = self.notices.len();
         let stored = Ok(Commit { number: CommitNumber(self.commit), upto: last });
         if let Some(live) = self.rooms.find(room) {
+            // A channel that has yet to hear that its room is `synced` from now on appends as if it were not.
+            let durability = live.durability.max(durability);
             live.tail = last;
             if live.commit != self.commit {
                 (live.commit, live.notice) = (self.commit, next_notice);
@@ -390,6 +392,11 @@ impl Writer {
         if let Ok(Ok(Changed::Deleted { room, .. })) = &changed {
             // What its channel still appends is refused.
             self.rooms.remove(*room);
+        }
+        if let Ok(Ok(Changed::Configured(room, options))) = &changed
+            && let Some(live) = self.rooms.peek(*room)
+        {
+            live.durability = options.durability;
         }
         if let Ok(Ok(Changed::Members(members))) = &changed
             && let Some(live) = self.rooms.peek(members.room)

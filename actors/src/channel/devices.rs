@@ -6,7 +6,10 @@ use foldhash::fast::RandomState;
 use parlor_protocol::{Nonce, Seq, message::Role};
 
 use super::{absent::Absent, window::Window};
-use crate::port::{Answer, DeviceKey};
+use crate::{
+    pools::Share,
+    port::{Answer, DeviceKey},
+};
 
 /// What a channel knows of its devices.
 ///
@@ -52,10 +55,11 @@ pub struct Device<Waiting> {
 }
 
 impl<Waiting> Devices<Waiting> {
-    /// No device. `in_memory` says that there is no store; of those that left `absent_max` are kept.
+    /// No device. `in_memory` says that there is no store; of those that left `absent_max` are kept, and no more than
+    /// `share` may have.
     #[must_use]
-    pub fn new(in_memory: bool, absent_max: usize) -> Self {
-        Self { devices: HashMap::default(), absent: Absent::new(absent_max), in_memory }
+    pub fn new(in_memory: bool, absent_max: usize, share: Share) -> Self {
+        Self { devices: HashMap::default(), absent: Absent::new(absent_max, share), in_memory }
     }
 
     /// A subscriber of this device is there. True if its window has to be loaded.
@@ -247,6 +251,11 @@ impl<Waiting> Devices<Waiting> {
             return;
         }
         device.ticket = Some(self.absent.push(key.clone()));
+        self.forget_oldest();
+    }
+
+    /// Forgets those who left first, if there are too many.
+    pub fn forget_oldest(&mut self) {
         while let Some((oldest, ticket)) = self.absent.pop() {
             if self.devices.get(&oldest).is_some_and(|device| device.ticket == Some(ticket)) {
                 self.devices.remove(&oldest);
@@ -310,6 +319,7 @@ mod tests {
     use parlor_protocol::DeviceTag;
 
     use super::*;
+    use crate::pools::Pool;
 
     fn key(user: &str) -> DeviceKey {
         DeviceKey { user: user.parse().unwrap(), tag: DeviceTag(1) }
@@ -317,7 +327,7 @@ mod tests {
 
     #[test]
     fn a_window_is_loaded_once_and_dropped_when_nothing_needs_it() {
-        let mut devices = Devices::new(false, 0);
+        let mut devices = Devices::new(false, 0, Pool::new(99).share());
         assert!(devices.attach(&key("ann")), "the first subscriber loads");
         assert!(!devices.attach(&key("ann")), "the second does not");
         assert!(devices.wants_rights(&key("ann"), None) && !devices.wants_rights(&key("ann"), None));
@@ -336,7 +346,7 @@ mod tests {
 
     #[test]
     fn what_was_told_of_rights_is_newer_than_what_was_read() {
-        let mut devices = Devices::new(true, 1);
+        let mut devices = Devices::new(true, 1, Pool::new(99).share());
         assert!(!devices.attach(&key("ann")));
         assert!(devices.wants_rights(&key("ann"), None));
         assert_eq!(devices.wait(&key("ann"), 1), None);
@@ -348,7 +358,7 @@ mod tests {
 
     #[test]
     fn who_joins_is_let_in_when_all_is_loaded_and_who_slept_was_let_in_before() {
-        let mut devices = Devices::new(false, 0);
+        let mut devices = Devices::new(false, 0, Pool::new(99).share());
         devices.attach_unloaded(&key("ann"));
         assert!(devices.attach(&key("bob")) && devices.wants_rights(&key("bob"), None));
         assert_eq!(devices.wait(&key("bob"), 1), None);
@@ -361,7 +371,7 @@ mod tests {
 
     #[test]
     fn a_device_is_kept_while_its_rights_are_loaded() {
-        let mut devices = Devices::<()>::new(false, 0);
+        let mut devices = Devices::<()>::new(false, 0, Pool::new(99).share());
         assert!(devices.attach(&key("ann")) && devices.wants_rights(&key("ann"), None));
         assert_eq!(devices.loaded(&key("ann"), Vec::new()), []);
         devices.detach(&key("ann"));
@@ -372,7 +382,7 @@ mod tests {
 
     #[test]
     fn a_device_that_left_with_records_on_their_way_is_kept_until_they_are_committed() {
-        let mut devices = Devices::<()>::new(true, 1);
+        let mut devices = Devices::<()>::new(true, 1, Pool::new(99).share());
         let come_and_go = |devices: &mut Devices<()>, user| {
             assert!(!devices.attach(&key(user)));
             devices.detach(&key(user));
@@ -392,7 +402,7 @@ mod tests {
 
     #[test]
     fn a_record_that_waited_while_its_device_left_keeps_it_until_the_commit() {
-        let mut devices = Devices::<()>::new(true, 1);
+        let mut devices = Devices::<()>::new(true, 1, Pool::new(99).share());
         for user in ["ann", "bob"] {
             assert!(!devices.attach(&key(user)));
         }
@@ -412,7 +422,7 @@ mod tests {
 
     #[test]
     fn a_device_that_comes_back_soon_is_not_loaded_again() {
-        let mut devices = Devices::<()>::new(false, 1);
+        let mut devices = Devices::<()>::new(false, 1, Pool::new(99).share());
         let come = |devices: &mut Devices<()>, user| devices.attach(&key(user));
         for user in ["ann", "bob"] {
             assert!(come(&mut devices, user) && devices.wants_rights(&key(user), None));
@@ -440,7 +450,7 @@ mod tests {
 
     #[test]
     fn a_room_without_a_store_keeps_some_that_left() {
-        let mut devices = Devices::<()>::new(true, 2);
+        let mut devices = Devices::<()>::new(true, 2, Pool::new(99).share());
         for (nonce, user) in (1..).zip(["a", "b", "c", "a"]) {
             assert!(!devices.attach(&key(user)));
             let answer = Answer { nonce, seq: nonce, time: 1, content_hash: 1, count: 1 };

@@ -6,7 +6,10 @@ use foldhash::fast::RandomState;
 use parlor_protocol::{DeviceTag, Name, Seq};
 
 use super::absent::Absent;
-use crate::port::{Mark, Marks};
+use crate::{
+    pools::Share,
+    port::{Mark, Marks},
+};
 
 /// How many countable records a user has not read, in a room whose tail has this count.
 ///
@@ -61,10 +64,11 @@ impl<Waiting> User<Waiting> {
 }
 
 impl<Waiting> Users<Waiting> {
-    /// No user. `in_memory` says that there is no store; of those who left `absent_max` are kept.
+    /// No user. `in_memory` says that there is no store; of those who left `absent_max` are kept, and no more than `share`
+    /// may have.
     #[must_use]
-    pub fn new(in_memory: bool, absent_max: usize) -> Self {
-        Self { users: HashMap::default(), dirty: 0, absent: Absent::new(absent_max), in_memory }
+    pub fn new(in_memory: bool, absent_max: usize, share: Share) -> Self {
+        Self { users: HashMap::default(), dirty: 0, absent: Absent::new(absent_max, share), in_memory }
     }
 
     /// A subscriber is there.
@@ -284,6 +288,11 @@ impl<Waiting> Users<Waiting> {
             return;
         }
         user.ticket = Some(self.absent.push(name.clone()));
+        self.forget_oldest();
+    }
+
+    /// Forgets those who left first, if there are too many.
+    pub fn forget_oldest(&mut self) {
         while let Some((oldest, ticket)) = self.absent.pop() {
             let idle = |user: &User<Waiting>| user.ticket == Some(ticket) && !user.is_needed();
             if self.users.get(&oldest).is_some_and(|user| idle(user)) {

@@ -59,14 +59,25 @@ impl Extent {
         if epoch == self.epoch() {
             return self.behind(seq);
         }
-        // Each later epoch may have begun below what the client holds of its own: those records are no longer the
-        // room's. A client from an epoch that nobody remembers begins anew.
-        let kept = match self.epochs.iter().position(|known| known.epoch == epoch) {
-            Some(at) => self.epochs[at + 1..].iter().map(|later| later.first - 1).fold(seq, Seq::min),
-            None => 0,
-        };
+        let kept = self.kept(epoch, seq);
         let cursor = kept.min(self.tail).max(self.first - 1);
         Start { cursor, gap: Some((cursor.min(kept) + 1, cursor, GapReason::NEW_EPOCH)) }
+    }
+
+    /// Whether what had this seq in an epoch has it still, if it is there at all.
+    #[must_use]
+    pub fn has_kept(&self, epoch: Epoch, seq: Seq) -> bool {
+        self.kept(epoch, seq) == seq
+    }
+
+    /// Up to where a client that holds an epoch's records up to `seq` holds the room's.
+    fn kept(&self, epoch: Epoch, seq: Seq) -> Seq {
+        // Each later epoch may have begun below what the client holds of its own: those records are no longer the
+        // room's. A client from an epoch that nobody remembers begins anew.
+        match self.epochs.iter().position(|known| known.epoch == epoch) {
+            Some(at) => self.epochs[at + 1..].iter().map(|later| later.first - 1).fold(seq, Seq::min),
+            None => 0,
+        }
     }
 
     fn behind(&self, seq: Seq) -> Start {

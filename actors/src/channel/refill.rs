@@ -21,6 +21,8 @@ pub enum Refill {
     UnderWay(Waiters),
     /// It was read.
     Done,
+    /// It was read, and some of it fell off since there was no memory for it.
+    Again,
 }
 
 /// Who waits for a ring to be refilled.
@@ -48,10 +50,10 @@ impl Waiters {
     }
 }
 
-/// The read that would refill a ring, if something is missing there.
+/// The read that would refill a ring, if something is missing there that it has room for when it may hold so many bytes.
 #[must_use]
-pub fn read_of(room: RoomNumber, extent: &Extent, ring: &Ring, now: UnixMillis) -> Option<Read> {
-    let (records, bytes) = ring.room();
+pub fn read_of(room: RoomNumber, extent: &Extent, ring: &Ring, bytes_most: usize, now: UnixMillis) -> Option<Read> {
+    let (records, bytes) = ring.room(bytes_most);
     let records_max = u32::try_from(records).unwrap_or(u32::MAX);
     let bytes_max = u32::try_from(bytes).unwrap_or(u32::MAX);
     let start = ring.first() - 1;

@@ -53,6 +53,12 @@ impl Rewritten {
     }
 }
 
+/// What a record that was rewritten costs besides its bytes: about what a table takes for it.
+const REWRITTEN_OVERHEAD_BYTES: usize = 128;
+
+/// A buffer that has no more room to spare than this is left as it is.
+const SPARE_LEAST: usize = 1 << 10;
+
 /// Where an empty ring's buffer begins: so high that whatever is put in front of it has a place above 0.
 const ORIGIN: u64 = 1 << 62;
 
@@ -152,10 +158,41 @@ impl Ring {
         self.frames = buffer.into();
     }
 
-    /// How many records, and how many bytes of them, could be put in front.
+    /// How many records, and how many bytes of them, could be put in front, if it may hold so many bytes.
     #[must_use]
-    pub fn room(&self) -> (usize, usize) {
-        (self.records_max.saturating_sub(self.entries.len()), self.bytes_max.saturating_sub(self.bytes()))
+    pub fn room(&self, bytes_most: usize) -> (usize, usize) {
+        let bytes = self.bytes_max.saturating_sub(self.bytes()).min(bytes_most.saturating_sub(self.held_bytes()));
+        (self.records_max.saturating_sub(self.entries.len()), bytes)
+    }
+
+    /// What it holds, with what it needs to know about each record. Its buffers may be twice as large.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let entries = self.entries.len() * size_of::<Entry>();
+        self.bytes() + entries + self.rewritten.len() * REWRITTEN_OVERHEAD_BYTES
+    }
+
+    /// The oldest record that stays if it is to hold at most so many bytes; one above the newest if none does.
+    #[must_use]
+    pub fn first_within(&self, bytes_most: usize) -> Seq {
+        let (mut held, mut first) = (self.held_bytes(), self.first);
+        while held > bytes_most && first <= self.last() {
+            let rewritten = self.rewritten.get(&first).map_or(0, |old| old.bytes() + REWRITTEN_OVERHEAD_BYTES);
+            held -= self.offset(first + 1) - self.offset(first) + size_of::<Entry>() + rewritten;
+            first += 1;
+        }
+        first
+    }
+
+    /// Gives memory back that is not needed for what it holds, if that is much.
+    pub fn release(&mut self) {
+        let wide = |capacity: usize, len: usize| capacity > 2 * len && capacity - len > SPARE_LEAST;
+        if wide(self.frames.capacity(), self.frames.len()) {
+            self.frames.shrink_to(self.frames.len() + self.frames.len() / 2);
+        }
+        if wide(self.entries.capacity() * size_of::<Entry>(), self.entries.len() * size_of::<Entry>()) {
+            self.entries.shrink_to(self.entries.len() + self.entries.len() / 2);
+        }
     }
 
     /// Whether it holds a record.
@@ -369,6 +406,40 @@ mod tests {
         assert_eq!((ring.first(), ring.last()), (10, 9));
         ring.push(0, b"j");
         assert_eq!((ring.first(), ring.last()), (10, 10));
+    }
+
+    #[test]
+    fn what_it_may_hold_says_where_it_begins_and_what_is_not_needed_is_given_back() {
+        let mut ring = Ring::new(1, 1_000, 1 << 20);
+        for _ in 0..1_000 {
+            ring.push(0, &[b'x'; 84]);
+        }
+        ring.rewrite(3, vec![b'y'; 100].into(), Bytes::new());
+        let rewritten = 100 + REWRITTEN_OVERHEAD_BYTES;
+        assert_eq!(ring.held_bytes(), 100 * 1_000 + rewritten);
+        let cases = [
+            (usize::MAX, 1),
+            (ring.held_bytes(), 1),
+            (ring.held_bytes() - 1, 2),
+            (ring.held_bytes() - 200, 3),
+            (ring.held_bytes() - 201, 4),
+            (100 * 997, 4),
+            (100, 1_000),
+            (99, 1_001),
+            (0, 1_001),
+        ];
+        for (bytes_most, first) in cases {
+            assert_eq!(ring.first_within(bytes_most), first, "{bytes_most} bytes");
+        }
+        for bytes_most in [50_000, 9_000, 800, 0] {
+            ring.drop_below(ring.first_within(bytes_most));
+            ring.release();
+            assert!(ring.held_bytes() <= bytes_most);
+            let capacity = ring.frames.capacity() + ring.entries.capacity() * size_of::<Entry>();
+            assert!(capacity <= 2 * bytes_most + 2 * SPARE_LEAST, "{capacity} are kept for {bytes_most}");
+        }
+        ring.push(0, b"z");
+        assert_eq!((ring.first(), ring.last()), (1_001, 1_001), "it goes on");
     }
 
     #[track_caller]

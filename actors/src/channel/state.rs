@@ -33,6 +33,7 @@ use crate::{
         rights::{Act, may},
     },
     message::{Attach, Conn, Fetch, FetchReaders, FromChannel, Join, MarkRead, Publish, Signal, Stored},
+    pools::{Pools, Share},
     port::{
         Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, Rewrite, RoomMarks,
         RoomOptions, SaveMarks, StoreError, Target, Trim, Trimmed,
@@ -287,6 +288,8 @@ pub struct Setting {
     pub tiers: Arc<Tiers>,
     /// How much of that each user has left to send.
     pub rates: Arc<Rates>,
+    /// What rooms have together.
+    pub pools: Pools,
 }
 
 /// A room.
@@ -309,6 +312,9 @@ pub struct State {
     /// What the room takes from all its users together.
     bucket: Bucket,
     ring: Ring,
+    pools: Pools,
+    /// What the ring has of those of all rooms.
+    share: Share,
     devices: Devices<Join>,
     users: Users<Arrival>,
     saves: Saves,
@@ -316,6 +322,8 @@ pub struct State {
     gone_count: u64,
     reads: Reads,
     counting: Vec<(u64, Counting)>,
+    /// Positions from which clients came back before the ring was refilled.
+    came_back: Vec<(Name, Seq)>,
     held: Held,
     refill: Refill,
     versions: Versions,
@@ -348,7 +356,7 @@ impl State {
     /// A room as the store loaded it, without subscribers.
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
-        let Setting { limits, budget, tiers, rates } = setting;
+        let Setting { limits, budget, tiers, rates, pools } = setting;
         let people = People::new(&loaded);
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
@@ -363,11 +371,14 @@ impl State {
             given_count: loaded.count,
             committed_count: loaded.count,
             ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
-            devices: Devices::new(in_memory, limits.absent_devices_per_room_max),
-            users: Users::new(in_memory, limits.absent_devices_per_room_max),
+            share: pools.ring_bytes.share(),
+            devices: Devices::new(in_memory, limits.absent_devices_per_room_max, pools.absent.share()),
+            users: Users::new(in_memory, limits.absent_devices_per_room_max, pools.absent.share()),
+            pools,
             saves: Saves::default(),
             gone_count: loaded.gone_count,
             counting: Vec::new(),
+            came_back: Vec::new(),
             reads: Reads::default(),
             held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
             refill: Refill::default(),
@@ -468,9 +479,21 @@ impl State {
         self.versions.len()
     }
 
+    /// What the room has of the memory for rings, in bytes.
+    #[must_use]
+    pub fn ring_bytes(&self) -> usize {
+        self.ring.held_bytes() + self.coming_bytes()
+    }
+
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
         let Some(input) = self.enter(now, input) else { return };
+        let tail = self.extent.tail;
+        self.take_in(now, input);
+        self.settle_ring(self.extent.tail != tail);
+    }
+
+    fn take_in(&mut self, now: Now, input: Input) {
         if self.announces() {
             self.announce(now);
         }
@@ -577,7 +600,7 @@ impl State {
         let (start, first) = self.start(join.from, rights);
         let (room, epoch, tail) = (self.room, self.extent.epoch(), self.extent.tail);
         if matches!(join.from, JoinFrom::Position(..)) && start.gap.is_none() {
-            self.on_delivered(join.device.user.clone(), start.cursor);
+            self.on_came_back(join.device.user.clone(), start.cursor);
         }
         let Standing { read, unread } = self.standing(&join.device.user);
         let joined = Joined {
@@ -653,6 +676,7 @@ use trimming::Held;
 mod announcing;
 mod changing;
 mod erasing;
+mod fitting;
 mod hiding;
 mod presence;
 mod publishing;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use parlor_protocol::{
     Code, Epoch, Name, Seq, UnixMillis,
-    message::{Access, Role, RoomOptions},
+    message::{Access, Durability, Role, RoomOptions},
 };
 
 use super::{
@@ -58,11 +58,13 @@ impl Facts<'_> {
     /// Refuses what would change what cannot be changed.
     ///
     /// # Errors
-    /// If the asker may not, or the durability differs, or the room is a direct one that would no longer be.
+    /// If the asker may not, or a memory room would be stored or a stored one would not, or the room is a direct one that
+    /// would no longer be.
     pub fn check_options(&self, wanted: &RoomOptions) -> Result<(), Refusal> {
         self.check(Act::Configure)?;
-        if wanted.durability != self.options.durability {
-            return Err((Code::Unsupported, "a room keeps the durability that it was created with"));
+        let stored = |options: &RoomOptions| options.durability != Durability::Memory;
+        if stored(wanted) != stored(self.options) {
+            return Err((Code::Unsupported, "a memory room stays one, and no other becomes one"));
         }
         if direct::is_direct(self.name) && wanted.access != Access::Members {
             return Err((Code::Unsupported, "a direct room is for its two users"));

@@ -232,6 +232,13 @@ pub enum Look {
         /// Records that expired before this are not shown.
         now: UnixMillis,
     },
+    /// The same rooms, by number and name only, in one go: what moves up while a list is read page by page is on none.
+    RoomsToFollow {
+        /// Whose.
+        user: Name,
+        /// At most so many.
+        limit: usize,
+    },
     /// All rooms, in the order of the names' bytes.
     AllRooms {
         /// Behind this name.
@@ -250,6 +257,8 @@ pub enum Seen {
     Members(Vec<(Name, Member)>, bool),
     /// A page of a user's rooms, and whether there are more.
     RoomsOf(Vec<RoomOf>, bool),
+    /// A user's rooms.
+    RoomsToFollow(Vec<(RoomNumber, Name)>),
     /// A page of all rooms, and whether there are more.
     AllRooms(Vec<(Name, RoomNumber)>, bool),
 }

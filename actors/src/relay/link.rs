@@ -216,6 +216,7 @@ impl Local {
     /// The connection is gone, and its session with it.
     pub(crate) fn disconnect(&self, conn: Conn) {
         self.set_link(conn, None);
+        self.0.timers.borrow_mut().disarm(conn.slot);
         self.unwatch_all(conn);
         self.with(|state| state.on_disconnect(conn));
     }

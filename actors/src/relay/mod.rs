@@ -284,10 +284,10 @@ impl Local {
                 Some(Effect::Answered(conn)) => self.signal(conn, Link::answered),
                 Some(Effect::Finish(conn)) => self.signal(conn, Link::finish),
                 Some(Effect::Kill(conn)) => self.signal(conn, Link::kill),
-                Some(Effect::Lost { conn, room }) => {
-                    self.unwatch_room(conn, room);
+                Some(Effect::Lost { conn, stands }) => {
+                    self.unwatch_room(conn, stands.room);
                     if let Some(link) = self.link(conn) {
-                        link.tell(ToSession::Lost(room));
+                        link.tell(ToSession::Lost(stands));
                     }
                 }
             }
@@ -528,9 +528,9 @@ impl Local {
         self.0.state.borrow().signals_dropped()
     }
 
-    /// Wakes the session at `at`; never where its client cannot be gone unnoticed.
+    /// Wakes the session at `at`, or before.
     pub(crate) fn arm(&self, conn: Conn, at: u64) {
-        if self.link(conn).is_some_and(|link| link.wire.may_go_unnoticed()) {
+        if self.link(conn).is_some() {
             self.0.timers.borrow_mut().arm(at, conn.slot);
         }
     }

@@ -12,7 +12,10 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use bytes::Bytes;
-use parlor_protocol::{Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq, message::Close};
+use parlor_protocol::{
+    Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq,
+    message::{Close, Position},
+};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -66,8 +69,8 @@ pub enum Effect {
     Lost {
         /// Which connection.
         conn: Conn,
-        /// Which room.
-        room: RoomNumber,
+        /// Which room, and where its client stands there when it reads of this.
+        stands: Position,
     },
     /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
     Answered(Conn),
@@ -461,6 +464,7 @@ impl State {
             // Meanwhile it may have left and come back, or have been adopted.
             if let Some((subscriber, _)) = self.subscriber_mut(conn, room)
                 && subscriber.standing == Standing::Lagging
+                && self.is_served(room)
                 && let Some(connection) = self.connection_mut(conn)
                 && !connection.lagging.contains(&room)
             {
@@ -471,6 +475,11 @@ impl State {
         for conn in std::mem::take(&mut self.watched) {
             self.look_at(conn, now_mono);
         }
+    }
+
+    /// Whether what is asked of a room gets to a channel that knows its subscribers, or wakes it.
+    fn is_served(&self, room: RoomNumber) -> bool {
+        self.naps.contains_key(&room) || self.rooms.get(&room).is_some_and(|entry| !entry.orphaned)
     }
 
     /// Ends what is over for a watched connection, which stays watched while there is something to watch.

@@ -70,8 +70,8 @@ pub(crate) enum ToSession {
     Seen { request: u32, seen: Result<Seen, Refusal> },
     /// Its user was added to a room, where delivery begins so.
     Added { room: RoomNumber, name: Name, from: JoinFrom },
-    /// A room put it out.
-    Lost(RoomNumber),
+    /// A room put it out, where its client stands there.
+    Lost(Position),
     /// Its deadline may have come.
     Timer,
     /// It has to go, for another session.
@@ -99,6 +99,7 @@ impl Session {
         let (tier, uploads) = (shared.tiers.of(&device.user), shared.uploads.clone());
         let mut state = State::new(conn, device.clone(), tier, heartbeat, &shared.limits, uploads, now);
         state.let_create(shared.create_at_join.is_some());
+        state.let_be_silent(!link.wire.may_go_unnoticed());
         Self {
             state,
             local,
@@ -349,7 +350,7 @@ impl Session {
             ToSession::Changed { request, outcome } => self.input(Input::Changed { request, outcome }, ctx),
             ToSession::Seen { request, seen } => self.input(Input::Seen { request, seen }, ctx),
             ToSession::Added { room, name, from } => self.input(Input::Added { room, name, from }, ctx),
-            ToSession::Lost(room) => self.input(Input::Lost(room), ctx),
+            ToSession::Lost(stands) => self.input(Input::Lost(stands), ctx),
             ToSession::Timer => {
                 let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;
                 self.input(Input::Timer { owes }, ctx);

@@ -82,8 +82,8 @@ pub enum Input {
         /// Where delivery begins.
         from: JoinFrom,
     },
-    /// A room put the session out.
-    Lost(RoomNumber),
+    /// A room put the session out. Its client stands here when it reads of that.
+    Lost(Position),
     /// The time that [`State::deadline`] named has come.
     Timer {
         /// Whether the session owes its client answers, for which it has stopped reading.
@@ -249,6 +249,19 @@ impl Joining {
     fn is(&self, request: u32, room: Option<RoomNumber>) -> bool {
         self.request == request && (self.resumes.is_none() || self.resumes == room)
     }
+
+    /// Whether its client did not ask for it. It is told under the number 0, which a client's request may have, too.
+    fn is_unasked(&self) -> bool {
+        self.follows && self.request == 0
+    }
+
+    /// Where its client says that it stands.
+    fn position(&self) -> Option<Position> {
+        match (self.resumes, self.from) {
+            (Some(room), JoinFrom::Position(epoch, seq)) if self.request > 0 => Some(Position { room, epoch, seq }),
+            _ => None,
+        }
+    }
 }
 
 /// A session. Most of them do nothing most of the time, so that it owns little then; see [`rest`](Self::rest).
@@ -266,6 +279,8 @@ pub struct State {
     /// Whether its client may create rooms.
     creates: bool,
     heartbeat: Heartbeat,
+    /// Whether its client may be gone unnoticed, so that it ends with its lease.
+    leased: bool,
     /// When the client's last frame came, on the monotonic clock.
     last_frame: u64,
     signals: SignalPace,
@@ -313,6 +328,7 @@ impl State {
             rooms_max: limits.rooms_per_session_max,
             creates: false,
             heartbeat,
+            leased: true,
             last_frame: now.mono_ms,
             signals: SignalPace::new(limits),
             rooms: Vec::new(),
@@ -329,8 +345,14 @@ impl State {
         self.creates = creates;
     }
 
-    /// When it has to be looked at: it ends unless its client has sent a frame by then, or forgets parts of which no more
-    /// came. On the monotonic clock.
+    /// Lets its client be silent for as long as it likes, or not; it may not before this. For a connection whose end does
+    /// not go unnoticed.
+    pub fn let_be_silent(&mut self, silent: bool) {
+        self.leased = !silent;
+    }
+
+    /// When it has to be looked at: it ends unless its client has sent a frame by then, forgets parts of which no more
+    /// came, or tries a room again. On the monotonic clock; `u64::MAX` for never.
     #[must_use]
     pub fn deadline(&self) -> u64 {
         let upload = self.upload.as_ref().map_or(u64::MAX, |upload| upload.expires);
@@ -339,7 +361,7 @@ impl State {
     }
 
     fn lease_ends(&self) -> u64 {
-        self.last_frame + self.heartbeat.lease_ms()
+        if self.leased { self.last_frame + self.heartbeat.lease_ms() } else { u64::MAX }
     }
 
     /// What the client is connected through.
@@ -359,7 +381,8 @@ impl State {
         match input {
             Input::Frame { kind, request, reused, body } => {
                 self.last_frame = now.mono_ms;
-                if reused || self.joining.iter().any(|joining| joining.request == request) {
+                let joins = |joining: &Joining| joining.request == request && !joining.is_unasked();
+                if reused || self.joining.iter().any(joins) {
                     // Two answers under one number could not be told apart, by nobody.
                     return self.close(
                         Code::MalformedFrame,
@@ -372,11 +395,11 @@ impl State {
             Input::Resolved { request, resumes, room } => self.on_resolved(request, resumes, room),
             Input::JoinEnded { request, asked, room } => self.on_join_ended(now, request, asked, room),
             Input::Changed { request, outcome } => self.on_changed(request, outcome),
-            Input::Seen { request, seen } => self.on_seen(now, request, seen),
+            Input::Seen { request, seen } => self.on_seen(request, seen),
             Input::Added { room, name, from } => self.on_added(room, name, from),
-            Input::Lost(room) => self.on_lost(room),
+            Input::Lost(stands) => self.on_lost(stands),
             Input::Timer { owes } => {
-                self.expire_upload(now);
+                self.expire_upload(now, owes);
                 self.follow_on(now);
                 if owes {
                     // A client that waits for the server is not silent: its frames are not read.
@@ -421,7 +444,7 @@ impl State {
         };
         let handled = match kind {
             Kind::Join => self.on_join(request, body),
-            Kind::Follow => self.on_follow(now, request, body),
+            Kind::Follow => self.on_follow(request, body),
             Kind::Resume => self.on_resume(request, body),
             Kind::Leave => self.on_leave(request, body),
             Kind::Publish => self.on_publish(request, body),
@@ -507,11 +530,14 @@ impl State {
             self.joining = Vec::new();
         }
         let name = room.is_err().then(|| joining.name.clone());
+        let told = joining.position();
         self.follow_ended(now, joining, room.as_ref().err().copied());
         if let Some(name) = name {
-            self.attach_again(&name);
+            self.attach_again(&name, told);
         }
         let Ok((room, name)) = room else { return };
+        self.stands_no_more(room);
+        self.left_behind.retain(|(behind, _)| *behind != room);
         if self.rooms.is_empty() {
             self.rooms.reserve_exact(1); // Mostly it stays at one.
         }
@@ -527,6 +553,7 @@ impl State {
             Ok(at) => {
                 self.rooms.remove(at);
                 self.upload.take_if(|upload| upload.room() == leave.room);
+                self.follow_no_more(leave.room);
                 self.effects.push_back(Effect::Leave { request, room: leave.room });
             }
             Err(_) => self.not_joined(request, leave.room),
@@ -554,6 +581,7 @@ impl State {
                 nonce: publish.nonce,
                 kind: publish.kind,
                 refers_to: publish.refers_to,
+                epoch: change::epoch(&publish.extensions),
                 lifetime_ms: publish.lifetime_ms,
                 silent: publish.flags & PUBLISH_SILENT != 0,
                 remove: publish.flags & PUBLISH_REMOVE != 0,

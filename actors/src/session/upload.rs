@@ -4,7 +4,7 @@
 
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
-    Nonce, RoomNumber, Seq,
+    Epoch, Nonce, RoomNumber, Seq, change,
     message::{MISSING_MAX, PARTS_MAX, Part, RecordKind},
 };
 
@@ -28,6 +28,8 @@ pub struct Whole {
     pub kind: RecordKind,
     /// The record that it changes; 0 for none.
     pub refers_to: Seq,
+    /// In which epoch that stands; `None` if no part says so.
+    pub epoch: Option<Epoch>,
     /// How long it may be read.
     pub lifetime_ms: Option<u64>,
     /// As in `Publish`.
@@ -100,7 +102,8 @@ impl Whole {
             Err(PartError::Empty)
         } else {
             let content_type = content_type.0;
-            Ok(Self { room, nonce, parts, total_bytes, kind, refers_to, lifetime_ms, flags, content_type })
+            let epoch = change::epoch(&part.extensions);
+            Ok(Self { room, nonce, parts, total_bytes, kind, refers_to, epoch, lifetime_ms, flags, content_type })
         }
     }
 }
@@ -193,6 +196,7 @@ mod tests {
             total_bytes,
             kind: RecordKind::MESSAGE,
             refers_to: 0,
+            epoch: None,
             lifetime_ms: None,
             flags: 0,
             content_type: 1,

@@ -414,7 +414,9 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             self.effects.push_back(Effect::Up(number, handle.clone()));
         }
         let before = std::mem::replace(&mut room.status, running);
-        self.sleepers.runs(number, generation);
+        if self.limits.room_idle_ms > 0 {
+            self.sleepers.runs(number, generation);
+        }
         self.wake(name, number, &handle);
         self.tell_untold(name, &handle);
         if let Status::Loading { waiting } = before {
@@ -434,7 +436,8 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         if let Some(waiter) = room.ending.take() {
             let name = name.clone();
             self.rooms.remove(&name);
-            return self.gone(number, waiter);
+            self.gone(number, waiter);
+            return self.resolve_again(&name, waiting);
         }
         self.deaths += 1;
         tracing::error!(room = %name, "the room's channel died and is rebuilt from the store");

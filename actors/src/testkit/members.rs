@@ -40,6 +40,13 @@ impl Inside {
         let facts = Facts { name: &name, options: &room.options, by: &by, role: room.role(&by) };
         if let Some(options) = options {
             facts.check_options(&options)?;
+            if options.durability != room.options.durability && room.losses != self.losses {
+                if room.options.durability == Durability::Buffered {
+                    room.epochs.push(EpochStart { epoch: Epoch(self.next_epoch), first: room.tail() + 1 });
+                    self.next_epoch += 1;
+                }
+                room.losses = self.losses;
+            }
             room.options = options;
             return Ok(Changed::Configured(room.number, options));
         }
@@ -114,29 +121,13 @@ impl Inside {
                 Ok(page(all, limit, Seen::Members))
             }
             Look::RoomsOf { user, before, limit, .. } => {
-                let mut rooms: Vec<RoomOf> = Vec::new();
-                for (name, room) in &self.rooms {
-                    let Some(member) = room.members.get(&user).filter(|member| member.role != Role::Banned) else {
-                        continue;
-                    };
-                    let marks = self.marks(room.number, &user);
-                    let gone = Mark { seq: room.first - 1, count: room.gone_count() };
-                    rooms.push(RoomOf {
-                        room: room.number,
-                        name: name.clone(),
-                        epoch: room.epoch(),
-                        role: member.role,
-                        tail: room.tail(),
-                        count: room.count(),
-                        unread: unread(room.count(), &marks, marks.since, gone),
-                        time: room.time().max(member.added),
-                        newest: room.records.last().map(|kept| kept.frame.clone()).unwrap_or_default(),
-                    });
-                }
-                rooms.sort_by_key(|room| std::cmp::Reverse((room.time, room.room)));
                 let behind =
                     |room: &RoomOf| before.is_none_or(|place| (room.time, room.room) < (place.time, place.room));
-                Ok(page(rooms.into_iter().filter(behind), limit, Seen::RoomsOf))
+                Ok(page(self.rooms_of(&user).into_iter().filter(behind), limit, Seen::RoomsOf))
+            }
+            Look::RoomsToFollow { user, limit } => {
+                let rooms = self.rooms_of(&user).into_iter().take(limit);
+                Ok(Seen::RoomsToFollow(rooms.map(|room| (room.room, room.name)).collect()))
             }
             Look::AllRooms { after, limit } => {
                 let behind = |(name, _): &(&Name, &Room)| after.as_ref().is_none_or(|after| *name > after);
@@ -144,6 +135,31 @@ impl Inside {
                 Ok(page(all, limit, Seen::AllRooms))
             }
         }
+    }
+
+    /// A user's rooms, newest activity first.
+    fn rooms_of(&self, user: &Name) -> Vec<RoomOf> {
+        let mut rooms: Vec<RoomOf> = Vec::new();
+        for (name, room) in &self.rooms {
+            let Some(member) = room.members.get(user).filter(|member| member.role != Role::Banned) else {
+                continue;
+            };
+            let marks = self.marks(room.number, user);
+            let gone = Mark { seq: room.first - 1, count: room.gone_count() };
+            rooms.push(RoomOf {
+                room: room.number,
+                name: name.clone(),
+                epoch: room.epoch(),
+                role: member.role,
+                tail: room.tail(),
+                count: room.count(),
+                unread: unread(room.count(), &marks, marks.since, gone),
+                time: room.time().max(member.added),
+                newest: room.records.last().map(|kept| kept.frame.clone()).unwrap_or_default(),
+            });
+        }
+        rooms.sort_by_key(|room| std::cmp::Reverse((room.time, room.room)));
+        rooms
     }
 
     /// A room that the asker may see, and what he is there.

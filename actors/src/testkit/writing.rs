@@ -26,7 +26,10 @@ impl Inside {
         for entry in batch {
             match entry {
                 Entry::Append(append) => {
-                    let (upto, commits, durability) = (last(&append), append.commits.clone(), append.durability);
+                    let (upto, commits) = (last(&append), append.commits.clone());
+                    let promised = self.names.get(&append.room).and_then(|name| self.rooms.get(name));
+                    let durability =
+                        promised.map_or(append.durability, |room| room.options.durability.max(append.durability));
                     let (room, generation) = (append.room, append.generation);
                     let outcome = if written { self.append(append) } else { Ok(()) };
                     let tell = match poison.clone().map_or(outcome, Err) {

@@ -10,6 +10,7 @@
 mod dedupe;
 mod paging;
 mod past;
+mod rings;
 mod room;
 mod trimming;
 

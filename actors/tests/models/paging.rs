@@ -46,7 +46,8 @@ struct World {
     request: u32,
     asked: BTreeMap<u32, Asked>,
     joins: BTreeMap<u32, (&'static str, JoinFrom)>,
-    pulls: usize,
+    /// By cursor, with the tail when they were asked for.
+    pulls: Vec<(Seq, Seq)>,
     /// What was asked for last.
     wanted: (Option<Seq>, Direction, u32),
     /// The page that was answered last.
@@ -64,6 +65,8 @@ struct Asked {
     tail: Seq,
     kept_from: Seq,
     since: Seq,
+    /// The tail when the page was first asked for of those that wait: they are read at once.
+    read_to: Seq,
 }
 
 fn limits(large: bool) -> Limits {
@@ -91,11 +94,15 @@ impl World {
             announce: Announce::Never,
             ..RoomOptions::default()
         };
-        let room = Room::new(seed, options, limits(large), Tiers::sending(SendRate::OFF));
+        // What falls off a room in memory is gone: see rings.rs.
+        let stored = options.durability != Durability::Memory;
+        let rings_bytes_max = if stored && !large { 20_000 } else { limits(large).rings_bytes_max };
+        let limits = Limits { rings_bytes_max, ..limits(large) };
+        let room = Room::new(seed, options, limits.clone(), Tiers::sending(SendRate::OFF));
         let mut world = Self {
             room,
             options,
-            limits: limits(large),
+            limits,
             past: Past::default(),
             before: Vec::new(),
             since: [("ann", 1)].into(),
@@ -104,7 +111,7 @@ impl World {
             request: 0,
             asked: BTreeMap::new(),
             joins: BTreeMap::new(),
-            pulls: 0,
+            pulls: Vec::new(),
             wanted: (None, Direction::Forward, 0),
             newest_page: None,
         };
@@ -167,7 +174,10 @@ impl World {
                 FromChannel::Attach(attach) => self.on_joined(&attach),
                 FromChannel::Answer { request, frame, .. } => self.on_page(request, &frame),
                 FromChannel::Pulled { conns, after, page } => {
-                    self.pulls -= conns.len();
+                    for _ in conns {
+                        let at = self.pulls.iter().position(|(cursor, _)| *cursor == after).unwrap();
+                        self.pulls.remove(at);
+                    }
                     self.on_pulled(after, page);
                 }
                 FromChannel::Refused { request, code, .. } => self.on_refused(request, code),
@@ -193,16 +203,36 @@ impl World {
         self.request += 1;
         let (at, tail, kept_from) = (self.room.now.unix_ms, self.past.tail(), self.past.kept_from);
         let since = self.since(user).min(tail + 1);
-        let asked = Asked { user, start, direction, limit, at, tail, kept_from, since };
+        let read_to = self.read_to(start, direction, limit);
+        let asked = Asked { user, start, direction, limit, at, tail, kept_from, since, read_to };
         self.asked.insert(self.request, asked);
         let (conn, request, device) = (CONN, self.request, key(user, 1));
         self.room.give(Input::Fetch(Fetch { conn, request, device, start, direction, limit }));
         self.hear();
     }
 
+    fn limit(&self, limit: u32) -> u32 {
+        if limit == 0 { self.limits.page_records } else { limit.min(self.limits.page_records_max) }
+    }
+
+    /// How far a page goes that others may wait for.
+    fn read_to(&self, start: Option<Seq>, direction: Direction, limit: u32) -> Seq {
+        let of = |start: Option<Seq>| start.map(|start| start.max(1));
+        let is_start = |other: Option<Seq>| start.is_none() || other.is_none() || of(start) == of(other);
+        let same = |asked: &&Asked| {
+            is_start(asked.start) && asked.direction == direction && self.limit(asked.limit) == self.limit(limit)
+        };
+        let asked = self.asked.values().filter(same).map(|asked| asked.read_to);
+        let pulled = self.pulls.iter().filter(|(after, _)| {
+            let pages = self.limit(limit) == self.limits.page_records_max && direction == Direction::Forward;
+            pages && is_start(Some(after + 1))
+        });
+        asked.chain(pulled.map(|(_, tail)| *tail)).min().unwrap_or(self.past.tail())
+    }
+
     fn on_page(&mut self, request: u32, frame: &Bytes) {
         let asked = self.asked.remove(&request).unwrap();
-        let Asked { user, start, direction, limit, at, tail, kept_from, since } = asked;
+        let Asked { user, start, direction, limit, at, tail, kept_from, since, read_to } = asked;
         let told = Told::of(frame);
         told.check_next(direction);
         assert!((tail..=self.past.tail()).contains(&told.tail));
@@ -233,17 +263,19 @@ impl World {
             }
         }
         // …and holds no more than it may, and no less than it could.
-        let limit =
-            if limit == 0 { self.limits.page_records } else { limit.min(self.limits.page_records_max) } as usize;
+        let limit = self.limit(limit) as usize;
         let bytes_max = self.limits.page_bytes_max as usize;
         assert!(told.shown <= limit && (told.bytes <= bytes_max || told.shown == 1), "{asked:?}: {told:?}");
         if let Some(next) = told.next {
             let more = told.bytes + self.past.size(next) as usize;
             let gap = told.all.iter().any(|(_, said)| matches!(said, Said::Gap(_)));
-            assert!(told.all.len() == limit || more > bytes_max || gap, "{asked:?}: {told:?}");
+            // It may have been asked for before, when the tail was there.
+            let before = direction == Direction::Forward && (read_to + 1..=tail).contains(&next);
+            assert!(told.all.len() == limit || more > bytes_max || gap || before, "{asked:?}: {told:?}");
             self.room.count(match (told.shown == limit, more > bytes_max) {
                 (true, _) => "full page",
                 (_, true) => "page of all bytes",
+                _ if before && !gap => "page that ends at the tail of before",
                 _ => "page that ends with a gap",
             });
         }
@@ -306,7 +338,7 @@ impl World {
     fn rest(&mut self) {
         self.room.store.faults(|faults| faults.busy_read_one_in = 0);
         while self.turn() || self.room.store.step(usize::MAX) || self.room.store.step_reader() {}
-        assert!(self.asked.is_empty() && self.joins.is_empty() && self.pulls == 0, "everything is answered");
+        assert!(self.asked.is_empty() && self.joins.is_empty() && self.pulls.is_empty(), "everything is answered");
     }
 
     fn die(&mut self, crash: Option<Crash>) {
@@ -329,7 +361,7 @@ impl World {
         self.here.clear();
         self.asked.clear();
         self.joins.clear();
-        self.pulls = 0;
+        self.pulls.clear();
         self.join("ann", JoinFrom::Tail);
         while !self.here.contains("ann") || !self.joins.is_empty() {
             if self.joins.is_empty() {
@@ -357,8 +389,9 @@ impl World {
                 self.ask(user, start, direction, limit);
             }
             400..430 => {
-                self.pulls += 1;
-                self.room.give(Input::Pull { conn: CONN, after: near.min(self.past.tail()) });
+                let (after, tail) = (near.min(self.past.tail()), self.past.tail());
+                self.pulls.push((after, tail));
+                self.room.give(Input::Pull { conn: CONN, after });
                 self.hear();
             }
             430..480 if user != "ann" && self.joins.is_empty() => {
@@ -383,6 +416,7 @@ impl World {
                 self.die(crash);
             }
             948..958 => self.walk(),
+            958..980 if !self.is_memory() => self.room.press(),
             _ => {}
         }
     }
@@ -404,7 +438,9 @@ fn pages_joined_together_are_the_past() {
     let must_happen = [
         "page",
         "full page",
+        "fell off for others",
         "page of all bytes",
+        "page that ends at the tail of before",
         "page of one long record",
         "pull",
         "busy",

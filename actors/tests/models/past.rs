@@ -9,7 +9,7 @@ use parlor_protocol::{
 };
 
 /// Everything that was ever committed, and how little of it any rule that was in force has left.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Past {
     /// One for each seq, from 1 on.
     pub records: Vec<Record>,
@@ -66,12 +66,17 @@ impl Past {
         seq < self.kept_from || self.is_expired(seq, now)
     }
 
+    /// Whether a record may have been deleted.
+    pub fn is_dropped(&self, seq: Seq, now: u64) -> bool {
+        seq < self.dropped_below || self.is_expired(seq, now)
+    }
+
     /// Whether a gap says the truth about a seq.
     pub fn is_true(&self, seq: Seq, why: GapReason, since: Seq, now: u64) -> bool {
         match why {
             GapReason::NOT_YOURS => seq < since,
             GapReason::EXPIRED => self.is_expired(seq, now),
-            GapReason::TRIMMED => seq < self.dropped_below || self.is_expired(seq, now),
+            GapReason::TRIMMED => self.is_dropped(seq, now),
             _ => false,
         }
     }

@@ -7,10 +7,11 @@ use std::{
 
 use parking_lot::Mutex;
 use parlor_actors::{
-    channel::state::{Effect, Input, Setting, State},
+    channel::state::{Effect, Input, Setting, Sleep, State},
     limits::Limits,
     members::{Asker, Changed, RoomChange, What},
     message::{Conn, FromChannel, Publish},
+    pools::{Pools, Share},
     port::{
         Append, Commits, DeviceKey, Generation, Load, Loaded, Marks, Now, Outcome, RoomOptions, Store, StoreError,
         Sweep,
@@ -50,6 +51,10 @@ pub struct Room {
     /// The devices whose answers are being loaded.
     pub loading: BTreeSet<(String, u64)>,
     inbox: Inbox,
+    /// What the rooms of an engine have together.
+    pools: Pools,
+    /// What other rooms' rings have of it.
+    others: Share,
     options: RoomOptions,
     limits: Arc<Limits>,
     tiers: Arc<Tiers>,
@@ -58,9 +63,15 @@ pub struct Room {
 
 impl Room {
     pub fn new(seed: u64, options: RoomOptions, limits: Limits, tiers: Tiers) -> Self {
+        let pools = Pools::new(&limits);
+        Self::beside(&pools, seed, options, limits, tiers)
+    }
+
+    /// One room of several.
+    pub fn beside(pools: &Pools, seed: u64, options: RoomOptions, limits: Limits, tiers: Tiers) -> Self {
         let (limits, tiers) = (Arc::new(limits), Arc::new(tiers));
         let store = MemStore::new(seed, limits.writer_records_max);
-        let state = load(&store, options, &limits, &tiers);
+        let state = load(&store, options, &limits, &tiers, pools);
         Self {
             chance: Chance::new(seed ^ 0x5eed),
             store,
@@ -70,6 +81,8 @@ impl Room {
             told: VecDeque::new(),
             loading: BTreeSet::new(),
             inbox: Inbox::default(),
+            pools: pools.clone(),
+            others: pools.ring_bytes.share(),
             options,
             limits,
             tiers,
@@ -175,6 +188,21 @@ impl Room {
         self.store.sweep(sweep, Box::new(reply));
     }
 
+    /// The rings of other rooms grow or shrink, and this one hears of it when it is asked whether it is idle.
+    pub fn press(&mut self) {
+        let max = self.pools.ring_bytes.max();
+        let left = self.chance.pick(&[0, 200, 3_200, 8_000, 16_000, max, max]).min(max);
+        self.others.set(max - left);
+        self.count(format!("left for rings: {left}"));
+        let before = self.state.ring_bytes();
+        if self.chance.one_in(2) {
+            self.give(Input::Sleep(Sleep::Ask));
+        }
+        if self.state.ring_bytes() < before {
+            self.count("fell off for others");
+        }
+    }
+
     pub fn pass(&mut self, ms: u64) {
         self.now.unix_ms += ms;
         self.now.mono_ms += ms;
@@ -186,7 +214,7 @@ impl Room {
         if let Some(crash) = crash {
             self.store.crash(crash);
         }
-        self.state = load(&self.store, self.options, &self.limits, &self.tiers);
+        self.state = load(&self.store, self.options, &self.limits, &self.tiers, &self.pools);
         // What the dead one asked for is told to nobody.
         self.inbox = Inbox::default();
         self.told.clear();
@@ -202,7 +230,7 @@ fn lend<T>() -> (Place<T>, Place<T>) {
     (place.clone(), place)
 }
 
-fn load(store: &Arc<MemStore>, options: RoomOptions, limits: &Arc<Limits>, tiers: &Arc<Tiers>) -> State {
+fn load(store: &Arc<MemStore>, options: RoomOptions, limits: &Arc<Limits>, tiers: &Arc<Tiers>, pools: &Pools) -> State {
     let (found, into) = lend();
     let load = Load { name: "room".parse().unwrap(), create: Some(options) };
     store.load(load, Box::new(move |loaded| *into.lock() = Some(loaded.unwrap())));
@@ -210,7 +238,7 @@ fn load(store: &Arc<MemStore>, options: RoomOptions, limits: &Arc<Limits>, tiers
     let loaded: Loaded = found.lock().take().unwrap();
     assert_ne!(loaded.generation, Generation(0));
     let (limits, tiers, budget) = (limits.clone(), tiers.clone(), store.budget().clone());
-    State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default() })
+    State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default(), pools: pools.clone() })
 }
 
 pub fn key(user: &str, tag: u64) -> DeviceKey {
@@ -227,6 +255,7 @@ pub fn publish(device: DeviceKey, request: u32, nonce: u64, payload: impl Into<b
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
+        epoch: None,
         lifetime_ms: None,
         silent: false,
         remove: false,

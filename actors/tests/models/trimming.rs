@@ -43,6 +43,8 @@ struct World {
     nonce: u64,
     request: u32,
     swept_to: Seq,
+    /// The store has deleted everything below, and some of that may never be told.
+    deleted_below: Seq,
     joined: bool,
 }
 
@@ -57,7 +59,13 @@ impl World {
         };
         let tier = |lifetime_ms: u64| Tier { name: lifetime_ms.to_string(), lifetime_ms, send: SendRate::OFF };
         let tiers = Tiers::new(tier(TIERS[0]), vec![tier(TIERS[1])], None);
-        let limits = Limits { ring_records_max: 8, sweep_records_max: 5, page_records_max: 20, ..Limits::default() };
+        let limits = Limits {
+            ring_records_max: 8,
+            rings_bytes_max: 20_000,
+            sweep_records_max: 5,
+            page_records_max: 20,
+            ..Limits::default()
+        };
         let mut world = Self {
             room: Room::new(seed, options, limits, tiers),
             options,
@@ -67,6 +75,7 @@ impl World {
             nonce: 0,
             request: 0,
             swept_to: 1,
+            deleted_below: 1,
             joined: false,
         };
         world.join();
@@ -183,6 +192,8 @@ impl World {
         let stored = self.room.store.frames(&"room".parse().unwrap());
         stored.into_iter().skip(self.past.records.len()).for_each(|frame| self.commit(frame));
         self.past.keep(&options);
+        // What was deleted stays gone, though a loss of power may take what pushed it out, told or not.
+        self.past.dropped_below = self.past.dropped_below.max(self.deleted_below.min(self.past.tail() + 1));
         self.swept_to = self.swept_to.min(tail + 1);
         self.nonce += 1_000;
         self.join();
@@ -192,14 +203,17 @@ impl World {
     fn check_store(&mut self, swept: bool) {
         let Some((first, tail)) = self.room.store.extent(&"room".parse().unwrap()) else { return };
         let now = self.room.now.unix_ms;
-        let gone = |seq: Seq| seq < self.past.dropped_below || self.past.is_expired(seq, now);
-        // What is stored and not told yet may have pushed out others.
-        let told = (1..first.min(self.past.tail() + 1)).all(gone);
-        assert!(told || tail > self.past.tail(), "the store begins at {first}, which is too late");
+        let told = (1..first.min(self.past.tail() + 1)).all(|seq| self.past.is_dropped(seq, now));
         if !told {
-            // They stay gone, though a loss of power may take what pushed them out.
+            // What is stored and not told yet has pushed out others.
+            let mut stored = self.past.clone();
+            let frames = self.room.store.frames(&"room".parse().unwrap());
+            frames.into_iter().skip(self.past.records.len()).for_each(|frame| stored.commit(frame, &self.options));
+            let gone = (1..first).all(|seq| stored.is_dropped(seq, now));
+            assert!(gone, "the store begins at {first}, which is too late");
             self.past.dropped_below = self.past.dropped_below.max(first.min(self.past.tail() + 1));
         }
+        self.deleted_below = first;
         self.swept_to = first.min(self.past.tail() + 1);
         if !swept || tail == 0 {
             return;
@@ -232,7 +246,7 @@ impl World {
                 self.die(crash);
             }
             982..992 => self.sweep_all(),
-            _ => {}
+            _ => self.room.press(),
         }
         self.check_store(false);
     }
@@ -273,6 +287,7 @@ fn a_room_forgets_what_it_is_to_forget_and_nothing_else() {
         "trimmed",
         "swept",
         "swept at rest",
+        "fell off for others",
         "configured",
         "death: None",
         "death: Some(Process)",

@@ -1,6 +1,7 @@
 //! The actors themselves, on arbiters of their own, between a store in memory and sockets in memory.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test may panic")]
 
+mod following;
 mod panics;
 mod presence;
 mod resuming;
@@ -27,6 +28,7 @@ use parlor_actors::{
     fleet::Fleet,
     limits::Limits,
     outbound::{Outbound, Wire},
+    pools::Pools,
     port::{Clock, Now, RoomOptions},
     relay::link::Hello,
     router::Router,
@@ -90,6 +92,7 @@ impl Engine {
             store: store.clone(),
             clock: clock.clone(),
             uploads: limits.uploads(),
+            pools: Pools::new(&limits),
             router: Router::new(&limits, None),
             limits: Arc::new(limits),
             beats: beats.into(),
@@ -122,7 +125,18 @@ impl Engine {
 
     /// A client that says hello, maybe to take a session up at this attempt; and what it is told.
     fn hello(&self, user: &str, arbiter: usize, token: [u8; 16], resume: Option<([u8; 16], u64)>) -> (Client, Frame) {
-        let socket = Arc::new(Socket::default());
+        self.hello_over(Socket::default(), user, arbiter, token, resume)
+    }
+
+    fn hello_over(
+        &self,
+        socket: Socket,
+        user: &str,
+        arbiter: usize,
+        token: [u8; 16],
+        resume: Option<([u8; 16], u64)>,
+    ) -> (Client, Frame) {
+        let socket = Arc::new(socket);
         let far = Far(socket.clone());
         let hello = Hello {
             request: 0,
@@ -170,6 +184,8 @@ impl Drop for Engine {
 struct Socket {
     ends: Mutex<Ends>,
     changed: Condvar,
+    /// Its client cannot be gone unnoticed.
+    near: bool,
 }
 
 #[derive(Default)]
@@ -211,6 +227,10 @@ impl Wire for Written {
             self.0.0.changed.notify_all();
             Poll::Ready(Ok(slices.iter().map(|slice| slice.len()).sum()))
         })
+    }
+
+    fn may_go_unnoticed(&self) -> bool {
+        !self.0.0.near
     }
 }
 

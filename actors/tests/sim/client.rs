@@ -85,6 +85,8 @@ pub struct View {
     gap_from: Vec<Seq>,
     owes_gap: bool,
     was_added: bool,
+    /// The server knows where it stands, over this very connection, and has put it out.
+    told: bool,
     pub held: BTreeMap<Seq, Bytes>,
     pub outbox: VecDeque<Message>,
     newest_nonce: Nonce,
@@ -120,6 +122,7 @@ impl Client {
             gap_from: Vec::new(),
             owes_gap: false,
             was_added: false,
+            told: false,
             held: BTreeMap::new(),
             outbox: VecDeque::new(),
             newest_nonce: 0,
@@ -182,7 +185,7 @@ impl Client {
             view.standing = Standing::Out;
             view.owed = None;
             (view.gap_from, view.owes_gap, view.was_added) = (Vec::new(), false, false);
-            (view.stalled, view.sent, view.present) = (false, 0, None);
+            (view.told, view.stalled, view.sent, view.present) = (false, false, 0, None);
         }
     }
 

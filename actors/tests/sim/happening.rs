@@ -63,6 +63,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "refused: rate limited",
     "refused: room unavailable",
     "refused: store unavailable",
+    "ring cut short",
     "room forgotten in its sleep",
     "room found idle",
     "room not woken",

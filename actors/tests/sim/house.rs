@@ -16,6 +16,7 @@ use parlor_actors::{
     },
     limits::Limits,
     message::{Conn, FromChannel},
+    pools::Pools,
     port::{Append, Budget, Clock, Commits, Generation, Now, Outcome},
     rates::Rates,
     relay::{self, onlookers::Onlookers},
@@ -107,6 +108,7 @@ struct Arbiter {
 pub struct House {
     tiers: Arc<Tiers>,
     rates: Arc<Rates>,
+    pub pools: Pools,
     uploads: Arc<Budget>,
     pub limits: Arc<Limits>,
     pub store: Arc<MemStore>,
@@ -177,6 +179,7 @@ impl House {
             planted: Planted::default(),
             tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
             rates: Arc::default(),
+            pools: Pools::new(&limits),
             uploads: limits.uploads(),
             limits,
         }

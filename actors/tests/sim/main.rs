@@ -1,6 +1,7 @@
 //! Seeded simulation: the pure states of the whole engine under chance, faults and clients that check every frame.
 //!
-//! `PARLOR_SIM_SEED=n` replays one seed and prints its last steps; `PARLOR_SIM_SEEDS=n` runs so many.
+//! `PARLOR_SIM_SEED=n` replays one seed and prints its last steps; `PARLOR_SIM_SEEDS=n` runs so many, from
+//! `PARLOR_SIM_FIRST=n` on.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 #![allow(unreachable_pub, reason = "the modules of a test are its own")]
 
@@ -172,7 +173,10 @@ fn number(variable: &str) -> Option<u64> {
 fn seeded_talks_keep_the_contract() {
     let seeds = match number("PARLOR_SIM_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("PARLOR_SIM_SEEDS").unwrap_or(2_000),
+        None => {
+            let first = number("PARLOR_SIM_FIRST").unwrap_or(0);
+            first..first + number("PARLOR_SIM_SEEDS").unwrap_or(2_000)
+        }
     };
     let (began, all) = (Instant::now(), seeds.end - seeds.start);
     let mut counts = BTreeMap::new();

@@ -57,7 +57,7 @@ pub struct Done<'a> {
 pub struct ConfigureRoom<'a> {
     /// The room's name.
     pub room: &'a str,
-    /// All of it, changed or not; the durability must be the one that the room has.
+    /// All of it, changed or not; a memory room stays one, and no other becomes one.
     pub options: RoomOptions,
     /// What later versions add.
     pub extensions: Extensions<'a>,

@@ -406,6 +406,8 @@ fn messages(out: &mut Vectors) {
 fn changes(out: &mut Vectors) {
     let change = |kind, flags, payload| Publish { kind, refers_to: 42, flags, payload, ..publish() };
     out.add("publish, an edit", 3, change(RecordKind::EDIT, 0, b"hello"));
+    let edit = Publish { extensions: Extensions(vec![(TAG_EPOCH, b"\x03")]), ..change(RecordKind::EDIT, 0, b"hello") };
+    out.add("publish, an edit of what was seen in epoch 3", 3, edit);
     out.add(
         "publish, a recall",
         3,

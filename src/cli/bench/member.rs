@@ -248,7 +248,11 @@ impl Member {
                 self.over = true;
                 self.outcome.faults.note(|| format!("closed: {code}: {message}"));
             }
-            Event::Disconnected { .. } | Event::Reconnected | Event::Marked(_) | Event::Signal(_) => {}
+            Event::Disconnected { .. }
+            | Event::Reconnected
+            | Event::Marked(_)
+            | Event::Presence(_)
+            | Event::Signal(_) => {}
         }
     }
 

@@ -8,7 +8,7 @@ pub(crate) const HELP: [&str; 5] = [
     "change what was said: /edit [N] TEXT, /recall [N], /react [N] 👍, /unreact [N] 👍; N is the number behind a message, \
      without it your own last one is meant, and for reactions the newest",
     "who has read a message: /who [N]; your rooms: /rooms; another room: /create NAME [open|members|broadcast]",
-    "people: /members, /add USER…, /kick USER…, /role member|moderator|muted|banned USER…, /dm USER [TEXT]",
+    "people: /online, /members, /add USER…, /kick USER…, /role member|moderator|muted|banned USER…, /dm USER [TEXT]",
     "/quit or Ctrl-C leaves; //text says /text",
     "on a screen PageUp and PageDown scroll, Up and Down bring back what you typed",
 ];
@@ -41,7 +41,9 @@ pub(crate) enum Request {
     Who(Seq),
     /// The user's rooms.
     Rooms,
-    /// Who is in this room.
+    /// Who is here now.
+    Online,
+    /// Who has a role in this room.
     Members,
     /// A new room.
     Create(String, Access),
@@ -104,6 +106,7 @@ impl Command {
                 _ => return Err("/who takes the number of a message, or nothing".to_owned()),
             },
             "rooms" => Self::Ask(Request::Rooms),
+            "online" => Self::Ask(Request::Online),
             "members" => Self::Ask(Request::Members),
             "create" => {
                 let (name, access) = rest.rsplit_once(char::is_whitespace).unwrap_or((rest, ""));
@@ -200,6 +203,7 @@ mod tests {
         check("unreact #7 👍", Command::Unreact(Some(7), "👍".to_owned()));
         check("who", Command::Who(None));
         check("rooms", Command::Ask(Request::Rooms));
+        check("online", Command::Ask(Request::Online));
         check("create tea time", Command::Ask(Request::Create("tea time".to_owned(), Access::Open)));
         check("create tea time members", Command::Ask(Request::Create("tea time".to_owned(), Access::Members)));
         check("add bob eve", Command::Ask(Request::Role(Role::Member, vec!["bob".to_owned(), "eve".to_owned()])));

@@ -130,6 +130,8 @@ pub(crate) struct Model {
     pub(crate) clock: Clock,
     /// Who is typing.
     pub(crate) typing: Typing,
+    /// How many users are in the room, if that is known.
+    pub(crate) here: Option<u32>,
     pub(super) size: Size,
     pub(super) scroll: Scroll,
     lines: VecDeque<Line>,
@@ -161,6 +163,7 @@ impl Model {
             fetching: false,
             clock,
             typing: Typing::default(),
+            here: None,
             size: Size::default(),
             scroll: Scroll::default(),
             lines: VecDeque::new(),
@@ -236,6 +239,9 @@ impl Model {
             Link::Reconnecting(why) => Link::Reconnecting(harmless(&why)),
             Link::Over(why) => Link::Over(harmless(&why)),
         };
+        if self.link != Link::Connected {
+            self.here = None;
+        }
     }
 
     /// A page of history came, oldest first; `next` is where it goes on.

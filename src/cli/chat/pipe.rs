@@ -217,7 +217,7 @@ impl Pipe<'_> {
                 }
                 self.write_record(&record)?;
             }
-            Event::Marked(_) | Event::Signal(_) => {}
+            Event::Marked(_) | Event::Presence(_) | Event::Signal(_) => {}
             Event::Gap(gap) => {
                 self.progress.on_gap(gap.epoch, gap.to);
                 notice(&super::describe_gap(&gap));

@@ -13,6 +13,7 @@ pub(crate) async fn perform(client: Client, room: Room, clock: Clock, request: R
     let lines = match request {
         Request::Who(seq) => who(&room, seq).await,
         Request::Rooms => rooms(&client, &clock).await,
+        Request::Online => online(&room).await,
         Request::Members => members(&client, room.name()).await,
         Request::Create(name, access) => {
             let options = RoomOptions { access, ..RoomOptions::default() };
@@ -74,6 +75,18 @@ async fn rooms(client: &Client, clock: &Clock) -> Result<Vec<String>, RequestErr
         lines.push("you have a role in no room; rooms that are open to everybody are not listed".to_owned());
     }
     Ok(lines)
+}
+
+async fn online(room: &Room) -> Result<Vec<String>, RequestError> {
+    let here = room.watch_presence().await?;
+    let mut users: Vec<&str> = here.came.iter().map(|user| &**user).collect();
+    users.sort_unstable();
+    let unnamed = (here.count as usize).saturating_sub(users.len());
+    Ok(vec![match (users.len(), unnamed) {
+        (0, unnamed) => format!("{unnamed} here"),
+        (_, 0) => format!("{} here: {}", here.count, users.join(", ")),
+        (_, unnamed) => format!("{} here: {}, and {unnamed} more", here.count, users.join(", ")),
+    }])
 }
 
 async fn members(client: &Client, room: &str) -> Result<Vec<String>, RequestError> {

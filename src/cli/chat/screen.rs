@@ -5,7 +5,7 @@ use std::{future::pending, time::Duration};
 use anyhow::Context as _;
 use crossterm::event::{Event as TerminalEvent, EventStream, KeyCode};
 use futures_util::{FutureExt as _, StreamExt as _, future::BoxFuture, stream::FuturesUnordered};
-use parlor::client::{Acked, Client, Event, Events, Outgoing, Page, PublishError, RequestError, Room};
+use parlor::client::{Acked, Client, Event, Events, Outgoing, Page, PublishError, RequestError, Room, RoomPresence};
 use parlor_protocol::{Seq, message::Direction};
 use ratatui::DefaultTerminal;
 use tokio::time::{Instant, sleep_until};
@@ -30,6 +30,9 @@ const EVENTS_PER_TURN_MAX: usize = 256;
 /// A line's number, none for a change, and what became of it.
 type Settled = (Option<u64>, Result<Acked, PublishError>);
 
+/// What the server was asked.
+type Asked<T> = BoxFuture<'static, Result<T, RequestError>>;
+
 /// The most commands that wait for their answers.
 const ASKED_MAX: usize = 8;
 
@@ -44,7 +47,9 @@ pub(crate) struct Screen<'a> {
     marked: Seq,
     asked: FuturesUnordered<BoxFuture<'static, Result<Vec<String>, String>>>,
     sending: FuturesUnordered<BoxFuture<'static, Settled>>,
-    fetching: Option<BoxFuture<'static, Result<Page, RequestError>>>,
+    fetching: Option<Asked<Page>>,
+    /// The room is about to be watched.
+    watching: Option<Asked<RoomPresence>>,
     leave_by: Option<Instant>,
     /// To be left at once.
     done: bool,
@@ -63,6 +68,10 @@ impl<'a> Screen<'a> {
             asked: FuturesUnordered::new(),
             sending: FuturesUnordered::new(),
             fetching: None,
+            watching: Some(Box::pin({
+                let room = room.clone();
+                async move { room.watch_presence().await }
+            })),
             leave_by: None,
             done: false,
         }
@@ -94,7 +103,9 @@ impl<'a> Screen<'a> {
                 event = next_event(&mut self.events) => self.on_event(event),
                 Some(settled) = self.sending.next(), if !self.sending.is_empty() => self.on_settled(settled),
                 Some(answer) = self.asked.next(), if !self.asked.is_empty() => self.on_answer(answer),
-                page = fetched(&mut self.fetching) => self.on_page(page),
+                page = answered(&mut self.fetching) => self.on_page(page),
+                // What comes of it is among the events. A server that tells no presence is shown without.
+                _ = answered(&mut self.watching) => self.watching = None,
                 () = patience(forget) => {}
                 () = patience(self.leave_by) => self.done = true,
                 () = &mut terminated => self.done = true,
@@ -181,6 +192,7 @@ impl<'a> Screen<'a> {
             Some(Event::Signal(signal)) if signal.key == TYPING_KEY => {
                 self.model.on_typing(&signal.sender, self.began.elapsed());
             }
+            Some(Event::Presence(presence)) => self.model.here = Some(presence.count),
             Some(Event::Signal(_) | Event::Marked(_)) => {}
             Some(Event::Gap(gap)) => self.model.on_note(&describe_gap(&gap)),
             Some(Event::Disconnected { reason }) => self.model.on_link(Link::Reconnecting(reason)),
@@ -233,9 +245,9 @@ async fn next_event(events: &mut Option<Events>) -> Option<Event> {
     }
 }
 
-async fn fetched(fetching: &mut Option<BoxFuture<'static, Result<Page, RequestError>>>) -> Result<Page, RequestError> {
-    match fetching {
-        Some(fetching) => fetching.await,
+async fn answered<T>(asked: &mut Option<Asked<T>>) -> Result<T, RequestError> {
+    match asked {
+        Some(asked) => asked.await,
         None => pending().await,
     }
 }

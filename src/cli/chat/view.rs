@@ -52,6 +52,9 @@ fn status_line(model: &Model) -> Row<'static> {
     };
     let mut spans =
         vec![Span::styled(format!(" {}", model.room), bold), Span::raw(format!(" · {} · ", model.server)), link];
+    if let Some(here) = model.here {
+        spans.push(Span::raw(format!(" · {here} here")));
+    }
     if let Some(typing) = model.typing.text() {
         spans.push(Span::raw(format!(" · {typing}")));
     }
@@ -105,6 +108,7 @@ mod tests {
         for c in "yes 添".chars() {
             model.input.insert(c);
         }
+        model.here = Some(3);
         let (rows, cursor) = screen(&mut model, 60, 8);
         assert_eq!(
             rows,
@@ -115,7 +119,7 @@ mod tests {
                 "23:34            bob does a gnome client exist? 👍  1 #1",
                 "23:34 ✓          ann I can't recommend one offhand; try a",
                 "                     search for such #2",
-                " lobby · here:1 · connected",
+                " lobby · here:1 · connected · 3 here",
                 "> yes 添",
             ]
         );
@@ -127,7 +131,8 @@ mod tests {
         let mut model = model();
         model.input.insert('x');
         model.submit();
-        model.link = Link::Reconnecting("reset".to_owned());
+        model.here = Some(2);
+        model.on_link(Link::Reconnecting("reset".to_owned()));
         model.on_typing("eve", std::time::Duration::ZERO);
         let (rows, _) = screen(&mut model, 70, 8);
         assert_eq!(rows[5], "      …          ann x");

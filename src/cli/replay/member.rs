@@ -189,7 +189,13 @@ impl Incoming {
                 self.over = true;
                 faults.note(|| format!("closed: {code}: {message}"));
             }
-            Some(Event::Disconnected { .. } | Event::Reconnected | Event::Marked(_) | Event::Signal(_)) => {}
+            Some(
+                Event::Disconnected { .. }
+                | Event::Reconnected
+                | Event::Marked(_)
+                | Event::Presence(_)
+                | Event::Signal(_),
+            ) => {}
             None => self.over = true,
         }
     }

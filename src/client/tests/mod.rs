@@ -12,6 +12,7 @@ mod servers;
 mod simulation;
 mod storing;
 mod uploading;
+mod watching;
 
 use std::time::Duration;
 
@@ -192,7 +193,7 @@ impl Lab {
         self.welcome(resumed, 30_000);
     }
 
-    /// The newest attempt is a connection.
+    /// The oldest attempt is a connection.
     fn connected(&mut self) {
         self.collect();
         while self.dialed.is_empty() {
@@ -200,7 +201,7 @@ impl Lab {
             self.at(u64::try_from(due).unwrap());
             self.collect();
         }
-        let attempt = self.dialed.pop().unwrap();
+        let attempt = self.dialed.remove(0);
         self.dialed.clear();
         self.state.handle_connected(self.now(), attempt);
         self.collect();

@@ -28,59 +28,68 @@ fn refused() -> io::Error {
     io::ErrorKind::ConnectionRefused.into()
 }
 
-#[test]
-fn attempts_start_one_behind_the_other_and_the_first_that_is_made_wins() {
-    let mut servers = of(&THREE);
-    servers.begin(ms(0));
-    let [(first, to)] = connects(&mut servers)[..] else { panic!("one at first") };
-    assert_eq!((to, servers.timeout(ms(0))), (address(1), ms(100)));
-    servers.handle_timeout(ms(99));
-    assert_eq!(connects(&mut servers), []);
-    servers.handle_timeout(ms(100));
-    let [(second, to)] = connects(&mut servers)[..] else { panic!("the next one") };
-    assert_eq!(to, address(2));
-    // Its failure lets the third start at once.
-    servers.handle_unreachable(ms(110), second, refused());
-    let [(third, to)] = connects(&mut servers)[..] else { panic!("the third one") };
-    assert_eq!(to, address(3));
-    assert!(servers.handle_connected(ms(150), third));
-    assert!(!servers.handle_connected(ms(151), first), "too late");
-    servers.on_welcome();
-    assert_eq!((servers.name(), servers.last()), (THREE[2].to_owned(), Some(address(3))));
-    // Next time: the last one, then the nearest of the others; the second was not measured.
-    servers.begin(ms(1_000));
-    for at in 11..14 {
-        servers.handle_timeout(ms(at * 100));
+/// Begins a round, and what is tried in it if nothing answers.
+fn order(servers: &mut Servers, now: u64) -> Vec<SocketAddr> {
+    servers.begin(ms(now));
+    for at in 1..4 {
+        servers.handle_timeout(ms(now + at * 100));
     }
-    let order: Vec<_> = connects(&mut servers).into_iter().map(|(_, to)| to).collect();
-    assert_eq!(order, [address(3), address(1), address(2)]);
+    connects(servers).into_iter().map(|(_, to)| to).collect()
 }
 
 #[test]
-fn the_nearest_is_preferred_once_it_is_known() {
+fn attempts_start_together_at_first_and_then_one_behind_the_other() {
     let mut servers = of(&THREE);
-    for (to, took) in [(1, 90), (2, 30), (3, 60)] {
-        servers.begin(ms(0));
-        let mut now = 0;
-        loop {
-            let mut started = connects(&mut servers);
-            if let Some((attempt, _)) = started.iter().find(|(_, started)| *started == address(to)) {
-                servers.handle_connected(ms(now + took), *attempt);
-                break;
-            }
-            now += 1;
-            for (attempt, _) in started.drain(..) {
-                servers.handle_unreachable(ms(now), attempt, refused());
-            }
-        }
-        servers.on_welcome();
-    }
     servers.begin(ms(0));
-    for at in 1..4 {
-        servers.handle_timeout(ms(at * 100));
+    let [(first, _), (second, _), (third, to)] = connects(&mut servers)[..] else {
+        panic!("nobody knows which is near")
+    };
+    servers.handle_unreachable(ms(10), second, refused());
+    assert!(servers.handle_connected(ms(50), third));
+    assert!(!servers.handle_connected(ms(51), first), "too late");
+    servers.on_welcome();
+    assert_eq!((servers.name(), servers.last(), to), (THREE[2].to_owned(), Some(address(3)), address(3)));
+    // Next time: the last one, then the nearest of the others; the second was not measured.
+    servers.begin(ms(1_000));
+    let [(last, to)] = connects(&mut servers)[..] else { panic!("one at first") };
+    assert_eq!((to, servers.timeout(ms(1_000))), (address(3), ms(1_100)));
+    servers.handle_timeout(ms(1_099));
+    assert_eq!(connects(&mut servers), []);
+    servers.handle_timeout(ms(1_100));
+    let [(_, to)] = connects(&mut servers)[..] else { panic!("the next one") };
+    assert_eq!(to, address(1));
+    // A failure lets the third start at once.
+    servers.handle_unreachable(ms(1_110), last, refused());
+    let [(_, to)] = connects(&mut servers)[..] else { panic!("the third one") };
+    assert_eq!(to, address(2));
+}
+
+#[test]
+fn the_last_one_makes_room_for_one_that_is_known_to_be_much_nearer() {
+    #[track_caller]
+    fn check(took: [u64; 3], want: [u8; 3]) {
+        let mut servers = of(&THREE);
+        for (to, took) in (1..).zip(took) {
+            servers.begin(ms(0));
+            let mut now = 0;
+            loop {
+                let mut started = connects(&mut servers);
+                if let Some((attempt, _)) = started.iter().find(|(_, started)| *started == address(to)) {
+                    servers.handle_connected(ms(now + took), *attempt);
+                    break;
+                }
+                now += 1;
+                for (attempt, _) in started.drain(..) {
+                    servers.handle_unreachable(ms(now), attempt, refused());
+                }
+            }
+            servers.on_welcome();
+        }
+        assert_eq!(order(&mut servers, 0), want.map(address), "{took:?}");
     }
-    let order: Vec<_> = connects(&mut servers).into_iter().map(|(_, to)| to).collect();
-    assert_eq!(order, [address(3), address(2), address(1)], "the last one first");
+    check([90, 31, 60], [3, 2, 1]);
+    check([90, 29, 60], [2, 3, 1]);
+    check([5, 29, 60], [1, 2, 3]);
 }
 
 #[test]
@@ -90,21 +99,28 @@ fn a_name_stands_for_all_its_addresses() {
     assert_eq!(servers.poll(), Some(Step::Resolve(0, "chat.example:1".into())));
     let [(nine, _)] = connects(&mut servers)[..] else { panic!("the one that is known") };
     servers.handle_resolved(ms(10), 0, Ok(vec![address(1), address(2)]));
+    let [(one, first), (two, second)] = connects(&mut servers)[..] else { panic!("both of the name") };
+    assert_eq!((first, second), (address(1), address(2)));
     servers.handle_unreachable(ms(20), nine, refused());
-    let [(one, to)] = connects(&mut servers)[..] else { panic!("the first of the name") };
-    assert_eq!(to, address(1));
     servers.handle_unreachable(ms(30), one, refused());
-    let [(two, to)] = connects(&mut servers)[..] else { panic!("the second of the name") };
-    assert_eq!(to, address(2));
     assert!(servers.is_over().is_none());
     servers.handle_unreachable(ms(40), two, refused());
     assert_eq!(servers.is_over().unwrap().0, "chat.example:1");
     // Looked up anew, it has others. Until that is known the old ones serve.
     servers.begin(ms(50));
+    assert_eq!(connects(&mut servers).len(), 3);
     servers.handle_resolved(ms(50), 0, Ok(vec![address(3)]));
-    servers.handle_timeout(ms(200));
-    let order: Vec<_> = connects(&mut servers).into_iter().map(|(_, to)| to).collect();
-    assert_eq!(order, [address(1), address(3)]);
+    let [(three, to)] = connects(&mut servers)[..] else { panic!("what is new") };
+    assert_eq!(to, address(3));
+    // What it asks for counts for the whole name.
+    servers.handle_connected(ms(60), three);
+    servers.on_welcome();
+    servers.on_put_off(ms(9_000));
+    servers.begin(ms(70));
+    servers.handle_resolved(ms(70), 0, Ok(vec![address(3), address(4)]));
+    servers.handle_timeout(ms(170));
+    let to: Vec<_> = connects(&mut servers).into_iter().map(|(_, to)| to).collect();
+    assert_eq!(to, [address(9), address(4)], "it is new and may be another");
 }
 
 #[test]

@@ -6,7 +6,7 @@ use parlor_actors::{
     members::{Look, Seen},
     port::{Load, Loaded, Reply, Store},
 };
-use parlor_protocol::message::Access;
+use parlor_protocol::message::{Access, ROOMS_PER_PAGE_MAX, RecordKind};
 use tempfile::TempDir;
 
 use super::*;
@@ -170,6 +170,37 @@ fn a_direct_room_is_found_again_by_its_two_only() {
     assert_eq!(number(&open("bob", "ann")), room);
     assert_eq!(open("ann", "eve").unwrap_err().0, Code::RoomExists, "were it another pair's name");
     assert_eq!(members(&store, "direct:1").iter().map(|member| member.1).collect::<Vec<_>>(), [Role::Member; 2]);
+}
+
+#[test]
+fn all_rooms_to_follow_come_at_once_and_of_too_many_the_ones_with_the_newest_activity() {
+    let data = TempDir::new().unwrap();
+    let store = open(data.path());
+    // More than a page of a list of rooms may have, all made at the same time: the newest number is first.
+    let rooms = 2 * ROOMS_PER_PAGE_MAX + 1;
+    for number in 0..rooms {
+        let members = vec![(name("ann"), Role::Member)];
+        let what = What::Create { options: RoomOptions::default(), members, or_find: false };
+        let change = RoomChange { at: 0, ..wants(&format!("room {number}"), Asker::Host, what) };
+        ask(|reply| store.change(change, reply)).unwrap().unwrap();
+    }
+    let to_follow = |limit| {
+        let look = Look::RoomsToFollow { user: name("ann"), limit };
+        match ask(|reply| store.look(look, reply)).unwrap() {
+            Ok(Seen::RoomsToFollow(rooms)) => rooms,
+            other => panic!("{other:?}"),
+        }
+    };
+    let named = |numbers: &mut dyn Iterator<Item = usize>| -> Vec<(RoomNumber, Name)> {
+        let room = |number| name(&format!("room {number}"));
+        numbers.map(|number| (load(&store, &room(number)).unwrap().room, room(number))).collect()
+    };
+    assert_eq!(to_follow(1_000), named(&mut (0..rooms).rev()));
+    leaving::record(&store, &load(&store, "room 0").unwrap(), 1, RecordKind::MESSAGE, 1);
+    assert_eq!(to_follow(1_000), named(&mut [0].into_iter().chain((1..rooms).rev())));
+    assert_eq!(to_follow(3), named(&mut [0, 200, 199].into_iter()));
+    host(&store, "room 200", What::Set(Role::Banned, names(&["ann"]))).unwrap();
+    assert_eq!(to_follow(3), named(&mut [0, 199, 198].into_iter()));
 }
 
 mod leaving;

@@ -138,7 +138,8 @@ impl Shared {
     }
 }
 
-/// Whether appends can be written without waiting, if the disk does not make them.
+/// Whether appends can be written without waiting, if the disk does not make them. A room that has just become `synced` is
+/// waited for until its channel hears of that.
 fn are_small<'a>(mut appends: impl Iterator<Item = &'a Append>) -> bool {
     let (mut records, mut bytes) = (0, 0);
     appends.all(|append| {

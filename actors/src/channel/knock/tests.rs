@@ -23,6 +23,7 @@ use crate::{
     limits::Limits,
     message::Conn,
     outbound::{Outbound, Wire},
+    pools::Pools,
     port::{DeviceKey, RoomOptions},
     relay::{
         Local,
@@ -104,6 +105,7 @@ fn a_join_that_no_channel_gets_is_refused() {
         store: store.clone(),
         clock: clock.clone(),
         uploads: limits.uploads(),
+        pools: Pools::new(&limits),
         limits,
         beats: Arc::default(),
         tiers: Arc::default(),

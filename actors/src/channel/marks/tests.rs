@@ -1,6 +1,7 @@
 //! The truth table of unread, and users who come, go, read and are saved.
 
 use super::*;
+use crate::pools::Pool;
 
 fn mark(seq: Seq, count: u64) -> Mark {
     Mark { seq, count }
@@ -52,7 +53,7 @@ fn nothing(_: &Name, _: &[DeviceTag]) -> Mark {
 
 /// Ann with her phone, whose marks are loaded.
 fn users() -> Users<u32> {
-    let mut users = Users::new(false, 0);
+    let mut users = Users::new(false, 0, Pool::new(99).share());
     users.attach(&name("ann"), PHONE);
     assert!(users.wants_load(&name("ann")), "the first loads");
     assert!(!users.wants_load(&name("ann")), "once");
@@ -82,7 +83,7 @@ fn marks_only_rise_and_only_what_rose_is_saved() {
 #[test]
 fn what_was_read_before_the_load_came_is_not_lost() {
     for (stored, want) in [(3, 5), (9, 9)] {
-        let mut users = Users::<u32>::new(false, 0);
+        let mut users = Users::<u32>::new(false, 0, Pool::new(99).share());
         let ann = name("ann");
         users.attach(&ann, PHONE);
         assert!(users.wants_load(&ann));
@@ -134,7 +135,7 @@ fn who_stays_has_what_he_sent_saved_with_his_other_marks() {
 
 #[test]
 fn a_room_without_a_store_keeps_some_who_left_and_saves_nothing() {
-    let mut users = Users::<u32>::new(true, 2);
+    let mut users = Users::<u32>::new(true, 2, Pool::new(99).share());
     for user in ["ann", "bob", "cid", "ann"] {
         let user = name(user);
         users.attach(&user, PHONE);
@@ -160,7 +161,7 @@ fn a_user_stays_while_something_is_looked_for_on_his_behalf() {
 #[test]
 fn what_is_loaded_or_saved_while_a_membership_ends_is_not_taken_for_the_next() {
     let ann = name("ann");
-    let mut users = Users::<()>::new(false, 0);
+    let mut users = Users::<()>::new(false, 0, Pool::new(99).share());
     users.attach(&ann, DeviceTag(1));
     assert!(users.wants_load(&ann));
     users.reset(&ann, false);

@@ -63,6 +63,7 @@ impl State {
             nonce: number,
             kind: RecordKind::MEMBERS,
             refers_to: 0,
+            epoch: None,
             lifetime_ms: None,
             silent: true,
             remove: false,

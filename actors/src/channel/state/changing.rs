@@ -50,6 +50,10 @@ impl State {
         if publish.kind == RecordKind::MESSAGE {
             return Prepared::Message;
         }
+        if publish.epoch.is_some_and(|epoch| !self.extent.has_kept(epoch, publish.refers_to)) {
+            // What has this seq now is not what was meant.
+            return Prepared::Refused(GONE);
+        }
         let hidden = self.rights_of(&publish.device).and_then(|rights| self.seen_by(rights));
         if hidden.is_some_and(|seen| publish.refers_to < seen.first) {
             // What a user may not read is not there for him.

@@ -79,7 +79,7 @@ pub struct EraseInMemory {
 
 /// What has to be done next to erase a message.
 enum Step {
-    /// Nothing: it is a tombstone, by a change with this seq.
+    /// Nothing but to wait for the commit of this seq: it is a tombstone, by that change.
     Done(Seq),
     /// Read this record.
     Read(Seq),
@@ -111,7 +111,15 @@ impl State {
                 self.trim_and_tell(erase.told, refusal);
             }
             Err(refusal) => erase.told.tell(Err(refusal)),
-            Ok(Step::Done(last)) => erase.told.tell(Ok(Erased { room: self.room, first: erase.seq, last })),
+            Ok(Step::Done(last)) => {
+                let erased = Erased { room: self.room, first: erase.seq, last };
+                if last > self.extent.tail {
+                    // The store may not have the tombstone yet.
+                    self.erasures.given.push((last, erased, erase.told));
+                } else {
+                    erase.told.tell(Ok(erased));
+                }
+            }
             Ok(Step::Read(seq)) => self.read_to_erase(seq, erase),
             Ok(Step::Make(change, sender, last)) => self.record_erasure(now, erase, &change, sender, last),
         }
@@ -216,6 +224,7 @@ impl State {
             nonce: 0,
             kind: RecordKind::RECALL,
             refers_to: erase.seq,
+            epoch: None,
             lifetime_ms: None,
             silent: true,
             remove: false,

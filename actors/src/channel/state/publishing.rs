@@ -40,11 +40,15 @@ impl State {
             return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
         };
         let known = window.look_up(nonce, hash);
-        if known != Known::New {
+        let allowed = may(self.people.kind, rights.role, Act::Speak);
+        let payload_max = self.options.payload_bytes_max;
+        let too_large = payload_max > 0 && publish.payload.len() > payload_max as usize;
+        if known != Known::New || !allowed || too_large {
+            // It is answered for good, and does not come again.
             device.release(nonce);
         }
         match known {
-            Known::New if may(self.people.kind, rights.role, Act::Speak) => {}
+            Known::New if allowed => {}
             Known::New => {
                 return self.refuse(conn, request, Code::Forbidden, 0, "the user may not publish in this room");
             }
@@ -66,8 +70,7 @@ impl State {
             }
         }
         // Only now: a repeat of what was stored is answered though the room takes less since.
-        let payload_max = self.options.payload_bytes_max;
-        if payload_max > 0 && publish.payload.len() > payload_max as usize {
+        if too_large {
             return self.refuse(conn, request, Code::TooLarge, 0, "the payload is longer than this room takes");
         }
         // An earlier send was refused for now: this one must not overtake it.
@@ -97,6 +100,13 @@ impl State {
         let rewrites = change.as_ref().map_or(0, |change| change.bytes(&publish));
         let cost = publish.payload.len() + RECORD_OVERHEAD_BYTES + rewrites;
         let place = match self.options.durability {
+            Durability::Memory if !self.takes(cost) => {
+                return self.refuse_for_now(
+                    now,
+                    &publish,
+                    "the newest records of other rooms take all memory for them",
+                );
+            }
             Durability::Memory => self.budget.none(),
             Durability::Buffered | Durability::Synced => match self.budget.take(cost) {
                 Some(place) => place,

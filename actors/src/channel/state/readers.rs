@@ -36,6 +36,9 @@ impl State {
         if nothing_stored {
             return self.on_room_marks(fetch, Ok(RoomMarks { strangers: Some(Vec::new()), ..RoomMarks::default() }));
         }
+        if self.saves.asked.len() >= self.limits.reads_per_room_max {
+            return self.refuse(fetch.conn, fetch.request, Code::Busy, BUSY_RETRY_MS, "too many reads of this room");
+        }
         self.saves.asked.push(Asked { fetch, unsaved: self.users.unsaved(), gone: Vec::new() });
         self.effects.push_back(Effect::LoadRoomMarks(fetch, self.limits.readers_per_room_max));
     }

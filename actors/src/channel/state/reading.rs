@@ -80,10 +80,12 @@ impl State {
     /// Those who wait for the ring to be refilled, if that will bring what is wanted, down to `lowest`. The first one to
     /// want it has it read.
     fn refilling(&mut self, now: Now, lowest: Seq) -> Option<&mut refill::Waiters> {
-        if matches!(self.refill, Refill::Done) {
+        // While memory is short, what was read would soon fall off.
+        if matches!(self.refill, Refill::Done | Refill::Again) || self.pools.ring_bytes.is_short() {
             return None;
         }
-        let read: Read = refill::read_of(self.room, &self.extent, &self.ring, now.unix_ms)?;
+        let most = self.share.most();
+        let read: Read = refill::read_of(self.room, &self.extent, &self.ring, most, now.unix_ms)?;
         if lowest < read.end {
             return None;
         }
@@ -96,6 +98,12 @@ impl State {
             Refill::UnderWay(waiters) if waiters.len < self.limits.refill_waiters_per_room_max => Some(waiters),
             _ => None,
         }
+    }
+
+    /// Whether the read that refills the ring is yet to come back, and to bring this record.
+    pub(super) fn refill_brings(&self, seq: Seq) -> bool {
+        let read = || refill::read_of(self.room, &self.extent, &self.ring, 0);
+        !matches!(self.refill, Refill::Done) && read().is_some_and(|read| read.end <= seq)
     }
 
     pub(super) fn on_read(&mut self, now: Now, id: u64, records: Result<Records, StoreError>) {
@@ -145,6 +153,7 @@ impl State {
     /// The ring's part of the past came back.
     fn on_refilled(&mut self, now: Now, records: Result<Records, StoreError>) {
         let Refill::UnderWay(waiters) = std::mem::replace(&mut self.refill, Refill::Done) else { return };
+        let came_back = std::mem::take(&mut self.came_back);
         match records {
             Ok(records) => {
                 refill::put_in_front(&mut self.ring, &self.extent, &records);
@@ -154,6 +163,7 @@ impl State {
                     self.serve_pulls(now, conns, after);
                 }
                 waiters.fetches.into_iter().for_each(|fetch| self.on_fetch(now, fetch));
+                came_back.into_iter().for_each(|(user, seq)| self.on_delivered(user, seq));
             }
             Err(error) => {
                 tracing::warn!(room = %self.name, %error, "the newest records could not be read");

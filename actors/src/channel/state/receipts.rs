@@ -254,6 +254,18 @@ impl State {
         }
     }
 
+    /// A client has joined from a position: it had received everything up to there.
+    pub(super) fn on_came_back(&mut self, user: Name, seq: Seq) {
+        let knows = self.users.marks(&user).is_some_and(|marks| marks.delivered.seq >= seq);
+        if knows || self.count_at(seq).is_some() || !self.refill_brings(seq) {
+            return self.on_delivered(user, seq);
+        }
+        // It is about to be brought what it missed. What is read for that has the count as well, for all who come back.
+        if self.came_back.len() < self.limits.refill_waiters_per_room_max {
+            self.came_back.push((user, seq));
+        }
+    }
+
     /// One of a user's devices has received everything up to here.
     pub(super) fn on_delivered(&mut self, user: Name, seq: Seq) {
         let seq = seq.min(self.extent.tail);

@@ -17,6 +17,7 @@ use crate::{
     tiers::{SendRate, TierNumber},
 };
 
+mod fitting;
 mod forgetting;
 mod presence;
 mod rates;
@@ -81,16 +82,15 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
     };
     // What a room with a store remembers of those who left is tested with their tables.
     let absent_devices_per_room_max = usize::from(options.durability == Durability::Memory);
-    let state = State::new(
-        loaded,
-        2,
-        Setting {
-            limits: Arc::new(Limits { absent_devices_per_room_max, ..limits() }),
-            budget: Budget::new(2, 1 << 20),
-            tiers: Arc::new(tiers),
-            rates: Arc::default(),
-        },
-    );
+    let limits = Limits { absent_devices_per_room_max, ..limits() };
+    let setting = Setting {
+        budget: Budget::new(2, 1 << 20),
+        tiers: Arc::new(tiers),
+        rates: Arc::default(),
+        pools: Pools::new(&limits),
+        limits: Arc::new(limits),
+    };
+    let state = State::new(loaded, 2, setting);
     Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
 }
 
@@ -126,6 +126,7 @@ pub(super) fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payl
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
+        epoch: None,
         lifetime_ms: None,
         silent: false,
         remove: false,
@@ -467,6 +468,19 @@ fn a_full_queue_refuses_and_what_comes_behind_is_held_back() {
     room.ann(12, 7, &["end turn"]);
     room.commit();
     room.ann(13, 6, &["0: #13 NonceTooOld"]);
+}
+
+#[test]
+fn what_is_refused_for_good_at_last_holds_nothing_back() {
+    let mut room = joined(0);
+    room.ann(2, 1, &["end turn"]);
+    room.ann(3, 2, &[]);
+    room.say(("ann", 0), 4, 3, "long", &["0: #4 Busy"]);
+    room.commit();
+    room.ann(5, 4, &["0: #5 HeldBack"]);
+    room.state.options.payload_bytes_max = 3;
+    room.say(("ann", 0), 6, 3, "long", &["0: #6 TooLarge"]);
+    room.ann(7, 4, &["end turn"]);
 }
 
 #[test]

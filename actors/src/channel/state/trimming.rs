@@ -27,19 +27,21 @@ pub(super) struct Held {
     pub(super) bytes_upto: u64,
     /// Whether it is being asked to delete.
     pub(super) asked: bool,
+    /// Whether there was too much to delete when it was being asked already.
+    again: bool,
     /// Who is told why nothing is there to be erased, once the store has deleted everything below a seq.
     awaited: Vec<(Seq, Told, Refusal)>,
 }
 
 impl Held {
     pub(super) fn new(first: Seq, bytes_before: u64, bytes_upto: u64) -> Self {
-        Self { first, bytes_before, bytes_upto, asked: false, awaited: Vec::new() }
+        Self { first, bytes_before, bytes_upto, asked: false, again: false, awaited: Vec::new() }
     }
 }
 
 /// Why records are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Gone {
+pub(super) enum Gone {
     /// Their lifetime is over.
     Expired,
     /// The room keeps only so many.
@@ -60,13 +62,20 @@ impl State {
         if records_max > 0 {
             self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Gone::Trimmed);
         }
+        if self.holds_too_much() {
+            self.held.again = self.held.asked;
+            self.trim_now();
+        }
+    }
+
+    /// Whether what the store has and may delete is worth asking it to.
+    fn holds_too_much(&self) -> bool {
+        let (records_max, bytes_max) = (self.options.records_max, self.options.bytes_max);
         let records = self.extent.first.saturating_sub(self.held.first);
         let too_many = records_max > 0 && records >= (records_max / 8).max(RECORDS_LEAST);
         let held = self.held.bytes_upto.saturating_sub(self.held.bytes_before);
         let too_large = bytes_max > 0 && held.saturating_sub(bytes_max) > (bytes_max / 8).max(BYTES_LEAST);
-        if too_many || too_large {
-            self.trim_now();
-        }
+        too_many || too_large
     }
 
     /// Has the store delete what can be read no longer, unless it is doing so.
@@ -115,6 +124,10 @@ impl State {
                 self.gone_count = self.gone_count.max(gone_count);
                 (self.held.first, self.held.bytes_before) = (first, bytes_before);
                 self.forget_below(first, Gone::Trimmed);
+                // The room may be quiet from now on. Only once for what came meanwhile: the store may count otherwise.
+                if std::mem::take(&mut self.held.again) && self.holds_too_much() {
+                    self.trim_now();
+                }
             }
             // The next commit asks again. A room that was succeeded has no next.
             Err(error) => tracing::debug!(room = %self.name, %error, "old records could not be deleted now"),
@@ -128,7 +141,7 @@ impl State {
         self.forget_below(first, Gone::Expired);
     }
 
-    fn forget_below(&mut self, first: Seq, why: Gone) {
+    pub(super) fn forget_below(&mut self, first: Seq, why: Gone) {
         // The store may have swept what it has not yet told of.
         let first = first.min(self.extent.tail + 1);
         if first <= self.extent.first {

@@ -122,6 +122,7 @@ impl State {
         if let Some(entry) = self.rooms.get_mut(&room) {
             entry.orphaned = true;
         }
+        self.stop_pulls(room);
         let mut ended = Vec::new();
         for (slot, connection) in &self.connections {
             let conn = self.conn(slot, connection);

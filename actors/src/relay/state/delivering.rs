@@ -5,7 +5,7 @@ use std::cmp::Ordering;
 use bytes::Bytes;
 use parlor_protocol::{
     Code, Extensions, RoomNumber, Seq,
-    message::{Gap, GapReason, Left, Position},
+    message::{Error, Gap, GapReason, Left, Position},
 };
 
 use super::{Closing, Effect, PULLS_PER_CONNECTION_MAX, Pending, Room, Standing, State, Subscriber};
@@ -96,8 +96,14 @@ impl State {
 
     /// Answers a leave.
     pub fn on_left(&mut self, conn: Conn, request: u32, room: RoomNumber) {
-        if let Some(cursor) = self.on_leave(conn, room) {
-            self.on_send(conn, request, &Left { room, cursor, extensions: Extensions::default() });
+        let extensions = Extensions::default();
+        match self.on_leave(conn, room) {
+            Some(cursor) => self.on_send(conn, request, &Left { room, cursor, extensions }),
+            // It was put out, of which its session has yet to hear.
+            None => {
+                let (code, message) = (Code::NotJoined, "the room is not joined any more");
+                self.on_send(conn, request, &Error { code, retry_after_ms: 0, message, extensions });
+            }
         }
     }
 
@@ -154,6 +160,23 @@ impl State {
         }
         self.push(conn, frames);
         self.pull_lagging(conn);
+    }
+
+    /// Nothing is pulled for a room's subscribers before a channel has taken them up. Until then it does not know what they
+    /// may be shown, nor do they know its epoch; and what the one before it still says of pulls is not waited for.
+    pub(super) fn stop_pulls(&mut self, room: RoomNumber) {
+        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        let mut freed = Vec::new();
+        for subscriber in entry.subscribers.iter_mut().filter(|subscriber| subscriber.standing != Standing::Live) {
+            let Some(connection) = self.connections.get_mut(subscriber.slot as usize) else { continue };
+            connection.lagging.retain(|lagging| *lagging != room);
+            if std::mem::replace(&mut subscriber.standing, Standing::Lagging) == Standing::Pulling {
+                connection.pulls -= 1;
+                freed.push(Conn { arbiter: self.arbiter, slot: subscriber.slot, serial: connection.serial });
+            }
+        }
+        // Its other rooms may have waited for that.
+        freed.into_iter().for_each(|conn| self.pull_lagging(conn));
     }
 
     /// The devices of the room's subscribers here, for its new channel. Empty if there are none.

@@ -3,7 +3,10 @@
 use std::collections::HashSet;
 
 use bytes::Bytes;
-use parlor_protocol::{Code, Extensions, Name, RoomNumber, message::Detached};
+use parlor_protocol::{
+    Code, Extensions, Name, RoomNumber,
+    message::{Detached, Position},
+};
 
 use super::{Asks, Effect, Pending, State};
 use crate::message::Conn;
@@ -40,10 +43,12 @@ impl State {
         for pending in waiting {
             self.refuse_in(conn, pending.request, room, code, 0, message);
         }
+        let epoch = self.rooms.get(&room).map(|entry| entry.epoch).unwrap_or_default();
         if let Some(cursor) = self.on_leave(conn, room) {
             let extensions = Extensions::default();
             self.on_send(conn, 0, &Detached { room, cursor, code, message, extensions });
-            self.effects.push_back(Effect::Lost { conn, room });
+            // All that was sent is in front of it, so that the client's position will be this.
+            self.effects.push_back(Effect::Lost { conn, stands: Position { room, epoch, seq: cursor } });
         }
     }
 

@@ -86,6 +86,7 @@ impl State {
     /// `None` if there are none here.
     pub fn on_woken(&mut self, room: RoomNumber) -> Option<(Vec<DeviceKey>, VecDeque<Input>)> {
         let mut nap = self.naps.remove(&room)?;
+        self.stop_pulls(room);
         // Who lags pulls anew once he is taken up.
         nap.waiting.retain(|input| !matches!(input, Input::Pull { .. }));
         Some((self.devices_in(room), nap.waiting))

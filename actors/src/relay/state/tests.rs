@@ -118,7 +118,9 @@ impl Relay {
                     format!("join of {} {}", conn.slot, if room.is_ok() { "ends" } else { "fails" })
                 }
                 Effect::Answered(conn) => format!("answered {}", conn.slot),
-                Effect::Lost { conn, room } => format!("{} lost {room}", conn.slot),
+                Effect::Lost { conn, stands } => {
+                    format!("{} lost {} at {} of {}", conn.slot, stands.room, stands.seq, stands.epoch)
+                }
                 Effect::Delivered { user, seq, .. } => format!("{user} has {seq}"),
                 Effect::Wake(room) => format!("wake {room}"),
                 Effect::Forgot(room) => format!("{room} forgotten"),
@@ -214,7 +216,7 @@ fn who_is_put_out_is_told_and_gets_nothing_more() {
         let users = users.iter().map(|user| user.parse().unwrap()).collect();
         FromChannel::Detach { users, code: Code::Forbidden, message: "" }
     };
-    let want = ["answered 0", "answered 0", "detached ann", "0 lost 1"];
+    let want = ["answered 0", "answered 0", "detached ann", "0 lost 1 at 4 of 3"];
     relay.news(detach(&["ann", "cem"]), &want);
     relay.news(batch(5, 5, 10), &[]);
     relay.news(pulled(&[ann], 4, 5), &[]);
@@ -233,7 +235,7 @@ fn a_room_that_is_gone_answers_all_that_waits_for_it() {
     relay.begin(ann, 7, Asks::Publish(5));
     relay.begin(bob, 1, Asks::Join);
     relay.state.on_room_gone(ROOM);
-    let want = ["answered 0", "detached ann", "0 lost 1", "answered 1", "join of 1 fails"];
+    let want = ["answered 0", "detached ann", "0 lost 1 at 4 of 3", "answered 1", "join of 1 fails"];
     assert_eq!(relay.effects(), want);
     assert_eq!((relay.reads(ann), relay.reads(bob)), ("#7 RoomDeleted Detached".into(), "#1 RoomDeleted".into()));
     assert!(!relay.state.knows(ROOM));
@@ -290,6 +292,49 @@ fn a_pull_that_the_store_cannot_serve_is_tried_again_at_the_next_tick() {
     assert_eq!(relay.effects(), [""; 0]);
     relay.tick(200, &["pull 0 after 3"]);
     relay.tick(200, &[]);
+}
+
+#[test]
+fn a_leave_of_who_was_put_out_meanwhile_is_answered() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 4);
+    relay.state.on_room_gone(ROOM);
+    relay.effects();
+    relay.state.on_left(ann, 2, ROOM);
+    assert_eq!(relay.reads(ann), "Detached #2 NotJoined");
+}
+
+#[test]
+fn a_page_of_a_channel_that_has_not_taken_up_the_subscribers_is_not_theirs() {
+    let mut relay = relay();
+    let ann = relay.connect("ann");
+    relay.attach(ann, "ann", 3, 5);
+    relay.state.on_channel_down(ROOM);
+    relay.news(pulled(&[ann], 3, 6), &[]);
+    relay.tick(200, &[]);
+    assert_eq!((relay.reads(ann), relay.state.pulls()), (String::new(), 0));
+    relay.news(adopted(&[(3, 1)], 1, 6), &["pull 0 after 3"]);
+    relay.news(pulled(&[ann], 3, 6), &[]);
+    assert_eq!(relay.reads(ann), "4 5 6");
+    relay.state.on_beat(ann, &[Position { room: ROOM, epoch: Epoch(3), seq: 6 }]);
+    assert_eq!(relay.reads(ann), "", "what it was given is not above the tail");
+}
+
+#[test]
+fn pulls_of_a_room_that_died_are_not_waited_for() {
+    let mut relay = relay();
+    let ann = relay.connect("ann");
+    for number in 2..7 {
+        let (room, name, answer) = (RoomNumber(number), "room".parse().unwrap(), Bytes::new());
+        relay.state.begin(ann, Pending { request: 1, room: Some(room), asks: Asks::Join });
+        let (device, epoch, tail, cursor) = (key("ann"), Epoch(3), 5, number - 2);
+        let attach = Attach { conn: ann, request: 1, device, name, epoch, tail, cursor, answer };
+        relay.state.on_news(room, FromChannel::Attach(attach));
+    }
+    let pulls: Vec<String> = relay.effects().into_iter().filter(|effect| effect.starts_with("pull")).collect();
+    assert_eq!(pulls, ["pull 0 after 0", "pull 0 after 1", "pull 0 after 2", "pull 0 after 3"]);
+    relay.state.on_channel_down(RoomNumber(2));
+    assert_eq!(relay.effects(), ["pull 0 after 4"]);
 }
 
 #[test]
@@ -395,7 +440,7 @@ fn a_question_who_is_in_a_room_is_answered_when_that_is_rebuilt_or_its_user_is_p
     let (users, message) = (["ann".parse().unwrap()].into(), "out");
     relay.news(
         FromChannel::Detach { users, code: Code::Forbidden, message },
-        &["answered 0", "detached ann", "0 lost 1"],
+        &["answered 0", "detached ann", "0 lost 1 at 0 of 3"],
     );
     assert_eq!(relay.reads(ann), "#2 Forbidden Detached");
 }

@@ -2,17 +2,20 @@
 //!
 //! A few rooms are on their way at a time, so that a user of a thousand does not flood the supervisor. A room that cannot
 //! be attached now is tried again.
+//!
+//! Who is removed and added again may have been brought what came in between: it was said while he was still there for the
+//! room, and since he was added for the store. It is not brought to him twice over one connection.
 
 use std::collections::VecDeque;
 
 use parlor_protocol::{
     Advice, Code, DecodeError, Name, RoomNumber,
-    message::{self, Done, JoinFrom, Position, ROOMS_PER_PAGE_MAX},
+    message::{self, Done, JoinFrom, Position},
 };
 
 use super::{Effect, Joining, State};
 use crate::{
-    members::{Look, Refusal, RoomOf, Seen},
+    members::Look,
     port::Now,
     relay::state::{Asks, Pending},
 };
@@ -28,13 +31,17 @@ const RETRY_MS: u64 = 500;
 pub(super) struct Following {
     /// The `Follow` that waits for its `Done`.
     request: Option<u32>,
-    /// Its pages are still listed.
+    /// The rooms are being listed for it.
     listing: bool,
+    /// Where its client said that it stands…
     positions: Vec<Position>,
+    /// …and of rooms that it has not been in it wants so many of the newest records.
     newest: u32,
     waiting: VecDeque<Wanted>,
     /// Rooms that the user was added to while the session was in them: he was put out before, or it had joined already.
     again: Vec<Wanted>,
+    /// Where its client stands in rooms that it is not in any more, as far as this connection knows; the newest are last.
+    stands: Vec<Position>,
     under_way: usize,
     /// Those among the waiting that were refused for now are tried again then.
     retry_at: Option<u64>,
@@ -58,6 +65,7 @@ impl Following {
             newest: 0,
             waiting: VecDeque::new(),
             again: Vec::new(),
+            stands: Vec::new(),
             under_way: 0,
             retry_at: None,
         })
@@ -77,66 +85,57 @@ impl Following {
             None => JoinFrom::Newest(self.newest),
         }
     }
+
+    /// Where delivery of a room begins that its user was added to: not before what its client holds of it.
+    fn behind_what_is_held(&self, room: RoomNumber, added: JoinFrom) -> JoinFrom {
+        let known = self.positions.iter().chain(&self.stands).filter(|position| position.room == room);
+        let Some(held) = known.map(|position| (position.epoch, position.seq)).max() else { return added };
+        match added {
+            JoinFrom::Position(epoch, seq) if (epoch, seq) > held => added,
+            _ => JoinFrom::Position(held.0, held.1),
+        }
+    }
 }
 
 impl State {
-    pub(super) fn on_follow(&mut self, now: Now, request: u32, body: &[u8]) -> Result<(), DecodeError> {
+    pub(super) fn on_follow(&mut self, request: u32, body: &[u8]) -> Result<(), DecodeError> {
         let message::Follow { positions, newest, .. } = parlor_protocol::decode(body)?;
         let following = self.following.get_or_insert_with(Following::new);
         if following.request.is_some() {
             self.error(request, Code::Busy, "an earlier follow waits for its answer".into());
             return Ok(());
         }
-        (following.request, following.listing) = (Some(request), true);
-        (following.positions, following.newest) = (positions.0, newest);
+        following.request = Some(request);
+        (following.listing, following.positions, following.newest) = (true, positions.0, newest);
         self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Rooms }));
         // First, so that no room is missed between the list and what is told.
         self.effects.push_back(Effect::Follow);
-        self.list_rooms_of_user(now, request, None);
+        // All that it may have, whatever it has already.
+        let look = Look::RoomsToFollow { user: self.device.user.clone(), limit: self.rooms_max as usize };
+        self.effects.push_back(Effect::Look { request, look });
         Ok(())
     }
 
-    fn list_rooms_of_user(&mut self, now: Now, request: u32, before: Option<message::Activity>) {
-        let user = self.device.user.clone();
-        let look = Look::RoomsOf { user, before, limit: ROOMS_PER_PAGE_MAX, now: now.unix_ms };
-        self.effects.push_back(Effect::Look { request, look });
-    }
-
-    /// Whether the answer to a question of this number is for the list of rooms to follow.
-    pub(super) fn is_listing(&self, request: u32) -> bool {
-        self.following.as_ref().is_some_and(|following| following.listing && following.request == Some(request))
-    }
-
-    pub(super) fn on_listed(&mut self, now: Now, seen: Result<Seen, Refusal>) {
+    /// The user's rooms were listed for a `Follow`.
+    pub(super) fn on_listed(&mut self, request: u32, rooms: Vec<(RoomNumber, Name)>) {
         let Some(following) = &mut self.following else { return };
-        let Some(request) = following.request else { return };
-        match seen {
-            Ok(Seen::RoomsOf(rooms, more)) => {
-                for RoomOf { room, name, .. } in &rooms {
-                    let from = following.from(*room);
-                    following.waiting.push_back(Wanted { request, room: *room, name: name.clone(), from });
-                }
-                let taken = self.rooms.len() + self.joining.len() + following.waiting.len();
-                match rooms.last().filter(|_| more && taken < self.rooms_max as usize) {
-                    Some(last) => {
-                        let before = message::Activity { time: last.time, room: last.room };
-                        self.list_rooms_of_user(now, request, Some(before));
-                    }
-                    None => {
-                        following.listing = false;
-                        following.positions = Vec::new();
-                    }
-                }
-                self.follow_on(now);
-            }
-            Ok(_) => debug_assert!(false, "a list of rooms is answered by one"),
-            Err((code, message)) => {
-                // Rooms that the user was added to meanwhile are attached all the same.
-                (following.request, following.listing, following.positions) = (None, false, Vec::new());
-                following.waiting.retain(|wanted| wanted.request != request);
-                self.effects.push_back(Effect::Refuse { request, room: None, code, message });
-                self.attach_waiting();
-            }
+        if !std::mem::take(&mut following.listing) {
+            return;
+        }
+        for (room, name) in rooms {
+            let from = following.from(room);
+            following.waiting.push_back(Wanted { request, room, name, from });
+        }
+        self.attach_waiting();
+    }
+
+    /// A question was refused, maybe the one for the rooms to follow.
+    pub(super) fn on_not_listed(&mut self, request: u32) {
+        let Some(following) = &mut self.following else { return };
+        if following.request == Some(request) {
+            // Rooms that the user was added to meanwhile are attached all the same.
+            (following.request, following.listing) = (None, false);
+            self.attach_waiting();
         }
     }
 
@@ -157,12 +156,34 @@ impl State {
     }
 
     /// The session is not in a room any more, which its user may have been added to since.
-    pub(super) fn attach_again(&mut self, name: &Name) {
+    pub(super) fn attach_again(&mut self, name: &Name, stands: Option<Position>) {
+        if let Some(stands) = stands {
+            self.stands_no_more(stands.room);
+            let following = self.following.get_or_insert_with(Following::new);
+            if following.stands.len() >= self.rooms_max as usize {
+                following.stands.remove(0); // It may be brought again what it holds of that room, and knows its position.
+            }
+            following.stands.push(stands);
+        }
         let Some(following) = &mut self.following else { return };
         let Some(at) = following.again.iter().position(|wanted| wanted.name == *name) else { return };
         let wanted = following.again.swap_remove(at);
         following.waiting.push_back(wanted);
         self.attach_waiting();
+    }
+
+    /// The session is in a room, and gets on there.
+    pub(super) fn stands_no_more(&mut self, room: RoomNumber) {
+        if let Some(following) = &mut self.following {
+            following.stands.retain(|position| position.room != room);
+        }
+    }
+
+    /// Its client leaves a room, which is not attached again before its user is added anew.
+    pub(super) fn follow_no_more(&mut self, room: RoomNumber) {
+        if let Some(following) = &mut self.following {
+            following.again.retain(|wanted| wanted.room != room);
+        }
     }
 
     /// Tries again what was refused for now, if it is time.
@@ -197,8 +218,8 @@ impl State {
             if self.has(&name) || self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
                 continue;
             }
+            let from = if request == 0 { following.behind_what_is_held(room, from) } else { from };
             following.under_way += 1;
-            self.left_behind.retain(|(behind, _)| *behind != room);
             self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: true });
             self.effects.push_back(Effect::Begin(Pending { request, room: Some(room), asks: Asks::Follow }));
             self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });
@@ -207,7 +228,7 @@ impl State {
         if rests && let Some(request) = following.request.take() {
             self.answer(request, &Done::default());
         }
-        if !rests || !following.again.is_empty() {
+        if !rests || !following.again.is_empty() || !following.stands.is_empty() {
             self.following = Some(following);
         }
     }

@@ -12,6 +12,9 @@ use crate::{
     session::parked::Parked,
 };
 
+/// Of a room that came another way before its client said that it goes on with it.
+const ANEW: &str = "the room was joined anew before, or is about to be";
+
 impl State {
     /// Goes on with what is left of a session: its client said hello again. Its rooms wait for [`Resume`](message::Resume).
     pub fn take_up(&mut self, now: Now, network: Network, parked: Parked) {
@@ -28,11 +31,13 @@ impl State {
         if std::mem::replace(&mut self.over, true) {
             return None;
         }
-        let mut rooms = std::mem::take(&mut self.left_behind);
-        rooms.append(&mut self.rooms);
+        let mut rooms = std::mem::take(&mut self.rooms);
         // It is about to be attached to these again, which its client has not heard.
         let returning = self.joining.drain(..).filter_map(|joining| Some((joining.resumes?, joining.name)));
         rooms.extend(returning);
+        // Not more than a session may have, if its clients never say which they go on with.
+        let more = (self.rooms_max as usize).saturating_sub(rooms.len());
+        rooms.extend(std::mem::take(&mut self.left_behind).into_iter().take(more));
         // What it still hears would attach this connection to rooms that are another one's now.
         self.following = None;
         rooms.sort_unstable_by_key(|(room, _)| *room);
@@ -65,6 +70,10 @@ impl State {
         for position in resume.positions.0 {
             let Position { room, epoch, seq } = position;
             let not = |code, message| Effect::NotResumed { request, position, code, message };
+            if self.is_joined(room) {
+                self.effects.push_back(not(Code::AlreadyJoined, ANEW));
+                continue;
+            }
             let Some(at) = left_behind.iter().position(|(number, _)| *number == room) else {
                 self.effects.push_back(not(Code::NotJoined, "the session was not in that room: join it by its name"));
                 continue;
@@ -73,7 +82,7 @@ impl State {
             if self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
                 self.effects.push_back(not(Code::TooManyRooms, "the session has joined as many rooms as it may"));
             } else if self.has(&name) {
-                self.effects.push_back(not(Code::AlreadyJoined, "the room was joined anew before"));
+                self.effects.push_back(not(Code::AlreadyJoined, ANEW));
             } else {
                 let from = JoinFrom::Position(epoch, seq);
                 self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: false });

@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Body, Code, DecodeError, Extensions, Kind, List, Name, RoomNumber,
+    Body, Code, DecodeError, Extensions, Kind, List, Name,
     message::{
-        self, Done, MEMBERS_PER_REQUEST_MAX, MemberEntry, Members, ROOMS_PER_PAGE_MAX, Role, RoomEntry, RoomInfo, Rooms,
+        self, Done, MEMBERS_PER_REQUEST_MAX, MemberEntry, Members, Position, ROOMS_PER_PAGE_MAX, Role, RoomEntry,
+        RoomInfo, Rooms,
     },
     to_bytes,
 };
@@ -131,24 +132,25 @@ impl State {
     }
 
     /// A question was answered, or refused.
-    pub(super) fn on_seen(&mut self, now: Now, request: u32, seen: Result<Seen, Refusal>) {
-        if self.is_listing(request) {
-            return self.on_listed(now, seen);
-        }
+    pub(super) fn on_seen(&mut self, request: u32, seen: Result<Seen, Refusal>) {
         match seen {
+            Ok(Seen::RoomsToFollow(rooms)) => self.on_listed(request, rooms),
             Ok(Seen::Room(room)) => self.answer(request, &info(&room)),
             Ok(Seen::Members(members, more)) => self.answer(request, &members_page(&members, more)),
             Ok(Seen::RoomsOf(rooms, more)) => self.answer(request, &rooms_page(&rooms, more)),
             Ok(Seen::AllRooms(..)) => debug_assert!(false, "no client asks for all rooms"),
-            Err((code, message)) => self.effects.push_back(Effect::Refuse { request, room: None, code, message }),
+            Err((code, message)) => {
+                self.effects.push_back(Effect::Refuse { request, room: None, code, message });
+                self.on_not_listed(request);
+            }
         }
     }
 
     /// The session is no longer attached to a room.
-    pub(super) fn on_lost(&mut self, room: RoomNumber) {
-        if let Ok(at) = self.rooms.binary_search_by_key(&room, |(number, _)| *number) {
+    pub(super) fn on_lost(&mut self, stands: Position) {
+        if let Ok(at) = self.rooms.binary_search_by_key(&stands.room, |(number, _)| *number) {
             let (_, name) = self.rooms.remove(at);
-            self.attach_again(&name);
+            self.attach_again(&name, Some(stands));
         }
     }
 

@@ -61,7 +61,7 @@ impl State {
     }
 
     fn publish_whole(&mut self, request: u32, whole: Whole, payload: Bytes) {
-        let Whole { room, nonce, kind, refers_to, lifetime_ms, flags, content_type, .. } = whole;
+        let Whole { room, nonce, kind, refers_to, epoch, lifetime_ms, flags, content_type, .. } = whole;
         let message = Publish {
             conn: self.conn,
             request,
@@ -70,6 +70,7 @@ impl State {
             nonce,
             kind,
             refers_to,
+            epoch,
             lifetime_ms,
             silent: flags & PUBLISH_SILENT != 0,
             remove: false,
@@ -80,8 +81,11 @@ impl State {
     }
 
     /// Forgets an upload of which nothing came for too long. Called at every wake of the session's timer, which is set
-    /// anew after it.
-    pub(super) fn expire_upload(&mut self, now: Now) {
+    /// anew after it. While the session has stopped reading, what has come may be waiting.
+    pub(super) fn expire_upload(&mut self, now: Now, owes: bool) {
+        if let Some(upload) = self.upload.as_mut().filter(|_| owes) {
+            upload.expires = now.mono_ms + self.upload_ms;
+        }
         self.upload.take_if(|upload| upload.expires <= now.mono_ms);
         self.upload_timed = self.upload.is_some();
     }

@@ -13,7 +13,7 @@ use parlor_protocol::{
 use super::{Effect, Refusal, State, Status};
 use crate::{
     members::{Asker, Changed, Member, MemberChange, RoomChange, What},
-    port::StoreError,
+    port::{RoomOptions, StoreError},
 };
 
 /// A change that the store has and a channel has not confirmed.
@@ -191,6 +191,13 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         self.settle_tellings(number);
         self.effects.push_back(Effect::Gone(number));
         self.answer(waiter, Ok(Changed::Deleted { room: number, more: false }));
+    }
+
+    /// Who waited for a room that is no more wants what now has its name.
+    pub(super) fn resolve_again(&mut self, name: &Name, waiting: Vec<(W, Option<RoomOptions>)>) {
+        for (waiter, create) in waiting {
+            self.on_resolve(name.clone(), create, waiter);
+        }
     }
 
     /// Goes on with what could not be cleared away before.

@@ -99,6 +99,8 @@ struct Session<S> {
     device: DeviceTag,
     class: DeviceClass,
     token: Token,
+    /// The token that its hello carried, where that was of no session any more: so other attempts with it are told apart.
+    instead_of: Option<Token>,
     attempt: u64,
     /// It hears of rooms that its user is added to.
     follows: bool,
@@ -152,6 +154,14 @@ impl<S: Clone> Sessions<S> {
     pub fn on_opened(&mut self, opening: Opening<S>) {
         let sessions = self.users.get_mut(&opening.user).map_or(&mut [][..], Vec::as_mut_slice);
         let tag = opening.presence.device_tag();
+        let overtook = |session: &Session<S>| {
+            let same = session.device == tag && session.instead_of.is_some() && session.instead_of == opening.resume;
+            same && opening.attempt < session.attempt
+        };
+        if sessions.iter().any(overtook) {
+            // What it would take up is gone, and a later attempt of its own client has begun anew.
+            return self.told.push_back(Told::End(opening.session, Code::Superseded));
+        }
         let is = |session: &Session<S>| session.device == tag && Some(session.token) == opening.resume;
         let Some(at) = sessions.iter().position(is) else { return self.begin(opening) };
         let known = &mut sessions[at];
@@ -208,7 +218,8 @@ impl<S: Clone> Sessions<S> {
             self.told.push_back(Told::Begin(session.clone(), None));
         }
         self.told.push_back(Told::Enter(user, presence));
-        sessions.push(Session { conn, device, class, token, attempt, follows: false, status: Status::Here(session) });
+        let (instead_of, status) = (resume, Status::Here(session));
+        sessions.push(Session { conn, device, class, token, instead_of, attempt, follows: false, status });
     }
 
     /// A session's connection is gone, or it is superseded. `parked` is what is left of it; `None` if it is over.
@@ -237,7 +248,7 @@ impl<S: Clone> Sessions<S> {
         match (passing.to.take(), parked) {
             (Some(to), parked) => {
                 if parked.is_none() {
-                    session.token = passing.fresh;
+                    session.instead_of = Some(std::mem::replace(&mut session.token, passing.fresh));
                 }
                 session.status = Status::Here(to.clone());
                 self.told.push_back(Told::Begin(to, parked));

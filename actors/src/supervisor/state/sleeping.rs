@@ -100,7 +100,7 @@ pub(super) struct Sleepers {
     /// By name: those with subscribers.
     asleep: HashMap<Name, Sleeper>,
     /// Channels that run, and some that did, in the order in which they are asked.
-    round: VecDeque<(RoomNumber, Generation)>,
+    pub(super) round: VecDeque<(RoomNumber, Generation)>,
     /// When the last step was made, on the monotonic clock.
     stepped: Option<u64>,
     /// What the last steps owe, in rooms times milliseconds.
@@ -235,10 +235,11 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
     /// A room's channel has ended, since nobody wanted anything of it.
     fn on_asleep(&mut self, name: Name, number: RoomNumber, subscribed: Arbiters) {
         let Some(room) = self.rooms.remove(&name) else { return };
-        if let Some(waiter) = room.ending {
-            return self.gone(number, waiter);
-        }
         let Status::Falling { waiting, wanted, .. } = room.status else { return };
+        if let Some(waiter) = room.ending {
+            self.gone(number, waiter);
+            return self.resolve_again(&name, waiting);
+        }
         self.sleepers.sleeps += 1;
         if subscribed.is_empty() {
             self.names.remove(&number);

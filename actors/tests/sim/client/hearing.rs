@@ -97,6 +97,7 @@ impl Client {
                 let view = self.view(detached.room);
                 assert_eq!(detached.cursor, view.position, "what was sent before the end of a membership has arrived");
                 view.leave();
+                view.told = true;
             }
             (Kind::Gap, None) => {
                 let gap: Gap<'_> = decode(body);
@@ -208,7 +209,11 @@ impl Client {
                 }
             }
             Ask::Fetch(..) | Ask::Watch(..) | Ask::Part(..) | Ask::Follow(_) => {}
-            Ask::Leave(at) if *self.views[at].name == *CLUB => self.views[at].leave(),
+            // It was put out before, and told of that. It may have joined anew since.
+            Ask::Leave(at) if *self.views[at].name == *CLUB => {
+                let again = self.waiting.values().any(|ask| matches!(ask, Ask::Leave(other) if *other == at));
+                assert!(again || self.views[at].standing != Standing::Leaving, "who is put out is told");
+            }
             Ask::Leave(_) | Ask::Beat | Ask::Hello(_) => panic!("{ask:?} is not refused"),
         }
     }

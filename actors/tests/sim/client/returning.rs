@@ -76,7 +76,7 @@ impl Session {
         self.over = self.token;
     }
 
-    /// Whether it may be told Replaced: by a connection of its own client that was given up. Where its session is known the
+    /// Whether it may be told Replaced: by a connection of its own client that was given up. Where both carry one token the
     /// attempt's number tells which is newer; see `presence.rs`.
     pub fn overlaps(&self) -> bool {
         self.overlaps
@@ -203,16 +203,21 @@ impl Client {
         let detached: Detached<'_> = decode(body);
         let view = &mut self.views[at];
         if overtaken {
-            assert_eq!(detached.code, Code::NotJoined, "{detached:?}");
+            // It may have been put out again since, and told so.
+            let is_out = detached.code == Code::NotJoined && view.standing != Standing::In;
+            assert!(is_out || detached.code == Code::AlreadyJoined, "{detached:?}");
             house.count("attached before it was resumed");
             return true;
         }
         assert_eq!((view.standing, detached.cursor), (Standing::Joining, view.position));
         view.standing = Standing::Out;
+        // Of a room that the session does not have, the server does not take a position.
+        view.told = detached.code != Code::NotJoined;
         let may_be_out = *view.name == *CLUB && house.club.may_be_refused(&self.key.user);
         house.count(match detached.code {
             Code::Forbidden if may_be_out => "not resumed: put out",
             Code::NotJoined if may_be_out || !sure => "not resumed: not joined",
+            Code::AlreadyJoined if self.follows && *view.name == *CLUB => "not resumed: about to be attached",
             Code::RoomUnavailable | Code::Busy | Code::StoreUnavailable => "not resumed: for now",
             code => panic!("{}: {} is not resumed for {code}, and is sure: {sure}", self.name(), detached.room),
         });
@@ -246,9 +251,9 @@ impl Client {
                 view.on_joined(&joined, from);
             }
             None => {
-                house.count("attached as it was added");
                 let starts = house.club.starts(&self.key.user);
-                view.on_added(&joined, &starts);
+                let what = view.on_added(&joined, starts);
+                house.count(what);
             }
         }
     }
@@ -316,9 +321,15 @@ pub(super) fn take_frame(read: &mut Vec<u8>) -> Option<(Header, Bytes)> {
 
 impl View {
     /// The server attached it as its user was added to the room: with what came since.
-    fn on_added(&mut self, joined: &Joined<'_>, starts: &[Seq]) {
+    fn on_added(&mut self, joined: &Joined<'_>, mut starts: Vec<Seq>) -> &'static str {
         let goes_on = self.known && self.epoch == joined.epoch;
-        assert!(!goes_on || joined.cursor >= self.position, "{joined:?} repeats what was held up to {}", self.position);
+        // What came between his being removed and being added again may be his on both counts. A server that does not know
+        // where he stands, which he tells anew over each connection, begins with all of it.
+        let repeats = goes_on && joined.cursor < self.position;
+        assert!(!repeats || !self.told, "{joined:?} repeats what was held up to {}", self.position);
+        if goes_on && self.told {
+            starts.push(self.position + 1);
+        }
         // It begins with the first record that is his. If that cannot be read any more, a gap from it on follows.
         let begins = joined.cursor + 1;
         let earlier: Vec<Seq> = starts.iter().copied().filter(|start| *start < begins).collect();
@@ -328,5 +339,6 @@ impl View {
         let from = JoinFrom::Position(joined.epoch, joined.cursor);
         self.known = false;
         self.on_joined(joined, from);
+        if repeats { "attached below what is held" } else { "attached as it was added" }
     }
 }

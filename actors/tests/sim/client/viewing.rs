@@ -18,7 +18,7 @@ impl View {
 
     pub(super) fn leave(&mut self) {
         self.standing = Standing::Out;
-        self.sure = false;
+        (self.sure, self.told) = (false, false);
         self.stalled = false;
         self.sent = 0;
         self.present = None;
@@ -43,6 +43,7 @@ impl View {
         }
         assert!(exact || !matches!(from, JoinFrom::Tail | JoinFrom::Newest(_)), "{joined:?} for {from:?}");
         (self.standing, self.number, self.known, self.sure) = (Standing::In, joined.room, true, true);
+        self.told = false;
     }
 
     pub(super) fn on_gap(&mut self, house: &mut House, gap: &Gap<'_>) {

@@ -186,7 +186,9 @@ impl House {
         let device = line.device.clone();
         self.plant_end(conn, &device);
         self.unwatch_all(conn);
-        self.arbiters[usize::from(conn.arbiter)].state.on_disconnect(conn);
+        let arbiter = &mut self.arbiters[usize::from(conn.arbiter)];
+        arbiter.timers.disarm(conn.slot);
+        arbiter.state.on_disconnect(conn);
         self.run_relay(conn.arbiter);
     }
 

@@ -60,6 +60,15 @@ impl House {
             assert!(room.state.reading() <= limits.reads_per_room_max, "reads of a room");
             assert!(room.state.parked() <= limits.parked_per_room_max, "publishes that wait for what they change");
         }
+        let rings: usize = self.rooms.values().map(|room| room.state.ring_bytes()).sum();
+        assert_eq!(rings, self.pools.ring_bytes.used(), "what rings hold is what they say");
+        assert!(rings <= limits.rings_bytes_max, "rings hold {rings} bytes");
+        if self.pools.ring_bytes.cuts() > 0 {
+            self.counts.insert("ring cut short", self.pools.ring_bytes.cuts());
+        }
+        for arbiter in &self.arbiters {
+            assert!(arbiter.timers.waiting() <= arbiter.state.connections(), "deadlines of connections");
+        }
         assert!(self.supervisor.rooms() <= limits.rooms_loaded_max, "loaded rooms");
         self.check_sessions();
         self.check_sleepers();

@@ -17,10 +17,18 @@ use super::setting::beats;
 pub struct Attendance {
     /// By the connection, or the last one, of each.
     entries: BTreeMap<Conn, Entry>,
-    /// The token that a session has if it goes on with nothing.
-    fresh: BTreeMap<Conn, (Token, u64)>,
+    /// What each hello brought.
+    hellos: BTreeMap<Conn, Brought>,
     /// What one input made the supervisor tell.
     told: Vec<Heard>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Brought {
+    /// The token that the session has if it goes on with nothing.
+    fresh: Token,
+    resume: Option<Token>,
+    attempt: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -28,6 +36,8 @@ struct Entry {
     user: Name,
     device: DeviceTag,
     token: Token,
+    /// The token of which nothing was left when it began.
+    instead_of: Option<Token>,
     attempt: u64,
     /// Since when it has no connection, on the monotonic clock.
     away: Option<u64>,
@@ -84,8 +94,12 @@ impl Attendance {
     /// What a hello has to lead to.
     pub fn opened(&mut self, opening: &Opening<Conn>) -> Expected {
         let Opening { user, presence, token, resume, attempt, session } = opening;
-        self.fresh.insert(*session, (*token, *attempt));
+        self.hellos.insert(*session, Brought { fresh: *token, resume: *resume, attempt: *attempt });
         let same = |entry: &Entry| entry.user == *user && entry.device == presence.device_tag();
+        let again = |entry: &Entry| resume.is_some() && entry.instead_of == *resume && *attempt < entry.attempt;
+        if self.entries.values().any(|entry| same(entry) && again(entry)) {
+            return Expected::Overtaken(*session);
+        }
         let known = self.entries.iter().find(|(_, entry)| same(entry) && Some(entry.token) == *resume);
         match known {
             Some((_, entry)) if *attempt <= entry.attempt => Expected::Overtaken(*session),
@@ -110,7 +124,7 @@ impl Attendance {
                 if parked.is_none()
                     && let Some(entry) = self.entries.get_mut(conn)
                 {
-                    entry.token = self.fresh[conn].0;
+                    entry.instead_of = Some(std::mem::replace(&mut entry.token, self.hellos[conn].fresh));
                 }
                 Heard::Begin(*conn)
             }
@@ -118,17 +132,20 @@ impl Attendance {
             Told::Kick(conn, _) => Heard::Kick(*conn),
             Told::Added(conn, ..) => Heard::Added(*conn),
             Told::Enter(user, presence) => {
-                let (token, attempt) = self.fresh[&presence.conn()];
+                let Brought { fresh: token, resume: instead_of, attempt } = self.hellos[&presence.conn()];
                 let (user, device) = (user.clone(), presence.device_tag());
                 let twice = self.entries.values().any(|entry| (&entry.user, entry.device) == (&user, device));
                 assert!(!twice && presence.is_connected(), "{user} enters a second time on one device");
-                self.entries.insert(presence.conn(), Entry { user, device, token, attempt, away: None, broken: false });
+                self.entries.insert(
+                    presence.conn(),
+                    Entry { user, device, token, instead_of, attempt, away: None, broken: false },
+                );
                 Heard::Enter(presence.conn())
             }
             Told::Move(user, before, presence) => {
                 let mut entry = self.entries.remove(before).unwrap_or_else(|| panic!("{user} was not there"));
                 assert!(presence.is_connected(), "{user} was there all the time");
-                entry.attempt = self.fresh[&presence.conn()].1;
+                entry.attempt = self.hellos[&presence.conn()].attempt;
                 (entry.away, entry.broken) = (None, false);
                 self.entries.insert(presence.conn(), entry);
                 Heard::Move(*before, presence.conn())
@@ -140,7 +157,7 @@ impl Attendance {
             }
             Told::Exit(user, conn) => {
                 let entry = self.entries.remove(conn).unwrap_or_else(|| panic!("{user} goes, and was not there"));
-                self.fresh.remove(conn);
+                self.hellos.remove(conn);
                 Heard::Exit(*conn, entry.away.is_some())
             }
         });

@@ -99,10 +99,10 @@ impl House {
                         line.answered();
                     }
                 }
-                Effect::Lost { conn, room } => {
+                Effect::Lost { conn, stands } => {
                     self.count("put out");
-                    self.unwatch_room(conn, room);
-                    self.mail(conn, ToSession::Lost(room));
+                    self.unwatch_room(conn, stands.room);
+                    self.mail(conn, ToSession::Lost(stands));
                 }
                 Effect::Finish(conn) => {
                     if let Some(line) = self.line_of(conn) {

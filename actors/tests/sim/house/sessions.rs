@@ -56,7 +56,7 @@ pub enum ToSession {
         name: Name,
         from: JoinFrom,
     },
-    Lost(RoomNumber),
+    Lost(Position),
     Timer,
     End(Code),
     Kick(std::sync::Arc<str>),
@@ -90,7 +90,7 @@ impl House {
             }
             ToSession::Seen { request, seen } => self.input(conn, Input::Seen { request, seen }),
             ToSession::Added { room, name, from } => self.input(conn, Input::Added { room, name, from }),
-            ToSession::Lost(room) => self.input(conn, Input::Lost(room)),
+            ToSession::Lost(stands) => self.input(conn, Input::Lost(stands)),
             ToSession::Timer => {
                 let owes = self.owes(conn);
                 self.input(conn, Input::Timer { owes });

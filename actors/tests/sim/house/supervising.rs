@@ -108,8 +108,8 @@ impl House {
                     let handle = self.next_channel;
                     self.log(|| format!("channel {handle} is built from {loaded:?}"));
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
-                    let (tiers, rates) = (self.tiers.clone(), self.rates.clone());
-                    let setting = channel::state::Setting { limits, budget, tiers, rates };
+                    let (tiers, rates, pools) = (self.tiers.clone(), self.rates.clone(), self.pools.clone());
+                    let setting = channel::state::Setting { limits, budget, tiers, rates, pools };
                     let state = channel::state::State::new(loaded, usize::from(ARBITERS), setting);
                     self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
                     self.arbiters[home(room)].home.insert(room, (generation, handle));

@@ -19,7 +19,7 @@ impl Commits for Teller {
 }
 
 /// Appends a record from no device under this nonce.
-fn record(store: &RocksStore, room: &Loaded, seq: Seq, kind: RecordKind, nonce: u64) {
+pub(super) fn record(store: &RocksStore, room: &Loaded, seq: Seq, kind: RecordKind, nonce: u64) {
     let deliver = Deliver {
         room: room.room,
         seq,

@@ -411,6 +411,41 @@ fn the_host_erases_what_nobody_may_recall_and_hears_of_it_when_it_is_stored() {
 }
 
 #[test]
+fn a_change_of_what_another_epoch_had_changes_nothing() {
+    let mut room = talk();
+    let current = room.state.epoch();
+    room.state.extent.epochs.insert(0, EpochStart { epoch: Epoch(current.0 - 1), first: 1 });
+    room.state.extent.epochs[1].first = 2;
+    let edit = |request, nonce, to, epoch: Option<u64>| {
+        let publish = publish("ann", 0, request, nonce, "z");
+        Input::Publish(Publish { kind: RecordKind::REACTION, refers_to: to, epoch: epoch.map(Epoch), ..publish })
+    };
+    // What was the second record then is not what is the second one now; the first is what it was.
+    room.check(edit(11, 11, 2, Some(current.0 - 1)), &["0: #11 TargetGone"]);
+    room.check(edit(12, 11, 1, Some(current.0 - 1)), &["end turn"]);
+    room.check(edit(13, 12, 2, Some(current.0)), &[]);
+    room.check(edit(14, 13, 1, Some(current.0 + 7)), &["0: #14 TargetGone"]);
+    room.check(edit(15, 13, 1, None), &["0: #15 NoEffect"]);
+}
+
+#[test]
+fn who_erases_what_is_about_to_be_gone_hears_of_it_when_that_is_stored() {
+    let (heard, failed) = (Heard::default(), Heard::default());
+    for (heard, stored) in [(&heard, true), (&failed, false)] {
+        let mut room = talk();
+        room.check(erase(2, heard), &["end turn"]);
+        room.check(erase(2, heard), &[]);
+        room.handle(Input::EndOfTurn);
+        room.check(erase(2, heard), &[]);
+        assert!(heard.lock().is_empty(), "the store has the message as it was");
+        room.queue.clear();
+        room.handle(if stored { Input::Committed(3) } else { Input::Failed(StoreError::Poisoned("a test".into())) });
+    }
+    assert_eq!(*heard.lock(), ["erased 2-2", "erased 2-3", "erased 2-3"]);
+    assert_eq!(*failed.lock(), ["OutcomeUnknown (1002)"; 3]);
+}
+
+#[test]
 fn a_cold_message_is_read_with_its_edit_before_it_is_erased() {
     let heard = Heard::default();
     let mut room = joined(9);

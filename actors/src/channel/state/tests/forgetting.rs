@@ -178,6 +178,28 @@ fn a_room_that_keeps_so_many_bytes_is_trimmed_by_what_the_store_says() {
 }
 
 #[test]
+fn what_came_too_much_while_the_store_was_deleting_is_deleted_as_well() {
+    #[track_caller]
+    fn check(records_max: u64, bytes_max: u64) {
+        let mut room = home(RoomOptions { records_max, bytes_max, ..RoomOptions::default() });
+        while !room.state.held.asked {
+            room.stored(0, None);
+        }
+        let (tail, bytes) = (room.state.tail(), room.state.held.bytes_upto);
+        let answer = || Input::Trimmed(Ok(Trimmed { first: tail, gone_count: tail - 1, bytes_before: bytes - 60 }));
+        // The store has done what it was told, and the answer is on its way, when as much comes again.
+        for _ in 0..=tail {
+            room.stored(0, None);
+        }
+        assert_eq!(room.handle(answer()), [format!("trim below {} to {bytes_max} bytes", room.state.extent.first)]);
+        // Should the store count otherwise, it is not asked for ever.
+        room.check(answer(), &[]);
+    }
+    check(2, 0);
+    check(0, 100);
+}
+
+#[test]
 fn a_page_that_was_read_while_its_records_were_trimmed_says_trimmed() {
     let mut room = room(Durability::Synced, 1, 20);
     room.join("ann", 0, JoinFrom::Tail);

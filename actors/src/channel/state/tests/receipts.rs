@@ -108,6 +108,31 @@ fn a_join_whose_marks_cannot_be_loaded_is_refused_and_may_come_again() {
 }
 
 #[test]
+fn nothing_is_read_for_each_of_those_who_come_back_to_a_room_that_was_just_loaded() {
+    let come_back = || {
+        let mut room = room(Durability::Synced, 1, 10);
+        for user in ["ann", "bob", "cid"] {
+            room.join(user, 0, JoinFrom::Position(Epoch(3), 8));
+            assert_eq!(room.answers(user, vec![]), [format!("0: attach {user} at 8 of 10")]);
+        }
+        // One read brings what they missed, and the count of what they had.
+        room.check(Input::Pull { conn: conn(0), after: 8 }, &["read 1: 10-7, 4 of them"]);
+        room.check(Input::Pull { conn: conn(0), after: 8 }, &[]);
+        room
+    };
+    let mut room = come_back();
+    room.check(Input::Read { id: 1, records: Ok(records(7, 10)) }, &["0: 2 pulled 9 10 after 8 to 10"]);
+    room.check(Input::SaveMarks, &["save ann 0/8/0, bob 0/8/0, cid 0/8/0"]);
+    // What that read does not bring is read, and so it is once the room's newest records are here.
+    room.join("dan", 0, JoinFrom::Position(Epoch(3), 6));
+    assert_eq!(room.answers("dan", vec![]), ["read 2: 6-10, 1 of them", "0: attach dan at 6 of 10"]);
+    // Where it fails, their next beats say more.
+    let mut room = come_back();
+    room.check(Input::Read { id: 1, records: Err(StoreError::Busy) }, &["0: 2 pulled nothing after 8"]);
+    room.check(Input::SaveMarks, &[]);
+}
+
+#[test]
 fn a_count_that_is_not_in_memory_is_read() {
     let mut room = joined(10);
     room.check(mark("bob", 1, 5, 4), &["read 1: 4-10, 1 of them"]);
@@ -274,4 +299,16 @@ fn a_signal_goes_to_the_arbiters_that_have_subscribers_and_nowhere_else() {
     room.check(signal("ann", 0), &["0: signal 9 of ann"]);
     room.check(signal("bob", 1), &["1: signal #5 NotJoined"]);
     assert_eq!((room.state.tail(), room.state.ring.last()), (3, 3), "it is no record");
+}
+
+#[test]
+fn of_those_who_ask_who_has_read_so_many_wait_for_the_store() {
+    let mut room = talked();
+    for request in [6, 7] {
+        room.check(fetch_readers(request, 0), &[&format!("load marks of 1000 for #{request}")]);
+    }
+    room.check(fetch_readers(8, 0), &["0: #8 Busy"]);
+    let fetch = FetchReaders { conn: conn(0), request: 6, seq: 0 };
+    room.check(Input::RoomMarks { fetch, found: Err(StoreError::Busy) }, &["0: #6 Busy"]);
+    room.check(fetch_readers(8, 0), &["load marks of 1000 for #8"]);
 }

@@ -64,6 +64,7 @@ fn load(store: &Arc<MemStore>) -> State {
         loaded,
         1,
         Setting {
+            pools: Pools::new(&limits),
             limits,
             budget: store.budget().clone(),
             tiers: Arc::new(Tiers::sending(SendRate::OFF)),

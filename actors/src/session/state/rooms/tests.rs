@@ -1,5 +1,5 @@
 use parlor_protocol::{
-    Epoch,
+    Epoch, RoomNumber,
     message::{CreateRoom, DeleteRoom, ListMembers, ListRooms, OpenDirect, RemoveMembers, RoomOptions, SetMembers},
 };
 
@@ -83,6 +83,6 @@ fn a_page_has_no_more_than_a_page_holds() {
 #[test]
 fn a_room_that_put_the_session_out_can_be_joined_again() {
     let mut session = session().joined();
-    session.check(Input::Lost(RoomNumber(7)), &[]);
+    session.check(Input::Lost(Position { room: RoomNumber(7), epoch: Epoch(1), seq: 4 }), &[]);
     session.join(9, "room", &["#9 begins to Join", "#9 resolve room"]);
 }

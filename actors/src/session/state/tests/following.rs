@@ -1,30 +1,15 @@
 //! A session that follows its user.
 
-use bytes::Bytes;
 use parlor_protocol::{
-    Code, Epoch, Extensions, List, RoomNumber,
-    message::{Follow, JoinFrom, Position, Role},
+    Code, Epoch, Extensions, List, Name, RoomNumber, Seq,
+    message::{Follow, Heartbeat, JoinFrom, Position},
 };
 
 use super::{Session, session};
-use crate::{
-    members::{RoomOf, Seen},
-    session::state::Input,
-};
+use crate::{members::Seen, session::state::Input};
 
-fn room_of(number: u64) -> RoomOf {
-    RoomOf {
-        room: RoomNumber(number),
-        name: format!("room {number}").parse().unwrap(),
-        epoch: Epoch(1),
-        role: Role::Member,
-        tail: 9,
-        count: 9,
-        unread: 1,
-        time: 100 - number,
-        newest: Bytes::new(),
-    }
-}
+/// The one question of a session that may have two rooms.
+const LOOK: &str = "#1 look RoomsToFollow { user: \"ann\", limit: 2 }";
 
 fn follow(positions: &[u64]) -> Follow<'static> {
     let position = |&room: &u64| Position { room: RoomNumber(room), epoch: Epoch(1), seq: 5 };
@@ -35,16 +20,15 @@ impl Session {
     /// Asks to follow as request 1, and is told of these rooms.
     #[track_caller]
     fn follow(&mut self, positions: &[u64], rooms: &[u64], want: &[&str]) {
-        let user = "ann";
-        let look = format!("#1 look RoomsOf {{ user: {user:?}, before: None, limit: 100, now: 0 }}");
-        self.frame(1, &follow(positions), &["#1 begins to Rooms", "follow", &look]);
-        self.listed(rooms, false, want);
+        self.frame(1, &follow(positions), &["#1 begins to Rooms", "follow", LOOK]);
+        self.listed(rooms, want);
     }
 
     #[track_caller]
-    fn listed(&mut self, rooms: &[u64], more: bool, want: &[&str]) {
-        let rooms = rooms.iter().map(|number| room_of(*number)).collect();
-        self.check(Input::Seen { request: 1, seen: Ok(Seen::RoomsOf(rooms, more)) }, want);
+    fn listed(&mut self, rooms: &[u64], want: &[&str]) {
+        let room = |number: &u64| (RoomNumber(*number), format!("room {number}").parse().unwrap());
+        let rooms = rooms.iter().map(room).collect();
+        self.check(Input::Seen { request: 1, seen: Ok(Seen::RoomsToFollow(rooms)) }, want);
     }
 
     #[track_caller]
@@ -109,29 +93,19 @@ fn a_session_has_no_more_rooms_than_it_may() {
 }
 
 #[test]
-fn rooms_are_listed_page_by_page() {
+fn rooms_are_listed_once_for_one_follow_at_a_time() {
     let mut session = session();
-    session.frame(
-        1,
-        &follow(&[]),
-        &["#1 begins to Rooms", "follow", "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }"],
-    );
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", LOOK]);
     session.frame(2, &follow(&[]), &["#2 Busy"]);
-    let before = "Some(Activity { time: 96, room: RoomNumber(4) })";
-    let look = format!("#1 look RoomsOf {{ user: \"ann\", before: {before}, limit: 100, now: 0 }}");
-    let mut want = vec![look];
-    want.extend(attaching(1, 4));
-    session.listed(&[4], true, refs!(want));
+    session.listed(&[4, 8], refs!(lines([attaching(1, 4), attaching(1, 8)])));
     session.ended(1, 4, None, &[]);
-    session.listed(&[8], false, refs!(attaching(1, 8)));
+    session.frame(2, &follow(&[]), &["#2 Busy"]);
     session.ended(1, 8, None, &["#1 Done"]);
-    session.frame(
-        3,
-        &follow(&[]),
-        &["#3 begins to Rooms", "follow", "#3 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }"],
-    );
+    let look = LOOK.replace("#1", "#3");
+    session.frame(3, &follow(&[]), &["#3 begins to Rooms", "follow", &look]);
     let failed = Input::Seen { request: 3, seen: Err((Code::StoreUnavailable, "it failed")) };
     session.check(failed, &["#3 refuse StoreUnavailable"]);
+    session.frame(3, &follow(&[]), &["#3 begins to Rooms", "follow", &look]);
 }
 
 #[test]
@@ -145,14 +119,24 @@ fn a_room_that_the_user_is_added_to_is_attached_unasked() {
 }
 
 #[test]
+fn a_request_may_have_the_number_0_while_a_room_is_attached_unasked() {
+    let mut session = session();
+    let added = Input::Added { room: RoomNumber(4), name: "room 4".parse().unwrap(), from: JoinFrom::Seq(1) };
+    session.check(added, refs!(attaching(0, 4)));
+    let beat = Heartbeat { network: None, positions: List::default(), extensions: Extensions::default() };
+    session.frame(0, &beat, &["#0 grant 1000"]);
+    session.resolved(0, 4, &["#0 join 4 Seq(1)"]);
+    session.frame(0, &beat, &["#0 grant 1000"]);
+}
+
+#[test]
 fn a_room_that_the_user_was_added_to_is_attached_though_the_list_of_his_others_fails() {
     let mut session = session();
     let added = |number| {
         let (room, name) = (RoomNumber(number), format!("room {number}").parse().unwrap());
         Input::Added { room, name, from: JoinFrom::Seq(1) }
     };
-    let look = "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }";
-    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", look]);
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", LOOK]);
     session.check(added(4), refs!(attaching(0, 4)));
     let failed = Input::Seen { request: 1, seen: Err((Code::StoreUnavailable, "it failed")) };
     session.check(failed, &["#1 refuse StoreUnavailable"]);
@@ -166,23 +150,112 @@ fn a_room_that_the_user_was_added_to_is_attached_though_the_list_of_his_others_f
 #[test]
 fn a_session_that_goes_on_elsewhere_attaches_nothing_here() {
     let mut session = session();
-    let look = "#1 look RoomsOf { user: \"ann\", before: None, limit: 100, now: 0 }";
-    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", look]);
+    session.frame(1, &follow(&[]), &["#1 begins to Rooms", "follow", LOOK]);
     assert!(session.state.park().is_some());
-    // Its connection is closed, so that nobody reads this.
-    session.listed(&[4], false, &["#1 Rooms"]);
+    session.listed(&[4], &[]);
+}
+
+/// The news that its user was added to room 4, behind this seq of epoch 1.
+fn added_behind(seq: Seq) -> Input {
+    let (room, name) = (RoomNumber(4), "room 4".parse().unwrap());
+    Input::Added { room, name, from: JoinFrom::Position(Epoch(1), seq) }
+}
+
+/// The news that room 4 put the session out, whose client holds everything up to this seq of epoch 1.
+fn lost_at(seq: Seq) -> Input {
+    Input::Lost(Position { room: RoomNumber(4), epoch: Epoch(1), seq })
 }
 
 #[test]
 fn who_is_put_out_and_added_again_is_attached_though_the_news_comes_first() {
     let mut session = session();
-    let added = |from| Input::Added { room: RoomNumber(4), name: "room 4".parse().unwrap(), from };
-    session.check(added(JoinFrom::Seq(1)), refs!(attaching(0, 4)));
+    session.check(added_behind(0), refs!(attaching(0, 4)));
     session.ended(0, 4, None, &[]);
-    session.check(added(JoinFrom::Seq(7)), &[]);
-    session.check(Input::Lost(RoomNumber(4)), refs!(attaching(0, 4)));
-    session.resolved(0, 4, &["#0 join 4 Seq(7)"]);
-    session.check(added(JoinFrom::Seq(9)), &[]);
+    session.check(added_behind(6), &[]);
+    session.check(lost_at(5), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 6)"]);
+    session.check(added_behind(8), &[]);
     session.ended(0, 4, Some(Code::Forbidden), refs!(attaching(0, 4)));
-    session.resolved(0, 4, &["#0 join 4 Seq(9)"]);
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 8)"]);
+}
+
+/// The store had removed him and added him again behind 14 when the room, which had not heard of it, brought him 15.
+#[test]
+fn who_is_put_out_and_added_again_is_not_brought_what_he_holds() {
+    let mut first = session();
+    first.check(added_behind(2), refs!(attaching(0, 4)));
+    first.ended(0, 4, None, &[]);
+    first.check(lost_at(15), &[]);
+    first.check(added_behind(14), refs!(attaching(0, 4)));
+    first.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 15)"]);
+    // He was removed once more, and is added once more.
+    first.ended(0, 4, Some(Code::Forbidden), &[]);
+    first.check(added_behind(14), refs!(attaching(0, 4)));
+    first.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 15)"]);
+    first.ended(0, 4, None, &[]);
+
+    let mut last = session();
+    last.check(added_behind(2), refs!(attaching(0, 4)));
+    last.ended(0, 4, None, &[]);
+    last.check(added_behind(14), &[]);
+    last.check(lost_at(15), refs!(attaching(0, 4)));
+    last.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 15)"]);
+}
+
+/// The session was in the room already when it heard that its user had been added, long ago.
+#[test]
+fn who_is_put_out_is_not_attached_from_where_he_was_added_long_ago() {
+    let mut session = session();
+    session.follow(&[], &[4], refs!(attaching(1, 4)));
+    session.check(added_behind(2), &[]);
+    session.ended(1, 4, None, &["#1 Done"]);
+    session.check(lost_at(900), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 900)"]);
+}
+
+#[test]
+fn what_an_earlier_epoch_brought_is_no_reason_to_begin_later() {
+    let mut session = session();
+    session.check(added_behind(2), refs!(attaching(0, 4)));
+    session.ended(0, 4, None, &[]);
+    session.check(Input::Lost(Position { room: RoomNumber(4), epoch: Epoch(0), seq: 15 }), &[]);
+    session.check(added_behind(3), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 3)"]);
+}
+
+#[test]
+fn a_position_that_the_client_told_counts_though_its_room_could_not_be_attached() {
+    let mut session = session();
+    session.follow(&[4], &[4], refs!(attaching(1, 4)));
+    session.ended(1, 4, Some(Code::Forbidden), &["#1 Done"]);
+    session.check(added_behind(3), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Position(Epoch(1), 5)"]);
+}
+
+#[test]
+fn a_room_that_was_left_is_not_attached_for_having_been_added_to_before() {
+    let mut session = session().joined();
+    let name: Name = "room".parse().unwrap();
+    let added = Input::Added { room: RoomNumber(7), name, from: JoinFrom::Position(Epoch(1), 2) };
+    session.check(added, &[]);
+    session.leave(2, &["#2 leave 7"]);
+    session.join(3, "room", &["#3 begins to Join", "#3 resolve room"]);
+    session.check(Input::JoinEnded { request: 3, asked: None, room: Err(Code::Busy) }, &[]);
+}
+
+#[test]
+fn a_session_keeps_in_mind_where_it_stood_in_as_many_rooms_as_it_may_join() {
+    let mut session = session();
+    for number in 0..4 {
+        let (room, name) = (RoomNumber(number), format!("room {number}").parse().unwrap());
+        session.check(Input::Added { room, name, from: JoinFrom::Position(Epoch(1), 1) }, refs!(attaching(0, number)));
+        session.ended(0, number, None, &[]);
+        session.check(Input::Lost(Position { room, epoch: Epoch(1), seq: 9 }), &[]);
+    }
+    for (number, from) in [(0, 1), (1, 1), (2, 9), (3, 9)] {
+        let (room, name) = (RoomNumber(number), format!("room {number}").parse().unwrap());
+        session.check(Input::Added { room, name, from: JoinFrom::Position(Epoch(1), 1) }, refs!(attaching(0, number)));
+        session.resolved(0, number, &[&format!("#0 join {number} Position(Epoch(1), {from})")]);
+        session.ended(0, number, Some(Code::Forbidden), &[]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use parlor_protocol::{
     Code, Epoch, Extensions, List, RoomNumber,
-    message::{Goodbye, Network, Part, Position, RecordKind, Resume},
+    message::{Goodbye, JoinFrom, Network, Part, Position, RecordKind, Resume},
 };
 
 use super::{Session, session};
@@ -38,7 +38,42 @@ fn its_rooms_are_joined_from_the_positions_that_its_client_holds() {
     session.check(Input::JoinEnded { request: 2, asked: Some(RoomNumber(7)), room: joined }, &[]);
     session.join(3, "room", &["#3 AlreadyJoined"]);
     // A second one finds nothing.
-    session.frame(4, &resume(&[7]), &["#4 not resumed 7 NotJoined"]);
+    session.frame(4, &resume(&[7, 8]), &["#4 not resumed 7 AlreadyJoined", "#4 not resumed 8 NotJoined"]);
+}
+
+#[test]
+fn a_room_that_following_attaches_first_is_not_said_to_be_none_of_its_own() {
+    let mut session = again(session().joined());
+    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
+    session.check(
+        Input::Added { room, name, from: JoinFrom::Seq(1) },
+        &["#0 begins to Follow", "#0 resolve room, which was 7"],
+    );
+    session.frame(2, &resume(&[7]), &["#2 not resumed 7 AlreadyJoined"]);
+    let mut session = again(session);
+    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
+    session.check(
+        Input::Added { room, name, from: JoinFrom::Seq(1) },
+        &["#0 begins to Follow", "#0 resolve room, which was 7"],
+    );
+    let joined = Ok((room, "room".parse().unwrap()));
+    session.check(Input::JoinEnded { request: 0, asked: Some(room), room: joined }, &[]);
+    session.frame(2, &resume(&[7]), &["#2 not resumed 7 AlreadyJoined"]);
+}
+
+#[test]
+fn rooms_that_no_connection_goes_on_with_do_not_heap_up() {
+    let mut session = session().joined();
+    for number in 8..12 {
+        session = again(session);
+        let name = format!("room {number}");
+        session.join(1, &name, &["#1 begins to Join", &format!("#1 resolve {name}")]);
+        let joined = Ok((RoomNumber(number), name.parse().unwrap()));
+        session.check(Input::JoinEnded { request: 1, asked: None, room: joined }, &[]);
+    }
+    // As many as a session may have, and the one that it was in last is among them.
+    let rooms = session.state.park().unwrap().rooms;
+    assert_eq!((rooms.len(), rooms.last().map(|(room, _)| room.0)), (2, Some(11)));
 }
 
 #[test]

@@ -94,6 +94,17 @@ fn parts_of_which_no_more_come_are_forgotten() {
 }
 
 #[test]
+fn parts_are_not_forgotten_while_those_that_came_are_not_read() {
+    let mut session = session().joined();
+    session.frame(1, &part(9, 0, "abcde"), &["timer at 1000", "#1 misses [1, 2]"]);
+    session.now.mono_ms = 1_000;
+    session.check(Input::Timer { owes: true }, &[]);
+    assert_eq!(session.state.deadline(), 2_000);
+    session.now.mono_ms = 1_900;
+    session.frame(2, &part(9, 1, "fghij"), &["#2 misses [2]"]);
+}
+
+#[test]
 fn many_sessions_share_one_budget() {
     let uploads = Limits { uploads_bytes_max: 250, ..Limits::default() }.uploads();
     let mut sessions: Vec<_> = (0..100).map(|_| session().joined()).collect();

@@ -186,6 +186,35 @@ fn the_highest_attempt_wins_whichever_comes_first() {
 }
 
 #[test]
+fn a_late_attempt_whose_session_is_unknown_does_not_replace_the_newer() {
+    let mut lab = lab(SessionPolicy::default());
+    // The session of token 9 has ended, or its server was restarted.
+    lab.opened(hello(2, Some(9), 7), &["two begins anew", "ann enters by 2"]);
+    lab.opened(hello(1, Some(9), 6), &["one Superseded"]);
+    lab.broke(1, &[]);
+    // Also when the newer has gone on over other connections since, or has none.
+    lab.opened(hello(3, Some(2), 8), &["ann moves from 2 to 3", "two Superseded"]);
+    lab.broke(2, &["three goes on"]);
+    lab.opened(hello(1, Some(9), 5), &["one Superseded"]);
+    lab.broke(3, &["ann rests at 3"]);
+    lab.opened(hello(1, Some(9), 7), &["one Superseded"]);
+    // A later one replaces it, and so does a client that was started anew, or another device.
+    lab.opened(Hello { device: 2, ..hello(5, Some(9), 1) }, &["five begins anew", "ann enters by 5"]);
+    lab.opened(hello(4, Some(9), 9), &["ann exits by 3", "four begins anew", "ann enters by 4"]);
+    lab.opened(hello(1, None, 1), &["four Replaced", "ann exits by 4", "ann enters by 1"]);
+}
+
+#[test]
+fn a_late_attempt_does_not_replace_a_session_of_which_nothing_was_left() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.opened(hello(2, Some(1), 3), &["ann moves from 1 to 2", "one Superseded"]);
+    lab.ended(1, &["two begins anew"]);
+    lab.opened(hello(3, Some(1), 2), &["three Superseded"]);
+    lab.opened(hello(4, Some(2), 4), &["ann moves from 2 to 4", "two Superseded"]);
+}
+
+#[test]
 fn a_token_opens_its_own_device_alone() {
     let mut lab = lab(SessionPolicy::default());
     lab.opened(hello(1, None, 1), &["ann enters by 1"]);

@@ -193,6 +193,23 @@ fn a_room_that_sleeps_is_deleted_at_once() {
 }
 
 #[test]
+fn who_waits_for_a_room_that_is_deleted_while_it_falls_asleep_gets_what_has_its_name_then() {
+    for dies in [false, true] {
+        let mut office = Office::falling();
+        office.resolve("a", 2, &[]);
+        office.deleted(false, &["end first"]);
+        let want = ["1 gone", "9 done", "load a or create it"];
+        if dies {
+            office.died(1, &want);
+        } else {
+            office.said(1, Rest::Asleep(Arbiters::first(1)), &want);
+        }
+        office.loaded("a", Err(StoreError::UnknownRoom), &["2 UnknownRoom"]);
+        assert_eq!(office.state.rooms(), 0);
+    }
+}
+
+#[test]
 fn a_room_that_sleeps_is_forgotten_with_its_last_subscriber() {
     let mut office = Office::asleep();
     office.forgot(0);
@@ -253,4 +270,18 @@ fn each_room_is_asked_four_times_while_it_is_idle_for_long_enough() {
     assert_eq!(walk_interval_ms(&Limits::default()), Some(500));
     assert_eq!(walk_interval_ms(&Limits { room_idle_ms: 3, ..Limits::default() }), Some(1));
     assert_eq!(walk_interval_ms(&Limits { room_idle_ms: 0, ..Limits::default() }), None);
+}
+
+#[test]
+fn where_no_room_sleeps_none_is_noted_to_be_asked() {
+    let mut office = office();
+    office.state.limits = Arc::new(Limits { room_idle_ms: 0, ..(*office.state.limits).clone() });
+    let mut office = office.running();
+    for generation in 2..100 {
+        office.now.mono_ms += 60_000;
+        office.died(generation - 1, &["1 down", "load a"]);
+        office.loaded("a", Ok(loaded("a", generation)), &[&format!("build a of generation {generation}")]);
+        office.built("a", generation, "next", &["1 up by next"]);
+    }
+    assert_eq!(office.state.sleepers.round.len(), 0, "nobody asks them");
 }
