@@ -102,8 +102,13 @@ impl State {
 
     /// Whether the read that refills the ring is yet to come back, and to bring this record.
     pub(super) fn refill_brings(&self, seq: Seq) -> bool {
-        let read = || refill::read_of(self.room, &self.extent, &self.ring, 0);
-        !matches!(self.refill, Refill::Done) && read().is_some_and(|read| read.end <= seq)
+        let comes = match self.refill {
+            Refill::UnderWay(_) => true,
+            Refill::Idle => !self.pools.ring_bytes.is_short(),
+            Refill::Done | Refill::Again => false,
+        };
+        let read = || refill::read_of(self.room, &self.extent, &self.ring, self.share.most(), 0);
+        comes && read().is_some_and(|read| read.end <= seq)
     }
 
     pub(super) fn on_read(&mut self, now: Now, id: u64, records: Result<Records, StoreError>) {

@@ -16,6 +16,9 @@ use parlor_protocol::{
 
 use crate::{limits::Limits, message::Conn, router::Entry, session::parked::Parked};
 
+/// The most sessions that had to go for one, of which it is kept that they must not come back.
+const REPLACED_MAX: usize = 8;
+
 /// How many sessions one user may have, and which of them has to go when another one begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SessionPolicy {
@@ -101,6 +104,8 @@ struct Session<S> {
     token: Token,
     /// The token that its hello carried, where that was of no session any more: so other attempts with it are told apart.
     instead_of: Option<Token>,
+    /// Sessions of other devices that had to go for it, and may not have heard of that. The newest are last.
+    replaced: Vec<(DeviceTag, Token)>,
     attempt: u64,
     /// It hears of rooms that its user is added to.
     follows: bool,
@@ -158,6 +163,13 @@ impl<S: Clone> Sessions<S> {
             let same = session.device == tag && session.instead_of.is_some() && session.instead_of == opening.resume;
             same && opening.attempt < session.attempt
         };
+        let replaced = |session: &Session<S>| {
+            session.replaced.iter().any(|(device, token)| *device == tag && Some(*token) == opening.resume)
+        };
+        if sessions.iter().any(replaced) {
+            // It comes back by itself: it must not put out the one that its user began since.
+            return self.told.push_back(Told::End(opening.session, Code::Replaced));
+        }
         if sessions.iter().any(overtook) {
             // What it would take up is gone, and a later attempt of its own client has begun anew.
             return self.told.push_back(Told::End(opening.session, Code::Superseded));
@@ -202,7 +214,10 @@ impl<S: Clone> Sessions<S> {
             SessionPolicy::OnePerClass => older.class == class || older.device == device,
             SessionPolicy::Single => true,
         };
+        let mut replaced = Vec::new();
         for older in sessions.extract_if(.., goes) {
+            replaced.extend(older.replaced);
+            replaced.push((older.device, older.token));
             match older.status {
                 Status::Here(session) => self.told.push_back(Told::End(session, Code::Replaced)),
                 Status::Passing(passing) => {
@@ -218,8 +233,12 @@ impl<S: Clone> Sessions<S> {
             self.told.push_back(Told::Begin(session.clone(), None));
         }
         self.told.push_back(Told::Enter(user, presence));
+        // Whoever is started anew on this device may still have its token.
+        replaced.retain(|(of, _)| *of != device);
+        let forgotten = replaced.len().saturating_sub(REPLACED_MAX);
+        replaced.drain(..forgotten);
         let (instead_of, status) = (resume, Status::Here(session));
-        sessions.push(Session { conn, device, class, token, instead_of, attempt, follows: false, status });
+        sessions.push(Session { conn, device, class, token, instead_of, replaced, attempt, follows: false, status });
     }
 
     /// A session's connection is gone, or it is superseded. `parked` is what is left of it; `None` if it is over.

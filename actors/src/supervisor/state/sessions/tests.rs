@@ -224,6 +224,23 @@ fn a_token_opens_its_own_device_alone() {
 }
 
 #[test]
+fn who_was_replaced_and_did_not_hear_of_it_is_told_when_it_comes_back() {
+    let mut lab = lab(SessionPolicy::Single);
+    let at = |device, serial, resume, attempt| Hello { device, ..hello(serial, resume, attempt) };
+    lab.opened(at(1, 1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    lab.opened(at(2, 2, None, 1), &["ann exits by 1", "ann enters by 2"]);
+    lab.opened(at(1, 3, Some(1), 2), &["three Replaced"]);
+    // Neither has it a place where a third one has replaced the second.
+    lab.opened(at(3, 4, None, 1), &["two Replaced", "ann exits by 2", "ann enters by 4"]);
+    lab.opened(at(1, 3, Some(1), 3), &["three Replaced"]);
+    lab.opened(at(2, 3, Some(2), 2), &["three Replaced"]);
+    // Its user logs in there again.
+    lab.opened(at(1, 5, None, 1), &["four Replaced", "ann exits by 4", "ann enters by 5"]);
+    lab.opened(at(1, 3, Some(5), 2), &["ann moves from 5 to 3", "five Superseded"]);
+}
+
+#[test]
 fn a_session_without_a_connection_ends_with_its_lease() {
     let mut lab = lab(SessionPolicy::default());
     lab.opened(hello(1, None, 1), &["ann enters by 1"]);
