@@ -23,9 +23,11 @@ pub struct Limits {
     pub sessions_away_per_user_max: usize,
     /// The most requests of one connection that may wait for an answer; beyond them its socket is not read.
     pub unanswered_requests_max: u32,
-    /// What the engine may hold for one connection that does not read; beyond it the connection's rooms lag.
+    /// What the engine may hold for one connection that does not read; beyond it the connection's rooms lag. Of what else its
+    /// client did not ask for it holds as much again, beyond which the connection is closed.
     pub outbound_bytes_max: usize,
-    /// Lagging rooms are caught up once no more than this waits for the connection.
+    /// Once no more than this waits for the connection, lagging rooms are caught up, and it is told the newest of each room of
+    /// how far its user has read elsewhere.
     pub outbound_low_bytes: usize,
     /// The newest records of a room that are kept in memory…
     pub ring_records_max: usize,

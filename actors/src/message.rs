@@ -241,7 +241,8 @@ pub enum FromChannel {
         /// For a person.
         message: &'static str,
     },
-    /// A frame for some of the room's subscribers, which nobody asked for.
+    /// A frame for some of the room's subscribers, which nobody asked for, and which is all that counts: one that was not read
+    /// before it need not come.
     Notice {
         /// Which connections, if they are still attached.
         conns: Vec<Conn>,

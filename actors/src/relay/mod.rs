@@ -416,7 +416,7 @@ impl Local {
         };
         self.run();
         if self.0.state.borrow().is_dirty() {
-            self.0.dirty.notify_one(); // Signals that waited for this.
+            self.0.dirty.notify_one(); // Signals and notices that waited for this.
         }
         outcome
     }

@@ -145,6 +145,8 @@ struct Connection {
     serial: u64,
     device: DeviceKey,
     outbound: Outbound,
+    /// What was queued since little waited, and nobody asked for; records, signals and presence have limits of their own.
+    unasked_bytes: usize,
     dirty: bool,
     /// Since when the socket refuses what waits, on the monotonic clock.
     blocked_since: Option<u64>,
@@ -314,6 +316,7 @@ impl State {
             serial: self.serial,
             device,
             outbound: Outbound::default(),
+            unasked_bytes: 0,
             dirty: false,
             blocked_since: None,
             rooms: Vec::new(),
@@ -361,10 +364,23 @@ impl State {
 
     /// A frame for one connection that no pending request waits for.
     pub fn on_send<'a, B: parlor_protocol::Body<'a>>(&mut self, conn: Conn, request: u32, body: &B) {
-        if let Some(connection) = self.open_mut(conn) {
-            connection.outbound.encode(request, body);
-            self.mark_dirty(conn.slot);
+        self.queue(conn, request, |outbound| outbound.encode(request, body));
+    }
+
+    /// Queues frames of a request. Those that nobody asked for, under 0, end the connection instead if it has read too little of
+    /// the ones before; what is asked for is bounded by how much may be asked.
+    fn queue(&mut self, conn: Conn, request: u32, frames: impl FnOnce(&mut Outbound)) {
+        let max = self.limits.outbound_bytes_max;
+        let Some(connection) = self.open_mut(conn) else { return };
+        if request == 0 && connection.unasked_bytes > max {
+            return self.close(conn, 0, Code::SlowReader, "too much was not read: join again with the position", 0);
         }
+        let before = connection.outbound.bytes();
+        frames(&mut connection.outbound);
+        if request == 0 {
+            connection.unasked_bytes += connection.outbound.bytes() - before;
+        }
+        self.mark_dirty(conn.slot);
     }
 
     /// The session ends the connection: now, or, for a goodbye of this request, when everything accepted is answered.
@@ -450,6 +466,7 @@ impl State {
         }
         let Some(connection) = self.connection_mut(conn) else { return };
         if connection.outbound.bytes() <= low {
+            connection.unasked_bytes = 0;
             if std::mem::take(&mut connection.unheard) {
                 self.effects.push_back(Effect::Answered(conn));
             }

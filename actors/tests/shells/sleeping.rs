@@ -15,8 +15,8 @@ use parlor_actors::{
 use parlor_protocol::{
     Code, Epoch, Extensions, Kind, List, Seq,
     message::{
-        Access, Detached, Direction, Durability, Error, Fetch, Heartbeat, Join, JoinFrom, Joined, Mark, Marked, Page,
-        Position, Role, Signal, SignalTo, Signaled,
+        Access, Detached, Direction, Durability, Error, Fetch, Goodbye, Heartbeat, Join, JoinFrom, Joined, Mark,
+        Marked, Page, Position, Role, RoomPresence, Signal, SignalTo, Signaled, WatchRoom,
     },
 };
 
@@ -132,6 +132,32 @@ fn what_a_user_sent_is_not_unread_after_a_sleep() {
     let asked = ann.send(&Mark { room: ann.room, read: 0, extensions: Extensions::default() });
     let answer = ann.next();
     assert_eq!((answer.request, answer.body::<Marked<'_>>().unread), (asked, 0));
+}
+
+#[test]
+fn whoever_asks_who_is_in_a_room_that_slept_is_told_of_those_who_were_there() {
+    let engine = engine(Durability::Synced);
+    let (mut ann, mut bob) = both(&engine);
+    sleeps(&engine);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    assert_eq!(runtime.block_on(engine.fleet.count_present("room".parse().unwrap())), Ok(2));
+    sleeps(&engine);
+    let watch = WatchRoom { room: ann.room, watch: true, extensions: Extensions::default() };
+    let asked = ann.send(&watch);
+    let answer = ann.next();
+    let RoomPresence { all, count, mut came, .. } = answer.body();
+    came.0.sort_unstable();
+    assert_eq!((answer.request, all, count, came.0), (asked, true, 2, vec!["ann", "bob"]));
+    // One of them leaves for good.
+    bob.send(&Goodbye::default());
+    wait_for("somebody looks whether he is gone", || {
+        engine.clock.clock.advance(IDLE_MS);
+        thread::sleep(Duration::from_millis(1)); // Not so fast that nobody gets to look.
+        !ann.socket.ends.lock().down.is_empty()
+    });
+    let went = ann.next();
+    let RoomPresence { all, count, went, .. } = went.body();
+    assert_eq!((all, count, went.0), (false, 1, vec!["bob"]));
 }
 
 #[test]

@@ -41,7 +41,7 @@ impl State {
             self.effects.push_back(Effect::Detached { room, device });
             return;
         }
-        self.push(conn, answer);
+        self.queue(conn, request, |outbound| outbound.push(answer));
         let entry = self.rooms.entry(room).or_insert(Room { epoch, tail, orphaned: false, subscribers: Vec::new() });
         // Batches and attachments come from one channel in order, so both know the same tail.
         (entry.epoch, entry.tail) = (epoch, tail);

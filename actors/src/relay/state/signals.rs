@@ -1,7 +1,7 @@
 //! Signals: brought to whoever takes them, the newest of each sender and key to whoever does not.
 //!
 //! They never wait in front of a record: a connection that has much waiting gets none, and those that wait for it are
-//! kept here, apart from its outbound queue, until that has drained.
+//! kept here, apart from its outbound queue, until that has drained. So are notices, of which the newest of each room counts.
 
 use std::collections::VecDeque;
 
@@ -16,6 +16,8 @@ use crate::message::{Conn, Signal};
 pub(super) struct Aside {
     /// Signals that wait, oldest first.
     signals: VecDeque<Kept>,
+    /// The newest notice of each room in which one waits.
+    notices: VecDeque<(RoomNumber, Bytes)>,
     /// What channels were told that the client has received.
     received: Vec<(RoomNumber, Seq)>,
 }
@@ -39,6 +41,14 @@ impl Aside {
         let (sender, key, frame) = (signal.device.user.clone(), signal.key, signal.frame.clone());
         self.signals.push_back(Kept { room, sender, key, frame });
         dropped
+    }
+
+    /// Keeps a notice in place of an older one of its room.
+    fn keep_notice(&mut self, room: RoomNumber, frame: Bytes) {
+        match self.notices.iter_mut().find(|(known, _)| *known == room) {
+            Some((_, known)) => *known = frame,
+            None => self.notices.push_back((room, frame)),
+        }
     }
 }
 
@@ -98,29 +108,45 @@ impl State {
         }
     }
 
-    /// The connection took what waited for it: now its signals may follow.
+    /// The connection took what waited for it: now what was kept may follow.
     pub(super) fn bring_kept(&mut self, conn: Conn) {
-        let low = self.limits.signals_outbound_bytes_max;
+        let (low, signals_low) = (self.limits.outbound_low_bytes, self.limits.signals_outbound_bytes_max);
         let Some(connection) = self.open_mut(conn) else { return };
-        let Some(aside) = connection.aside.as_mut().filter(|aside| !aside.signals.is_empty()) else { return };
-        let before = aside.signals.len();
+        let Some(aside) = connection.aside.as_mut() else { return };
+        let before = aside.notices.len() + aside.signals.len();
         while connection.outbound.bytes() <= low
+            && let Some((_, frame)) = aside.notices.pop_front()
+        {
+            connection.outbound.push(frame);
+        }
+        while connection.outbound.bytes() <= signals_low
             && let Some(kept) = aside.signals.pop_front()
         {
             connection.outbound.push(kept.frame);
         }
+        if aside.notices.is_empty() {
+            aside.notices = VecDeque::new();
+        }
         if aside.signals.is_empty() {
             aside.signals = VecDeque::new();
         }
-        if before > aside.signals.len() {
+        if before > aside.notices.len() + aside.signals.len() {
             self.mark_dirty(conn.slot);
         }
     }
 
-    /// Frames for some of a room's subscribers.
+    /// A frame for some of a room's subscribers, which makes those before it worth nothing.
     pub(super) fn on_notice(&mut self, room: RoomNumber, conns: Vec<Conn>, frame: &Bytes) {
+        let low = self.limits.outbound_low_bytes;
         for conn in conns {
-            if self.subscriber_mut(conn, room).is_some() {
+            if self.subscriber_mut(conn, room).is_none() {
+                continue;
+            }
+            let Some(connection) = self.open_mut(conn) else { continue };
+            if connection.outbound.bytes() > low {
+                connection.aside.get_or_insert_default().keep_notice(room, frame.clone());
+            } else {
+                // None waits: when the queue has drained as far, those that did have followed.
                 self.push(conn, frame.clone());
             }
         }
@@ -143,6 +169,7 @@ impl State {
     pub(super) fn forget_aside(&mut self, conn: Conn, room: RoomNumber) {
         if let Some(aside) = self.connection_mut(conn).and_then(|connection| connection.aside.as_mut()) {
             aside.signals.retain(|kept| kept.room != Some(room));
+            aside.notices.retain(|(known, _)| *known != room);
             aside.received.retain(|(known, _)| *known != room);
         }
     }

@@ -410,9 +410,11 @@ fn a_dead_channels_requests_are_answered() {
     relay.begin(ann, 4, Asks::Join);
     relay.state.begin(ann, Pending { request: 5, room: None, asks: Asks::Join });
     relay.state.begin(ann, Pending { request: 6, room: Some(RoomNumber(2)), asks: Asks::Fetch });
+    // Who is in the room: the channel answers that.
+    relay.begin(ann, 7, Asks::Rooms);
     relay.state.on_channel_down(ROOM);
-    assert_eq!(relay.reads(ann), "#2 OutcomeUnknown #3 RoomUnavailable #4 RoomUnavailable");
-    assert_eq!(relay.effects(), ["answered 0", "answered 0", "answered 0", "join of 0 fails"]);
+    assert_eq!(relay.reads(ann), "#2 OutcomeUnknown #3 RoomUnavailable #4 RoomUnavailable #7 RoomUnavailable");
+    assert_eq!(relay.effects(), ["answered 0", "answered 0", "answered 0", "join of 0 fails", "answered 0"]);
     assert_eq!((relay.state.pending(), relay.state.pending_of(ann)), (2, 2));
     relay.state.on_disconnect(ann);
     assert_eq!(relay.state.pending(), 0);
@@ -678,6 +680,7 @@ fn a_batch_above_the_limit_goes_to_a_connection_with_nothing_queued() {
     assert_eq!(relay.effects(), ["pull 0 after 2"]);
 }
 
+mod pressure;
 mod signals;
 
 #[test]
