@@ -79,10 +79,10 @@ impl State {
                 continue;
             };
             let (_, name) = left_behind.swap_remove(at);
-            if self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
-                self.effects.push_back(not(Code::TooManyRooms, "the session has joined as many rooms as it may"));
-            } else if self.has(&name) {
+            if self.has(&name) {
                 self.effects.push_back(not(Code::AlreadyJoined, ANEW));
+            } else if self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
+                self.effects.push_back(not(Code::TooManyRooms, "the session has joined as many rooms as it may"));
             } else {
                 let from = JoinFrom::Position(epoch, seq);
                 self.joining.push(Joining { request, resumes: Some(room), name: name.clone(), from, follows: false });

@@ -79,7 +79,7 @@ impl Model {
         if device.held.is_some_and(|(held, until)| held < nonce && mono < until) {
             return Verdict::Refused(Code::HeldBack);
         }
-        device.held = None;
+        device.held.take_if(|(held, _)| *held <= nonce);
         if self.failed {
             return Verdict::Refused(Code::StoreUnavailable);
         }
