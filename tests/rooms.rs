@@ -377,9 +377,9 @@ async fn a_room_is_configured_for_those_who_are_in_it_too() {
         }
     };
     assert_eq!(put_out.read::<Detached<'_>>().code, Code::Forbidden);
-    assert_eq!(ann.ask(5, &publish(room, 1, b"x")).await.kind(), Kind::Ack);
+    assert_eq!(ann.ask(5, &publish(room, 21, b"x")).await.kind(), Kind::Ack);
     done(&olga.ask(6, &configure(options(Access::Broadcast, Past::All))).await);
-    refused(&ann.ask(7, &publish(room, 2, b"x")).await, Code::Forbidden);
+    refused(&ann.ask(7, &publish(room, 22, b"x")).await, Code::Forbidden);
     first.shutdown().await;
     drop(first);
     let (second, _) = start(&data).await;
