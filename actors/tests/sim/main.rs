@@ -240,7 +240,7 @@ fn planted_bugs_are_found() {
     is_found(Plant::ResumeFromServerCursor, 50);
     is_found(Plant::LostGap, 10);
     is_found(Plant::DoubleAppend, 50);
-    is_found(Plant::UnfencedRebuild, 200);
+    is_found(Plant::UnfencedRebuild, 1_000);
 }
 
 #[test]
