@@ -56,8 +56,8 @@ pub struct Publish {
     pub kind: RecordKind,
     /// The record that it changes; 0 for none.
     pub refers_to: Seq,
-    /// In which epoch that stands; `None` if its client does not say.
-    pub epoch: Option<Epoch>,
+    /// In which epoch that stands; 0, which is none, if its client does not say.
+    pub epoch: Epoch,
     /// How long it may be read, if shorter than the room's lifetime.
     pub lifetime_ms: Option<u64>,
     /// Whether it leaves the room's count as it is.

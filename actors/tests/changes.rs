@@ -18,7 +18,7 @@ use parlor_actors::{
     tiers::{SendRate, TierNumber, Tiers},
 };
 use parlor_protocol::{
-    Code, DeviceTag, Header, Kind, Name, Seq,
+    Code, DeviceTag, Epoch, Header, Kind, Name, Seq,
     frame::HEADER_BYTES,
     message::{Deliver, Direction, Durability, JoinFrom, Page, RecordKind, TombstoneReason},
 };
@@ -461,7 +461,7 @@ impl World {
             nonce: *nonce,
             kind,
             refers_to,
-            epoch: None,
+            epoch: Epoch(0),
             lifetime_ms: None,
             silent: false,
             remove,

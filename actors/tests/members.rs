@@ -21,7 +21,7 @@ use parlor_actors::{
     tiers::{SendRate, TierNumber, Tiers},
 };
 use parlor_protocol::{
-    Code, DeviceTag, Header, Kind, Name, Seq,
+    Code, DeviceTag, Epoch, Header, Kind, Name, Seq,
     frame::HEADER_BYTES,
     message::{Access, Announce, Durability, JoinFrom, Readers, RecordKind, Role, decode_member_changes},
 };
@@ -466,7 +466,7 @@ fn publish(user: &str, nonce: u64) -> Publish {
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
-        epoch: None,
+        epoch: Epoch(0),
         lifetime_ms: None,
         silent: false,
         remove: false,

@@ -80,7 +80,7 @@ impl Room {
                 nonce: self.nonce,
                 kind: RecordKind::MESSAGE,
                 refers_to: 0,
-                epoch: None,
+                epoch: Epoch(0),
                 lifetime_ms: None,
                 silent: false,
                 remove: false,

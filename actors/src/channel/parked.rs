@@ -47,14 +47,14 @@ impl Parked {
     ///
     /// # Errors
     /// The publish, if it may not wait.
-    pub fn push(&mut self, publish: Publish, room_max: usize, device_max: usize) -> Result<(), Publish> {
+    pub fn push(&mut self, publish: Publish, room_max: usize, device_max: usize) -> Result<(), Box<Publish>> {
         match self.queues.get_mut(&publish.device) {
             Some(queue) if self.len < room_max && queue.publishes.len() < device_max => {
                 queue.publishes.push_back(publish);
                 self.len += 1;
                 Ok(())
             }
-            _ => Err(publish),
+            _ => Err(Box::new(publish)),
         }
     }
 

@@ -581,7 +581,7 @@ impl State {
                 nonce: publish.nonce,
                 kind: publish.kind,
                 refers_to: publish.refers_to,
-                epoch: change::epoch(&publish.extensions),
+                epoch: change::epoch(&publish.extensions).unwrap_or_default(),
                 lifetime_ms: publish.lifetime_ms,
                 silent: publish.flags & PUBLISH_SILENT != 0,
                 remove: publish.flags & PUBLISH_REMOVE != 0,

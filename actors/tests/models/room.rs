@@ -19,7 +19,7 @@ use parlor_actors::{
     testkit::{Chance, Crash, MemStore},
     tiers::{TierNumber, Tiers},
 };
-use parlor_protocol::{DeviceTag, message::RecordKind};
+use parlor_protocol::{DeviceTag, Epoch, message::RecordKind};
 
 use crate::Counts;
 
@@ -255,7 +255,7 @@ pub fn publish(device: DeviceKey, request: u32, nonce: u64, payload: impl Into<b
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
-        epoch: None,
+        epoch: Epoch(0),
         lifetime_ms: None,
         silent: false,
         remove: false,

@@ -4,7 +4,7 @@
 //! there: a channel that dies before leaves it to its successor.
 
 use parlor_protocol::{
-    DeviceTag, Name,
+    DeviceTag, Epoch, Name,
     message::{ContentType, Durability, HOST, RecordKind},
 };
 
@@ -63,7 +63,7 @@ impl State {
             nonce: number,
             kind: RecordKind::MEMBERS,
             refers_to: 0,
-            epoch: None,
+            epoch: Epoch(0),
             lifetime_ms: None,
             silent: true,
             remove: false,

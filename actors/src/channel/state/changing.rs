@@ -50,7 +50,7 @@ impl State {
         if publish.kind == RecordKind::MESSAGE {
             return Prepared::Message;
         }
-        if publish.epoch.is_some_and(|epoch| !self.extent.has_kept(epoch, publish.refers_to)) {
+        if publish.epoch.0 != 0 && !self.extent.has_kept(publish.epoch, publish.refers_to) {
             // What has this seq now is not what was meant.
             return Prepared::Refused(GONE);
         }

@@ -6,7 +6,7 @@
 use std::fmt;
 
 use parlor_protocol::{
-    Code, DeviceTag, Name, RoomNumber, Seq,
+    Code, DeviceTag, Epoch, Name, RoomNumber, Seq,
     message::{Durability, RecordKind, TombstoneReason},
 };
 
@@ -224,7 +224,7 @@ impl State {
             nonce: 0,
             kind: RecordKind::RECALL,
             refers_to: erase.seq,
-            epoch: None,
+            epoch: Epoch(0),
             lifetime_ms: None,
             silent: true,
             remove: false,

@@ -126,7 +126,7 @@ pub(super) fn publish(user: &str, arbiter: u16, request: u32, nonce: Nonce, payl
         nonce,
         kind: RecordKind::MESSAGE,
         refers_to: 0,
-        epoch: None,
+        epoch: Epoch(0),
         lifetime_ms: None,
         silent: false,
         remove: false,

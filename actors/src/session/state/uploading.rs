@@ -70,7 +70,7 @@ impl State {
             nonce,
             kind,
             refers_to,
-            epoch,
+            epoch: epoch.unwrap_or_default(),
             lifetime_ms,
             silent: flags & PUBLISH_SILENT != 0,
             remove: false,

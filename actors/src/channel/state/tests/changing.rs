@@ -416,16 +416,16 @@ fn a_change_of_what_another_epoch_had_changes_nothing() {
     let current = room.state.epoch();
     room.state.extent.epochs.insert(0, EpochStart { epoch: Epoch(current.0 - 1), first: 1 });
     room.state.extent.epochs[1].first = 2;
-    let edit = |request, nonce, to, epoch: Option<u64>| {
+    let edit = |request, nonce, to, epoch: u64| {
         let publish = publish("ann", 0, request, nonce, "z");
-        Input::Publish(Publish { kind: RecordKind::REACTION, refers_to: to, epoch: epoch.map(Epoch), ..publish })
+        Input::Publish(Publish { kind: RecordKind::REACTION, refers_to: to, epoch: Epoch(epoch), ..publish })
     };
     // What was the second record then is not what is the second one now; the first is what it was.
-    room.check(edit(11, 11, 2, Some(current.0 - 1)), &["0: #11 TargetGone"]);
-    room.check(edit(12, 11, 1, Some(current.0 - 1)), &["end turn"]);
-    room.check(edit(13, 12, 2, Some(current.0)), &[]);
-    room.check(edit(14, 13, 1, Some(current.0 + 7)), &["0: #14 TargetGone"]);
-    room.check(edit(15, 13, 1, None), &["0: #15 NoEffect"]);
+    room.check(edit(11, 11, 2, current.0 - 1), &["0: #11 TargetGone"]);
+    room.check(edit(12, 11, 1, current.0 - 1), &["end turn"]);
+    room.check(edit(13, 12, 2, current.0), &[]);
+    room.check(edit(14, 13, 1, current.0 + 7), &["0: #14 TargetGone"]);
+    room.check(edit(15, 13, 1, 0), &["0: #15 NoEffect"]);
 }
 
 #[test]
