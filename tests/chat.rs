@@ -77,6 +77,17 @@ async fn commands_change_what_was_said_and_everybody_sees_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_here_is_told() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |_| {});
+    let bob = client(address, "bob").await;
+    let _tea = soon("a join", bob.join("tea", JoinFrom::Tail)).await.unwrap();
+    let said = say(address, "ann", &["--commands"], "/online\n").await;
+    assert_eq!(lines(&said.stdout), ["* 2 here: ann, bob"]);
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_commands_a_line_with_a_slash_is_said() {
     let data = TempDir::new().unwrap();
     let (engine, address) = engine(data.path(), |_| {});

@@ -232,7 +232,7 @@ pub enum Look {
         /// Records that expired before this are not shown.
         now: UnixMillis,
     },
-    /// The same rooms, by number and name only, in one go: what moves up while a list is read page by page is on none.
+    /// The same rooms, by number and name only, in one go: what moves up while pages are read is on none.
     RoomsToFollow {
         /// Whose.
         user: Name,

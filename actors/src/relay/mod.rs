@@ -236,6 +236,12 @@ impl Local {
         self.0.state.borrow().connections()
     }
 
+    /// How many of them have a deadline.
+    #[must_use]
+    pub fn deadlines(&self) -> usize {
+        self.0.timers.borrow().waiting()
+    }
+
     /// Whether all that was read is answered: what waits for an answer, and what a session has not even asked yet.
     fn is_idle(&self) -> bool {
         let links = self.0.links.borrow();

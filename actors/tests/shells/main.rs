@@ -496,6 +496,21 @@ fn a_session_ends_with_its_lease() {
 }
 
 #[test]
+fn the_deadline_of_a_connection_goes_with_it() {
+    let engine = Engine::start(Durability::Synced, true);
+    let deadlines = || {
+        let (tell, told) = std::sync::mpsc::channel();
+        engine.fleet.run_on(0, move |local| tell.send((local.connections(), local.deadlines())).unwrap());
+        told.recv().unwrap()
+    };
+    let clients = ["ann", "bob", "cem"].map(|user| engine.connect(user, 0));
+    assert_eq!(deadlines(), (3, 3));
+    clients[1].socket.change(|ends| ends.hung_up = true);
+    wait_for("his connection is gone", || deadlines().0 == 2);
+    assert_eq!(deadlines(), (2, 2));
+}
+
+#[test]
 fn a_device_that_connects_again_replaces_its_older_session() {
     let engine = Engine::start(Durability::Synced, true);
     let mut first = engine.connect("ann", 0);

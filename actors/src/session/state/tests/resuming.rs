@@ -49,6 +49,8 @@ fn a_room_that_following_attaches_first_is_not_said_to_be_none_of_its_own() {
         Input::Added { room, name, from: JoinFrom::Seq(1) },
         &["#0 begins to Follow", "#0 resolve room, which was 7"],
     );
+    // Also if it has as many rooms as it may.
+    session.join(1, "other", &["#1 begins to Join", "#1 resolve other"]);
     session.frame(2, &resume(&[7]), &["#2 not resumed 7 AlreadyJoined"]);
     let mut session = again(session);
     let (room, name) = (RoomNumber(7), "room".parse().unwrap());
