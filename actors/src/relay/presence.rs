@@ -194,6 +194,7 @@ impl Local {
         if let To::Asker(conn, request) = to {
             // It may have left since, or have been told that the room is being rebuilt.
             if !self.is_pending(conn, request) || !self.0.state.borrow().is_attached(conn, room) {
+                self.with(|state| state.not_watched(conn, request, room));
                 return self.unwatched(room, watch);
             }
         }

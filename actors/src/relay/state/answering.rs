@@ -78,6 +78,12 @@ impl State {
         self.refuse_one(conn, request, here, code, retry_after_ms, message);
     }
 
+    /// Whoever asked who is in a room has left it since: he is told, if he still waits.
+    pub fn not_watched(&mut self, conn: Conn, request: u32, room: RoomNumber) {
+        let watch = |pending: &Pending| pending.asks == Asks::Rooms && pending.room == Some(room);
+        self.refuse_one(conn, request, watch, Code::NotJoined, 0, "the session has left this room");
+    }
+
     pub(super) fn refuse_one(
         &mut self,
         conn: Conn,

@@ -448,6 +448,19 @@ fn a_question_who_is_in_a_room_is_answered_when_that_is_rebuilt_or_its_user_is_p
 }
 
 #[test]
+fn who_leaves_a_room_that_he_asks_about_is_told_so_and_nothing_else_of_his_is_refused() {
+    let mut relay = relay();
+    let ann = relay.live("ann", 0);
+    relay.begin(ann, 1, Asks::Rooms);
+    relay.begin(ann, 2, Asks::Fetch);
+    relay.state.on_leave(ann, ROOM);
+    relay.state.not_watched(ann, 1, ROOM);
+    relay.state.not_watched(ann, 1, ROOM);
+    relay.state.not_watched(ann, 2, ROOM);
+    assert_eq!((relay.reads(ann), relay.state.pending_of(ann)), ("#1 NotJoined".to_owned(), 1));
+}
+
+#[test]
 fn a_publish_refused_for_now_holds_back_the_later_ones_of_its_room() {
     let mut relay = relay();
     let ann = relay.live("ann", 0);

@@ -57,8 +57,9 @@ impl House {
 
     pub(super) fn on_room_presence(&mut self, at: usize, room: RoomNumber, watch: u32, to: To, told: &Arc<Told>) {
         if let To::Asker(conn, request) = to {
-            let state = &self.arbiters[at].state;
+            let state = &mut self.arbiters[at].state;
             if !state.is_pending(conn, request) || !state.is_attached(conn, room) {
+                state.not_watched(conn, request, room);
                 return self.unwatched(at, room, watch);
             }
         }
