@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{Raw, beat, engine, ext, soon};
+use common::{Raw, beat, engine, ext, soon, until};
 use parlor::{
     client::JoinFrom,
     config::MaySee,
@@ -66,6 +66,8 @@ async fn one_user_sees_another_come_and_go() {
     });
     let mut host = engine.watch_presence();
     let mut ann = Raw::welcomed(address, "ann", "phone").await;
+    // Nobody's welcome waits for that.
+    until("she is online", async || engine.presence("ann").is_online()).await;
     let query = message::QueryPresence { users: List(vec!["ann", "bob"]), extensions: ext() };
     let (ann_is_on, bob_is_off) = (("ann".to_owned(), true, 1), ("bob".to_owned(), false, 0));
     assert_eq!(told(&ann.ask(5, &query).await), [ann_is_on, bob_is_off.clone()]);
@@ -143,6 +145,6 @@ async fn a_host_that_tells_no_presence_says_so() {
     let query = message::QueryPresence { users: List(vec!["ann"]), extensions: ext() };
     assert_eq!(ann.ask(5, &query).await.refusal(), Some(Code::Unsupported));
     assert_eq!(ann.ask(6, &watch(&["ann"], &[])).await.refusal(), Some(Code::Unsupported));
-    assert!(engine.presence("ann").is_online());
+    until("the host is told all the same", async || engine.presence("ann").is_online()).await;
     engine.shutdown().await;
 }

@@ -58,6 +58,8 @@ fn a_change_is_told_on_either_arbiter_and_a_resumption_is_none() {
     for arbiter in [0, 1] {
         let engine = start(|_| {});
         let mut ann = engine.connect("ann", arbiter);
+        // Nobody's welcome waits for that.
+        wait_for("she is online", || engine.fleet.shared().router.users_online() == 1);
         assert_eq!(online(&watch(&mut ann, &["bob", "bob", "ann"])), [false, false, true]);
         let (bob, _) = engine.hello("bob", 0, [1; 16], None);
         assert_eq!(online(&told(&engine, &mut ann)), [true]);
