@@ -10,6 +10,7 @@ use crate::{
     session::heartbeat::BeatIntervals,
     supervisor::state::sessions::SessionPolicy,
     tiers::Tiers,
+    wall::Word,
 };
 
 /// What all actors of one engine share: the world outside, and the configuration.
@@ -26,6 +27,8 @@ pub struct Shared {
     pub tiers: Arc<Tiers>,
     /// How much of that each user has left to send.
     pub rates: Arc<Rates>,
+    /// Who says that the wall clock is right.
+    pub word: Arc<Word>,
     /// What the parts of long messages may take, over all sessions.
     pub uploads: Arc<Budget>,
     /// How a join creates a room that is not there; `None` if it does not.

@@ -65,6 +65,7 @@ impl Channel {
             budget: shared.store.budget().clone(),
             tiers: shared.tiers.clone(),
             rates: shared.rates.clone(),
+            word: shared.word.clone(),
         };
         let state = State::new(loaded, relays.len(), setting);
         Self { state, shared, relays, handover, turns: Turns::default(), guard }

@@ -41,6 +41,12 @@ struct Entry {
     end: u64,
 }
 
+impl Entry {
+    fn is_expired(&self, now: UnixMillis) -> bool {
+        self.expires != 0 && self.expires <= now
+    }
+}
+
 #[derive(Debug)]
 struct Rewritten {
     frame: Bytes,
@@ -197,6 +203,12 @@ impl Ring {
         }
     }
 
+    /// The oldest seq held that has not expired by `now`; one above the newest if all have.
+    #[must_use]
+    pub fn first_unexpired(&self, now: UnixMillis) -> Seq {
+        self.first + self.entries.iter().take_while(|entry| entry.is_expired(now)).count() as u64
+    }
+
     /// Lets everything below a seq fall off.
     pub fn drop_below(&mut self, first: Seq) {
         while self.first < first && !self.entries.is_empty() {
@@ -264,10 +276,7 @@ impl Ring {
     }
 
     fn runs(&self, from: Seq, to: Seq, now: UnixMillis) -> Vec<Run> {
-        let readable = |seq: Seq| {
-            let expires = self.entry(seq).expires;
-            expires == 0 || expires > now
-        };
+        let readable = |seq: Seq| !self.entry(seq).is_expired(now);
         let mut runs = Vec::new();
         let mut at = from;
         while at <= to {
@@ -451,6 +460,20 @@ mod tests {
         assert_eq!(with(3, 999).first(), 3, "by number");
         let few = with(9, 44 + 22 + 22);
         assert_eq!((few.first(), all(&few)), (3, [frame(b'c', 10), frame(b'D', 10), frame(b'e', 10)].concat().into()));
+    }
+
+    #[test]
+    fn an_expired_beginning_ends_at_what_has_not_expired() {
+        let mut ring = Ring::new(5, 9, 99);
+        assert_eq!(ring.first_unexpired(10), 5);
+        for expires in [10, 10, 20, 10, 0, 10] {
+            ring.push(expires, b"x");
+        }
+        for (now, first) in [(9, 5), (10, 7), (19, 7), (20, 9), (99, 9)] {
+            assert_eq!(ring.first_unexpired(now), first, "at {now}");
+        }
+        ring.drop_below(10);
+        assert_eq!((ring.first(), ring.first_unexpired(9), ring.first_unexpired(10)), (10, 10, 11));
     }
 
     #[test]

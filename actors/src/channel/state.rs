@@ -39,6 +39,7 @@ use crate::{
     },
     rates::{Bucket, Rates},
     tiers::Tiers,
+    wall::Word,
 };
 
 use rights::People;
@@ -287,6 +288,8 @@ pub struct Setting {
     pub tiers: Arc<Tiers>,
     /// How much of that each user has left to send.
     pub rates: Arc<Rates>,
+    /// Who says that the wall clock is right.
+    pub word: Arc<Word>,
 }
 
 /// A room.
@@ -317,6 +320,8 @@ pub struct State {
     reads: Reads,
     counting: Vec<(u64, Counting)>,
     held: Held,
+    /// Whether the wall clock is believed, where no store looks at it.
+    wall: Wall,
     refill: Refill,
     versions: Versions,
     parked: Parked,
@@ -348,7 +353,7 @@ impl State {
     /// A room as the store loaded it, without subscribers.
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
-        let Setting { limits, budget, tiers, rates } = setting;
+        let Setting { limits, budget, tiers, rates, word } = setting;
         let people = People::new(&loaded);
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
@@ -370,6 +375,7 @@ impl State {
             counting: Vec::new(),
             reads: Reads::default(),
             held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
+            wall: Wall::new(word),
             refill: Refill::default(),
             versions: Versions::default(),
             parked: Parked::default(),
@@ -470,6 +476,7 @@ impl State {
 
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.sweep_ring(now);
         let Some(input) = self.enter(now, input) else { return };
         if self.announces() {
             self.announce(now);
@@ -648,7 +655,7 @@ impl State {
 }
 
 use sleeping::Sleeping;
-use trimming::Held;
+use trimming::{Held, Wall};
 
 mod announcing;
 mod changing;

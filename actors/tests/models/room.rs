@@ -210,7 +210,7 @@ fn load(store: &Arc<MemStore>, options: RoomOptions, limits: &Arc<Limits>, tiers
     let loaded: Loaded = found.lock().take().unwrap();
     assert_ne!(loaded.generation, Generation(0));
     let (limits, tiers, budget) = (limits.clone(), tiers.clone(), store.budget().clone());
-    State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default() })
+    State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default(), word: Arc::default() })
 }
 
 pub fn key(user: &str, tag: u64) -> DeviceKey {

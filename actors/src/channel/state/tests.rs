@@ -30,6 +30,7 @@ pub(super) struct Room {
     now: Now,
     /// What the writer has not taken.
     pub(super) queue: Vec<Turn>,
+    word: Arc<Word>,
 }
 
 fn limits() -> Limits {
@@ -81,6 +82,7 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
     };
     // What a room with a store remembers of those who left is tested with their tables.
     let absent_devices_per_room_max = usize::from(options.durability == Durability::Memory);
+    let word = Arc::<Word>::default();
     let state = State::new(
         loaded,
         2,
@@ -89,9 +91,10 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
             budget: Budget::new(2, 1 << 20),
             tiers: Arc::new(tiers),
             rates: Arc::default(),
+            word: word.clone(),
         },
     );
-    Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
+    Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new(), word }
 }
 
 /// A synced room that ann has joined on arbiter 0 and bob on arbiter 1.

@@ -106,7 +106,7 @@ impl House {
                     self.log(|| format!("channel {handle} is built from {loaded:?}"));
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
                     let (tiers, rates) = (self.tiers.clone(), self.rates.clone());
-                    let setting = channel::state::Setting { limits, budget, tiers, rates };
+                    let setting = channel::state::Setting { limits, budget, tiers, rates, word: Default::default() };
                     let state = channel::state::State::new(loaded, usize::from(ARBITERS), setting);
                     self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
                     self.arbiters[home(room)].home.insert(room, (generation, handle));

@@ -68,6 +68,7 @@ fn load(store: &Arc<MemStore>) -> State {
             budget: store.budget().clone(),
             tiers: Arc::new(Tiers::sending(SendRate::OFF)),
             rates: Arc::default(),
+            word: Arc::default(),
         },
     )
 }
