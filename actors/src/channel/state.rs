@@ -357,6 +357,8 @@ impl State {
         let people = People::new(&loaded);
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
+        let ring = Ring::new(tail + 1, limits.ring_records_max, limits.ring_bytes_max);
+        let ring = if in_memory { ring.counting() } else { ring };
         let mut state = Self {
             room: loaded.room,
             name: loaded.name,
@@ -367,7 +369,7 @@ impl State {
             time: loaded.time,
             given_count: loaded.count,
             committed_count: loaded.count,
-            ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
+            ring,
             devices: Devices::new(in_memory, limits.absent_devices_per_room_max),
             users: Users::new(in_memory, limits.absent_devices_per_room_max),
             saves: Saves::default(),

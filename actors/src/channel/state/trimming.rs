@@ -81,6 +81,7 @@ impl State {
         if self.options.durability == Durability::Memory {
             self.ring.keep(records_max, bytes_max);
             // What falls off the ring is nowhere else.
+            self.gone_count = self.gone_count.max(self.ring.gone_count());
             return self.forget_below(self.ring.first(), Gone::Trimmed);
         }
         self.held.bytes_upto = self.held.bytes_upto.saturating_add_signed(bytes);

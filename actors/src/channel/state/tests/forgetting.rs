@@ -287,3 +287,17 @@ fn a_memory_room_deletes_nothing_by_a_wall_clock_that_jumps() {
     room.check(Input::Sleep(Sleep::Ask), &[]);
     assert_eq!(room.oldest(), (3, 3));
 }
+
+#[test]
+fn what_a_memory_room_keeps_no_longer_is_not_unread_whatever_pushed_it_out() {
+    let options = RoomOptions { durability: Durability::Memory, records_max: 3, ..RoomOptions::default() };
+    let mut room = home(options);
+    room.join("bob", 1, JoinFrom::Tail);
+    room.stored(0, None);
+    for nonce in 2..=4 {
+        room.handle(Input::Publish(Publish { silent: true, ..publish("ann", 0, 1, nonce, "x") }));
+        room.handle(Input::EndOfTurn);
+    }
+    let mark = Input::Mark(MarkRead { conn: conn(1), request: 1, device: key("bob"), read: 0 });
+    room.check(mark, &["1: #1 read 0, 0 unread"]);
+}
