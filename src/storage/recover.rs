@@ -11,7 +11,7 @@ use std::{
 
 use parlor_actors::{
     members::announcing::Announcement,
-    port::{EpochStart, Generation, Load, Loaded, RoomOptions, StoreError},
+    port::{EpochStart, Generation, Load, Loaded, Mark, RoomOptions, StoreError},
 };
 use parlor_protocol::{Epoch, Name, RoomNumber, Seq, UnixMillis, message::Durability};
 use rocksdb::{ReadOptions, WriteBatch};
@@ -227,20 +227,31 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
     Ok(found)
 }
 
-/// A room shows no more than it keeps, though the store deletes the rest later and more of it at a time. Its count below is
-/// read while the record is still there.
+/// A room that is loaded shows no more than it keeps.
 fn hide_what_is_too_much(db: &Db, found: &mut Found) -> Result<(), StoreError> {
     let Found { room, meta, end, .. } = found;
-    let RoomOptions { durability, records_max, .. } = meta.options;
-    let first = end.tail.saturating_add(1).saturating_sub(records_max);
-    if durability == Durability::Memory || records_max == 0 || first <= end.first {
-        return Ok(());
+    let gone = gone(db, *room, meta, end)?;
+    meta.gone_count = gone.count;
+    if gone.seq >= end.first {
+        (meta.trimmed, end.first) = (gone.seq + 1, gone.seq + 1);
     }
-    if let Some(newest) = prefix::newest(db, *room, meta.first, first - 1)? {
-        meta.gone_count = meta.gone_count.max(newest.at.count);
-    }
-    (meta.trimmed, end.first) = (first, first);
     Ok(())
+}
+
+/// The newest record of a room that is gone on purpose. A room shows no more than it keeps, though the store deletes the rest
+/// later and more of it at a time: the count of what it keeps no longer is read while that is still there.
+pub(super) fn gone(db: &Db, room: RoomNumber, meta: &RoomMeta, end: &End) -> Result<Mark, StoreError> {
+    let (records_max, next) = (meta.options.records_max, end.tail.saturating_add(1));
+    let kept = if records_max == 0 { 0 } else { next.saturating_sub(records_max) };
+    let first = kept.max(end.first);
+    // Each of those that are left counts at most once.
+    let mut count = meta.gone_count.max(end.count.saturating_sub(next.saturating_sub(first)));
+    if kept > end.first
+        && let Some(newest) = prefix::newest(db, room, meta.first, kept - 1)?
+    {
+        count = count.max(newest.at.count);
+    }
+    Ok(Mark { seq: first.saturating_sub(1), count })
 }
 
 pub(super) fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreError> {
