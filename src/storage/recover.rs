@@ -223,19 +223,9 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
         batch.put_cf(db.family(Family::Rooms), schema::room_key(found.room), meta.encode());
         counters.put(db, batch);
     }
-    hide_what_is_too_much(db, &mut found)?;
+    // What it shows no longer the channel knows, and has it deleted when that is much.
+    found.meta.gone_count = gone(db, found.room, &found.meta, &found.end)?.count;
     Ok(found)
-}
-
-/// A room that is loaded shows no more than it keeps.
-fn hide_what_is_too_much(db: &Db, found: &mut Found) -> Result<(), StoreError> {
-    let Found { room, meta, end, .. } = found;
-    let gone = gone(db, *room, meta, end)?;
-    meta.gone_count = gone.count;
-    if gone.seq >= end.first {
-        (meta.trimmed, end.first) = (gone.seq + 1, gone.seq + 1);
-    }
-    Ok(())
 }
 
 /// The newest record of a room that is gone on purpose. A room shows no more than it keeps, though the store deletes the rest
