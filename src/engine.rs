@@ -163,6 +163,7 @@ impl Engine {
             uploads: config.limits.uploads(),
             pools: Pools::new(&config.limits),
             rates: Arc::new(Rates::new(config.limits.rated_users_max)),
+            word: Arc::default(),
             session_policy: config.sessions,
             create_at_join: config.create_at_join.then_some(config.room_defaults),
             router: Router::new(&config.limits, config.may_see),
@@ -335,6 +336,7 @@ impl Engine {
     /// Says that the wall clock is right, so that what has expired by it is deleted from the next sweep on.
     pub fn resume_sweep(&self) {
         self.store.resume_sweep();
+        self.fleet.shared().word.give();
     }
 
     /// Lets nobody in any more, stores and answers everything accepted, tells the clients to come back, and closes the

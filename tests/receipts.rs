@@ -59,6 +59,18 @@ impl Member {
         readers.readers.0.iter().map(|reader| (reader.user.to_owned(), reader.read, reader.delivered)).collect()
     }
 
+    /// What the list of his rooms says of this one: its count, what is unread, and the seq of the newest message, 0 for none.
+    async fn listed(&mut self) -> (u64, u64, Seq) {
+        self.request += 1;
+        let list = message::ListRooms { before: None, limit: 9, extensions: ext() };
+        let got = self.raw.ask(self.request, &list).await;
+        let rooms: message::Rooms<'_> = got.read();
+        let entry = rooms.rooms.0.iter().find(|entry| entry.name == "tea").expect("his room");
+        let newest = split(entry.newest, parlor_protocol::frame::answer_body_max).unwrap();
+        let newest = newest.map_or(0, |frame| decode::<message::Deliver<'_>>(frame.body).unwrap().seq);
+        (entry.count, entry.unread, newest)
+    }
+
     async fn beat(&mut self, seq: Seq) {
         self.request += 1;
         let epoch = Epoch(1);
@@ -430,6 +442,45 @@ async fn what_a_room_keeps_no_longer_is_not_unread_also_after_a_restart() {
         }
         // The newest six are said loud and silently in turn.
         assert_eq!(Member::join(address, "bob", "phone").await.joined, (0, 3), "again: {again}");
+        engine.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_list_of_rooms_knows_no_more_than_a_join_of_a_room_that_keeps_little() {
+    let data = TempDir::new().unwrap();
+    for again in [false, true] {
+        let (engine, address) = engine(data.path(), |config| config.room_defaults.records_max = 10);
+        let mut ann = Member::join(address, "ann", "phone").await;
+        if !again {
+            engine.set_members("tea", message::Role::Member, &["bob"]).await.unwrap();
+            let message = ann.say(1, false).await;
+            for nonce in 2..=11 {
+                ann.request += 1;
+                let edit = message::Publish {
+                    kind: message::RecordKind::EDIT,
+                    refers_to: message,
+                    ..publish(ann.room, nonce, b"hi!")
+                };
+                assert_eq!(ann.raw.ask(ann.request, &edit).await.kind(), Kind::Ack);
+            }
+        }
+        // The last edit has pushed the message out, and the store has deleted nothing.
+        let mut bob = Member::join(address, "bob", "phone").await;
+        assert_eq!((bob.joined.1, bob.listed().await), (0, (1, 0, 0)), "again: {again}");
+        if again {
+            let mut newest = 0;
+            for nonce in 12..=84 {
+                newest = ann.say(nonce, false).await;
+            }
+            let mut bob = Member::join(address, "bob", "tablet").await;
+            assert_eq!((bob.joined.1, bob.listed().await), (10, (74, 10, newest)));
+            bob.request += 1;
+            let describe = message::DescribeRoom { room: "tea", extensions: ext() };
+            let got = bob.raw.ask(bob.request, &describe).await;
+            let info: message::RoomInfo<'_> = got.read();
+            assert_eq!((info.count, info.tail), (74, newest));
+        }
         engine.shutdown().await;
     }
 }

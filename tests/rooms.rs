@@ -388,6 +388,30 @@ async fn a_room_is_configured_for_those_who_are_in_it_too() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_a_memory_room_the_list_says_that_the_user_is_in_it_and_nothing_of_what_was_said() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = start(&data).await;
+    let mut olga = Raw::welcomed(address, "olga", "phone").await;
+    let memory = RoomOptions { durability: message::Durability::Memory, ..options(Access::Open, Past::All) };
+    let room = create(&mut olga, "tea", memory, &["ann"]).await;
+    let mut ann = Raw::welcomed(address, "ann", "phone").await;
+    let before = engine.rooms_of("ann", None, 9).await.unwrap().items;
+    olga.join("tea", JoinFrom::Tail).await;
+    for nonce in 1..=3 {
+        assert_eq!(olga.ask(10, &publish(room, nonce, b"hi")).await.kind(), Kind::Ack);
+    }
+    let one = &engine.rooms_of("ann", None, 9).await.unwrap().items[0];
+    assert_eq!((&*one.name, one.room, one.tail, one.count, one.unread), ("tea", room, 0, 0, 0));
+    assert_eq!((one.time, &one.newest[..]), (before[0].time, &[][..]), "its place is that of when she was added");
+    assert!(one.time > 0);
+    // A join says the rest.
+    let answer = ann.ask(3, &join("tea", JoinFrom::Tail)).await;
+    let joined: message::Joined<'_> = answer.read();
+    assert_eq!((joined.count, joined.unread), (3, 3));
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_rooms_of_a_user_come_by_recent_activity() {
     let data = TempDir::new().unwrap();
     let (first, address) = start(&data).await;

@@ -11,6 +11,7 @@ use crate::{
     session::heartbeat::BeatIntervals,
     supervisor::state::sessions::SessionPolicy,
     tiers::Tiers,
+    wall::Word,
 };
 
 /// What all actors of one engine share: the world outside, and the configuration.
@@ -29,6 +30,8 @@ pub struct Shared {
     pub rates: Arc<Rates>,
     /// What rooms have together.
     pub pools: Pools,
+    /// Who says that the wall clock is right.
+    pub word: Arc<Word>,
     /// What the parts of long messages may take, over all sessions.
     pub uploads: Arc<Budget>,
     /// How a join creates a room that is not there; `None` if it does not.

@@ -127,7 +127,8 @@ pub struct Loaded {
     pub change: u64,
     /// What of earlier changes of its members has yet to be recorded, oldest first.
     pub announcements: Vec<Announcement>,
-    /// The count of the newest record that is gone on purpose; 0 if none is.
+    /// The count of the newest record that is gone on purpose, or that the room keeps no longer though it is there; 0 if none
+    /// is.
     pub gone_count: u64,
     /// What is gone below this seq is gone because the room keeps only so much; what is gone from here up to `first` has
     /// expired.

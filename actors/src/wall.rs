@@ -1,5 +1,7 @@
 //! Whether the wall clock can be believed when something is to be deleted for ever.
 
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
 use parlor_protocol::UnixMillis;
 
 use crate::port::Now;
@@ -58,6 +60,23 @@ impl WallGuard {
     /// Somebody who knows says that the wall clock is right, whatever it shows at the next look.
     pub fn trust(&mut self) {
         self.known = Known::AtLeast(0);
+    }
+}
+
+/// The word of somebody who knows that the wall clock is right, for all guards that look here.
+#[derive(Debug, Default)]
+pub struct Word(AtomicU64);
+
+impl Word {
+    /// Says that the wall clock is right.
+    pub fn give(&self) {
+        self.0.fetch_add(1, Relaxed);
+    }
+
+    /// How often that was said.
+    #[must_use]
+    pub fn given(&self) -> u64 {
+        self.0.load(Relaxed)
     }
 }
 

@@ -219,6 +219,7 @@ fn build(store: &Arc<MemStore>, name: &Name, durability: Durability, records_max
         budget: store.budget().clone(),
         tiers: Arc::new(Tiers::sending(SendRate::OFF)),
         rates: Arc::default(),
+        word: Arc::default(),
     };
     State::new(loaded, 1, setting)
 }

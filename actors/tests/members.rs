@@ -283,6 +283,7 @@ impl World {
                         budget: self.store.budget().clone(),
                         tiers: Arc::new(Tiers::sending(SendRate::OFF)),
                         rates: Arc::default(),
+                        word: Arc::default(),
                     };
                     self.state = Some(State::new(loaded, 1, setting));
                 }

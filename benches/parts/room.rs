@@ -54,7 +54,11 @@ impl Room {
         let budget = Budget::new(limits.writer_records_max, limits.writer_bytes_max);
         let tiers = Arc::new(Tiers::sending(SendRate::OFF));
         let pools = Pools::new(&limits);
-        let mut state = State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default(), pools });
+        let mut state = State::new(
+            loaded,
+            1,
+            Setting { limits, budget, tiers, rates: Arc::default(), pools, word: Arc::default() },
+        );
         let conn = Conn { arbiter: 0, slot: 0, serial: 1 };
         let device = DeviceKey { user: "somebody".parse().expect("a name"), tag: DeviceTag(1) };
         state.handle(

@@ -117,7 +117,8 @@ impl Engine {
         }
     }
 
-    /// A page of a user's rooms, newest activity first, behind `before`. Wakes no room.
+    /// A page of a user's rooms, newest activity first, behind `before`. Wakes no room, and
+    /// so says nothing of what was said in `memory` rooms: see [`RoomOf`].
     ///
     /// # Errors
     /// If the name is none, or the engine refuses for now.

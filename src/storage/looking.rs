@@ -10,10 +10,10 @@ use parlor_actors::{
         deciding::Facts,
         rights::{Act, hides_past},
     },
-    port::{Mark, StoreError},
+    port::StoreError,
 };
 use parlor_protocol::{
-    Code, Name, RoomNumber, UnixMillis,
+    Code, Name, RoomNumber, Seq, UnixMillis,
     message::{Activity, Durability, NEWEST_BYTES_MAX, RecordKind, Role},
 };
 use rocksdb::ReadOptions;
@@ -113,11 +113,11 @@ fn rooms_of(db: &Db, user: &Name, before: Option<Activity>, limit: usize, now: U
     places.truncate(limit);
     let mut rooms = Vec::with_capacity(places.len());
     for Place { activity: Activity { time, room }, meta, member, end } in places {
-        let newest = newest(db, room, &meta, &member, &end, now)?;
+        let gone = recover::gone(db, room, &meta, &end)?;
+        let newest = newest(db, room, &meta, &member, (gone.seq + 1, end.tail), now)?;
         let (epoch, role) = (Found::epoch_of(&meta), member.role);
         let End { tail, count, .. } = end;
         let marks = marks::of_user(db, user, &[room])?;
-        let gone = Mark { seq: meta.first.saturating_sub(1), count: meta.gone_count };
         let unread = marks.iter().map(|marks| unread(count, marks, marks.since, gone)).sum();
         rooms.push(RoomOf { room, name: meta.name, epoch, role, tail, count, unread, time, newest });
     }
@@ -167,17 +167,18 @@ fn place(db: &Db, room: RoomNumber, user: &Name) -> Result<Option<Place>, StoreE
     Ok(Some(Place { activity, meta, member, end }))
 }
 
-/// The frame of the newest message that a member may read; empty if there is none, or it is long.
+/// The frame of the newest message that a member may read, from the oldest record that the room shows to its tail; empty if
+/// there is none, or it is long.
 fn newest(
     db: &Db,
     room: RoomNumber,
     meta: &RoomMeta,
     member: &Member,
-    end: &End,
+    (oldest, tail): (Seq, Seq),
     now: UnixMillis,
 ) -> Result<Bytes, StoreError> {
-    let first = if hides_past(&meta.options) { member.since_in(&meta.epochs) } else { 0 }.max(meta.first);
-    if end.tail < first {
+    let first = if hides_past(&meta.options) { member.since_in(&meta.epochs) } else { 0 }.max(oldest);
+    if tail < first {
         return Ok(Bytes::new());
     }
     let mut options = ReadOptions::default();

@@ -11,7 +11,7 @@ use std::{
 
 use parlor_actors::{
     members::announcing::Announcement,
-    port::{EpochStart, Generation, Load, Loaded, RoomOptions, StoreError},
+    port::{EpochStart, Generation, Load, Loaded, Mark, RoomOptions, StoreError},
 };
 use parlor_protocol::{Epoch, Name, RoomNumber, Seq, UnixMillis, message::Durability};
 use rocksdb::{ReadOptions, WriteBatch};
@@ -212,7 +212,8 @@ pub(super) fn load(db: &Db, load: Load, counters: &mut Counters, batch: &mut Wri
         batch.put_cf(db.family(Family::Rooms), schema::room_key(found.room), meta.encode());
         counters.put(db, batch);
     }
-    hide_what_is_too_much(db, &mut found)?;
+    // What it shows no longer the channel knows, and has it deleted when that is much.
+    found.meta.gone_count = gone(db, found.room, &found.meta, &found.end)?.count;
     Ok(found)
 }
 
@@ -235,20 +236,20 @@ pub(super) fn renew(meta: &mut RoomMeta, tail: Seq, counters: &mut Counters) -> 
     renewed
 }
 
-/// A room shows no more than it keeps, though the store deletes the rest later and more of it at a time. Its count below is
-/// read while the record is still there.
-fn hide_what_is_too_much(db: &Db, found: &mut Found) -> Result<(), StoreError> {
-    let Found { room, meta, end, .. } = found;
-    let RoomOptions { durability, records_max, .. } = meta.options;
-    let first = end.tail.saturating_add(1).saturating_sub(records_max);
-    if durability == Durability::Memory || records_max == 0 || first <= end.first {
-        return Ok(());
+/// The newest record of a room that is gone on purpose. A room shows no more than it keeps, though the store deletes the rest
+/// later and more of it at a time: the count of what it keeps no longer is read while that is still there.
+pub(super) fn gone(db: &Db, room: RoomNumber, meta: &RoomMeta, end: &End) -> Result<Mark, StoreError> {
+    let (records_max, next) = (meta.options.records_max, end.tail.saturating_add(1));
+    let kept = if records_max == 0 { 0 } else { next.saturating_sub(records_max) };
+    let first = kept.max(end.first);
+    // Each of those that are left counts at most once.
+    let mut count = meta.gone_count.max(end.count.saturating_sub(next.saturating_sub(first)));
+    if kept > end.first
+        && let Some(newest) = prefix::newest(db, room, meta.first, kept - 1)?
+    {
+        count = count.max(newest.at.count);
     }
-    if let Some(newest) = prefix::newest(db, *room, meta.first, first - 1)? {
-        meta.gone_count = meta.gone_count.max(newest.at.count);
-    }
-    (meta.trimmed, end.first) = (first, first);
-    Ok(())
+    Ok(Mark { seq: first.saturating_sub(1), count })
 }
 
 pub(super) fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreError> {

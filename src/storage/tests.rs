@@ -21,6 +21,7 @@ use super::*;
 mod changes;
 mod forgetting;
 mod inline;
+mod keeping;
 
 /// What happens, in the order in which it happens.
 #[derive(Clone, Debug, PartialEq)]

@@ -66,6 +66,7 @@ impl Channel {
             tiers: shared.tiers.clone(),
             rates: shared.rates.clone(),
             pools: shared.pools.clone(),
+            word: shared.word.clone(),
         };
         let state = State::new(loaded, relays.len(), setting);
         Self { state, shared, relays, handover, turns: Turns::default(), guard }

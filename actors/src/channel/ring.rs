@@ -32,6 +32,8 @@ pub struct Ring {
     rewritten_bytes: usize,
     records_max: usize,
     bytes_max: usize,
+    /// The count of the newest record that has fallen off, if somebody is to know.
+    gone_count: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -39,6 +41,12 @@ struct Entry {
     expires: UnixMillis,
     /// Where its frame ends, counted from [`ORIGIN`].
     end: u64,
+}
+
+impl Entry {
+    fn is_expired(&self, now: UnixMillis) -> bool {
+        self.expires != 0 && self.expires <= now
+    }
 }
 
 #[derive(Debug)]
@@ -84,7 +92,20 @@ impl Ring {
             rewritten_bytes: 0,
             records_max,
             bytes_max,
+            gone_count: None,
         }
+    }
+
+    /// Remembers the count of what falls off from now on, for a room that has its records nowhere else.
+    #[must_use]
+    pub fn counting(self) -> Self {
+        Self { gone_count: Some(0), ..self }
+    }
+
+    /// The count of the newest record that has fallen off; 0 if none has, or nobody is to know.
+    #[must_use]
+    pub fn gone_count(&self) -> u64 {
+        self.gone_count.unwrap_or_default()
     }
 
     /// The oldest seq held; one above the newest committed one if the ring is empty.
@@ -234,6 +255,12 @@ impl Ring {
         }
     }
 
+    /// The oldest seq held that has not expired by `now`; one above the newest if all have.
+    #[must_use]
+    pub fn first_unexpired(&self, now: UnixMillis) -> Seq {
+        self.first + self.entries.iter().take_while(|entry| entry.is_expired(now)).count() as u64
+    }
+
     /// Lets everything below a seq fall off.
     pub fn drop_below(&mut self, first: Seq) {
         while self.first < first && !self.entries.is_empty() {
@@ -242,6 +269,9 @@ impl Ring {
     }
 
     fn pop(&mut self) {
+        if self.gone_count.is_some() {
+            self.gone_count = self.count(self.first).or(self.gone_count);
+        }
         let end = self.offset(self.first + 1);
         self.entries.pop_front();
         self.frames.drain(..end);
@@ -301,10 +331,7 @@ impl Ring {
     }
 
     fn runs(&self, from: Seq, to: Seq, now: UnixMillis) -> Vec<Run> {
-        let readable = |seq: Seq| {
-            let expires = self.entry(seq).expires;
-            expires == 0 || expires > now
-        };
+        let readable = |seq: Seq| !self.entry(seq).is_expired(now);
         let mut runs = Vec::new();
         let mut at = from;
         while at <= to {
@@ -522,6 +549,20 @@ mod tests {
         assert_eq!(with(3, 999).first(), 3, "by number");
         let few = with(9, 44 + 22 + 22);
         assert_eq!((few.first(), all(&few)), (3, [frame(b'c', 10), frame(b'D', 10), frame(b'e', 10)].concat().into()));
+    }
+
+    #[test]
+    fn an_expired_beginning_ends_at_what_has_not_expired() {
+        let mut ring = Ring::new(5, 9, 99);
+        assert_eq!(ring.first_unexpired(10), 5);
+        for expires in [10, 10, 20, 10, 0, 10] {
+            ring.push(expires, b"x");
+        }
+        for (now, first) in [(9, 5), (10, 7), (19, 7), (20, 9), (99, 9)] {
+            assert_eq!(ring.first_unexpired(now), first, "at {now}");
+        }
+        ring.drop_below(10);
+        assert_eq!((ring.first(), ring.first_unexpired(9), ring.first_unexpired(10)), (10, 10, 11));
     }
 
     #[test]

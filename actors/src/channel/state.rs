@@ -40,6 +40,7 @@ use crate::{
     },
     rates::{Bucket, Rates},
     tiers::Tiers,
+    wall::Word,
 };
 
 use rights::People;
@@ -290,6 +291,8 @@ pub struct Setting {
     pub rates: Arc<Rates>,
     /// What rooms have together.
     pub pools: Pools,
+    /// Who says that the wall clock is right.
+    pub word: Arc<Word>,
 }
 
 /// A room.
@@ -325,6 +328,8 @@ pub struct State {
     /// Positions from which clients came back before the ring was refilled.
     came_back: Vec<(Name, Seq)>,
     held: Held,
+    /// Whether the wall clock is believed, where no store looks at it.
+    wall: Wall,
     refill: Refill,
     versions: Versions,
     parked: Parked,
@@ -356,10 +361,12 @@ impl State {
     /// A room as the store loaded it, without subscribers.
     #[must_use]
     pub fn new(loaded: Loaded, arbiters: usize, setting: Setting) -> Self {
-        let Setting { limits, budget, tiers, rates, pools } = setting;
+        let Setting { limits, budget, tiers, rates, pools, word } = setting;
         let people = People::new(&loaded);
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
+        let ring = Ring::new(tail + 1, limits.ring_records_max, limits.ring_bytes_max);
+        let ring = if in_memory { ring.counting() } else { ring };
         let mut state = Self {
             room: loaded.room,
             name: loaded.name,
@@ -370,7 +377,7 @@ impl State {
             time: loaded.time,
             given_count: loaded.count,
             committed_count: loaded.count,
-            ring: Ring::new(loaded.tail + 1, limits.ring_records_max, limits.ring_bytes_max),
+            ring,
             share: pools.ring_bytes.share(),
             devices: Devices::new(in_memory, limits.absent_devices_per_room_max, pools.absent.share()),
             users: Users::new(in_memory, limits.absent_devices_per_room_max, pools.absent.share()),
@@ -381,6 +388,7 @@ impl State {
             came_back: Vec::new(),
             reads: Reads::default(),
             held: Held::new(first, loaded.bytes_before, loaded.bytes_upto),
+            wall: Wall::new(word),
             refill: Refill::default(),
             versions: Versions::default(),
             parked: Parked::default(),
@@ -487,6 +495,7 @@ impl State {
 
     /// Takes one input in.
     pub fn handle(&mut self, now: Now, input: Input) {
+        self.sweep_ring(now);
         let Some(input) = self.enter(now, input) else { return };
         let tail = self.extent.tail;
         self.take_in(now, input);
@@ -671,7 +680,7 @@ impl State {
 }
 
 use sleeping::Sleeping;
-use trimming::Held;
+use trimming::{Held, Wall};
 
 mod announcing;
 mod changing;

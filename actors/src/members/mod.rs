@@ -284,7 +284,8 @@ pub struct RoomSummary {
     pub role: Option<Role>,
 }
 
-/// One of a user's rooms.
+/// One of a user's rooms. Of a `memory` room's log nothing is known without its channel: its tail, count and unread are 0, its
+/// newest message is empty, its epoch may be over, and its time is when the user was added.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RoomOf {
     /// Its number.

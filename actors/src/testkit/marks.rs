@@ -2,7 +2,7 @@
 
 use parlor_protocol::{Name, RoomNumber, message::Role};
 
-use super::{Inside, Kept, Room};
+use super::{Inside, Kept, Room, index};
 use crate::{
     members::Member,
     port::{Mark, Marks, RoomMarks, SaveMarks, StoreError},
@@ -52,5 +52,14 @@ impl Room {
     pub(super) fn gone_count(&self) -> u64 {
         let gone = self.first.checked_sub(2).and_then(|at| self.records.get(usize::try_from(at).ok()?));
         gone.map_or(0, |kept| kept.answer.count)
+    }
+
+    /// The newest record that is gone, or that the room keeps no longer.
+    pub(super) fn gone(&self) -> Mark {
+        let records_max = self.options.records_max;
+        let kept = if records_max == 0 { 0 } else { (self.tail() + 1).saturating_sub(records_max) };
+        let seq = self.first.max(kept) - 1;
+        let gone = if seq == 0 { None } else { self.records.get(index(seq)) };
+        Mark { seq, count: gone.map_or(0, |kept| kept.answer.count) }
     }
 }

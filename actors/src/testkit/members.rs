@@ -17,7 +17,7 @@ use crate::{
         deciding::{self, Facts, Stand},
         rights::Act,
     },
-    port::{EpochStart, Mark},
+    port::EpochStart,
 };
 
 const UNKNOWN: Refusal = (Code::UnknownRoom, "there is no such room");
@@ -145,7 +145,6 @@ impl Inside {
                 continue;
             };
             let marks = self.marks(room.number, user);
-            let gone = Mark { seq: room.first - 1, count: room.gone_count() };
             rooms.push(RoomOf {
                 room: room.number,
                 name: name.clone(),
@@ -153,7 +152,7 @@ impl Inside {
                 role: member.role,
                 tail: room.tail(),
                 count: room.count(),
-                unread: unread(room.count(), &marks, marks.since, gone),
+                unread: unread(room.count(), &marks, marks.since, room.gone()),
                 time: room.time().max(member.added),
                 newest: room.records.last().map(|kept| kept.frame.clone()).unwrap_or_default(),
             });

@@ -178,7 +178,7 @@ impl Inside {
             tail: room.tail(),
             count,
             time,
-            gone_count: room.gone_count(),
+            gone_count: room.gone().count,
             trimmed: room.trimmed,
             bytes_before: room.counted - room.bytes_from(room.first),
             bytes_upto: room.counted,

@@ -238,7 +238,8 @@ fn load(store: &Arc<MemStore>, options: RoomOptions, limits: &Arc<Limits>, tiers
     let loaded: Loaded = found.lock().take().unwrap();
     assert_ne!(loaded.generation, Generation(0));
     let (limits, tiers, budget) = (limits.clone(), tiers.clone(), store.budget().clone());
-    State::new(loaded, 1, Setting { limits, budget, tiers, rates: Arc::default(), pools: pools.clone() })
+    let (rates, word, pools) = (Arc::default(), Arc::default(), pools.clone());
+    State::new(loaded, 1, Setting { limits, budget, tiers, rates, pools, word })
 }
 
 pub fn key(user: &str, tag: u64) -> DeviceKey {

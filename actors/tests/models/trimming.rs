@@ -1,7 +1,7 @@
 //! **A room forgets what it is to forget, and nothing else.** A record's expiry is fixed when it is stored, by the shortest of
 //! room, tier and message. Expired is unreadable at once, swept or not; so is what a room with `records_max` keeps no
 //! longer. What a room keeps stays readable through sweeps, trims, changes of its options and deaths, and the store
-//! holds little more than that.
+//! holds little more than that. A room that no store has forgets by itself what a sweep would take.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,8 @@ use parlor_actors::{
 };
 use parlor_protocol::{
     Seq,
-    message::{Direction, Durability, JoinFrom},
+    frame::HEADER_BYTES,
+    message::{Direction, Durability, JoinFrom, Joined},
 };
 
 use crate::{
@@ -26,6 +27,8 @@ use crate::{
     room::{CONN, Room, key, publish},
 };
 
+/// What a room holds in memory; one that no store has keeps no more.
+const RING_RECORDS: u64 = 8;
 /// How long records of each tier live at most.
 const TIERS: [u64; 2] = [0, 250];
 /// How much more than it keeps a room may have in its store.
@@ -45,13 +48,22 @@ struct World {
     swept_to: Seq,
     /// The store has deleted everything below, and some of that may never be told.
     deleted_below: Seq,
-    joined: bool,
+    /// What the last one who joined was told.
+    joined: Option<Standing>,
+}
+
+/// What a room says of itself to one who joins.
+#[derive(Clone, Copy)]
+struct Standing {
+    first: Seq,
+    tail: Seq,
+    unread: u64,
 }
 
 impl World {
     fn new(seed: u64) -> Self {
         let options = RoomOptions {
-            durability: if seed.is_multiple_of(2) { Durability::Synced } else { Durability::Buffered },
+            durability: [Durability::Synced, Durability::Buffered, Durability::Memory][seed as usize % 3],
             lifetime_ms: [0, 400][seed as usize % 5 / 4],
             records_max: [0, 0, 4, 70][seed as usize / 2 % 4],
             bytes_max: [0, 9_000][seed as usize / 8 % 2],
@@ -60,8 +72,8 @@ impl World {
         let tier = |lifetime_ms: u64| Tier { name: lifetime_ms.to_string(), lifetime_ms, send: SendRate::OFF };
         let tiers = Tiers::new(tier(TIERS[0]), vec![tier(TIERS[1])], None);
         let limits = Limits {
-            ring_records_max: 8,
-            rings_bytes_max: 20_000,
+            ring_records_max: RING_RECORDS as usize,
+            rings_bytes_max: if options.durability == Durability::Memory { 1 << 20 } else { 20_000 },
             sweep_records_max: 5,
             page_records_max: 20,
             ..Limits::default()
@@ -76,18 +88,52 @@ impl World {
             request: 0,
             swept_to: 1,
             deleted_below: 1,
-            joined: false,
+            joined: None,
         };
         world.join();
         world
     }
 
     fn join(&mut self) {
-        self.joined = false;
-        let (conn, device) = (CONN, key("ann", 1));
+        self.join_as("ann");
+    }
+
+    fn join_as(&mut self, user: &str) -> Standing {
+        self.joined = None;
+        let (conn, device) = (CONN, key(user, 1));
         self.room.give(Input::Join(Join { conn, request: 0, device, from: JoinFrom::Tail, follows: false }));
+        self.hear();
         self.rest();
-        assert!(self.joined);
+        self.joined.unwrap()
+    }
+
+    /// Somebody who has read nothing and said nothing looks in: what he is told is gone is gone by some rule, and everything
+    /// else is unread for him.
+    fn look_in(&mut self) {
+        self.rest();
+        let Standing { first, tail, unread } = self.join_as("bob");
+        self.room.give(Input::Detached { arbiter: 0, device: key("bob", 1) });
+        let now = self.room.now.unix_ms;
+        let gone = |seq: Seq| seq < self.past.dropped_below || self.past.is_expired(seq, now);
+        assert!((1..first).all(gone), "{first} is said to be the first of {tail}, which is too late");
+        assert!(first >= self.past.kept_from, "{first} is said to be the first of {tail}, which is too early");
+        assert_eq!(unread, tail + 1 - first, "of {first} to {tail}");
+        if self.is_in_memory() {
+            assert!(first > tail || !self.past.is_expired(first, now), "{first} has expired, and is there");
+            self.room.count(if first > tail && tail > 0 { "empty in memory" } else { "looked into memory" });
+        }
+    }
+
+    fn is_in_memory(&self) -> bool {
+        self.options.durability == Durability::Memory
+    }
+
+    /// What the room is to keep.
+    fn kept(&self) -> RoomOptions {
+        let RoomOptions { records_max, .. } = self.options;
+        let few = records_max > 0 && records_max < RING_RECORDS;
+        let records_max = if self.is_in_memory() && !few { RING_RECORDS } else { records_max };
+        RoomOptions { records_max, ..self.options }
     }
 
     fn say(&mut self) {
@@ -106,7 +152,7 @@ impl World {
 
     fn commit(&mut self, frame: Bytes) {
         with_deliver(&frame, |it| assert_eq!(it.expires, self.expires[&it.nonce], "the expiry of {}", it.seq));
-        self.past.commit(frame, &self.options);
+        self.past.commit(frame, &self.kept());
         let seq = self.past.tail();
         assert!(seq == 1 || self.past.kept_from <= seq, "the newest is kept");
     }
@@ -117,7 +163,11 @@ impl World {
                 FromChannel::Committed { batch: Some(Batch { frames: all, .. }), .. } => {
                     frames(&all).into_iter().for_each(|frame| self.commit(frame));
                 }
-                FromChannel::Attach(_) => self.joined = true,
+                FromChannel::Attach(attach) => {
+                    let Joined { first, tail, unread, .. } =
+                        parlor_protocol::decode(&attach.answer[HEADER_BYTES..]).unwrap();
+                    self.joined = Some(Standing { first, tail, unread });
+                }
                 FromChannel::Answer { request, frame, .. } => self.on_page(request, &frame),
                 FromChannel::Refused { code, .. } => self.room.count(format!("refused: {code}")),
                 _ => {}
@@ -162,7 +212,7 @@ impl World {
         self.options.bytes_max = chance.pick(&[0, 0, 500, 20_000]);
         self.room.change(What::Configure(self.options));
         self.rest();
-        self.past.keep(&self.options);
+        self.past.keep(&self.kept());
         self.room.count("configured");
     }
 
@@ -186,7 +236,7 @@ impl World {
     fn die(&mut self, crash: Option<Crash>) {
         self.room.die(crash);
         self.asked.clear();
-        let (tail, options) = (self.room.state.tail(), self.options);
+        let (tail, options) = (self.room.state.tail(), self.kept());
         self.past.records.truncate(tail as usize);
         self.past.dropped_below = self.past.dropped_below.min(tail + 1);
         let stored = self.room.store.frames(&"room".parse().unwrap());
@@ -236,7 +286,7 @@ impl World {
             690..760 => drop(self.room.store.step(3)),
             760..850 => drop(self.room.store.step_reader()),
             850..930 => {
-                let ms = self.room.chance.pick(&[1, 10, 60]);
+                let ms = self.room.chance.pick(&[1, 1, 1, 10, 10, 10, 10, 60, 60, 60, 60, 500]);
                 self.room.pass(ms);
             }
             930..960 => self.room.sweep(),
@@ -246,7 +296,8 @@ impl World {
                 self.die(crash);
             }
             982..992 => self.sweep_all(),
-            _ => self.room.press(),
+            992..996 if !self.is_in_memory() => self.room.press(),
+            _ => self.look_in(),
         }
         self.check_store(false);
     }
@@ -261,6 +312,7 @@ impl World {
             self.check_store(false);
         }
         self.check_store(true);
+        self.look_in();
     }
 }
 
@@ -288,6 +340,8 @@ fn a_room_forgets_what_it_is_to_forget_and_nothing_else() {
         "swept",
         "swept at rest",
         "fell off for others",
+        "looked into memory",
+        "empty in memory",
         "configured",
         "death: None",
         "death: Some(Process)",

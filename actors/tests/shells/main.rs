@@ -98,6 +98,7 @@ impl Engine {
             beats: beats.into(),
             tiers: Arc::new(Tiers::sending(SendRate::OFF)),
             rates: Arc::default(),
+            word: Arc::default(),
             session_policy: SessionPolicy::default(),
             create_at_join: Some(RoomOptions { durability, ..RoomOptions::default() }),
         });

@@ -165,7 +165,8 @@ pub struct Rooms<'a> {
     pub extensions: Extensions<'a>,
 }
 
-/// One of a user's rooms.
+/// One of a user's rooms. What a `memory` room holds is not in it: its tail, count and unread are 0, its newest message is
+/// empty, and its time is when the user was added.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, BorrowDecode)]
 pub struct RoomEntry<'a> {
     /// Its name.

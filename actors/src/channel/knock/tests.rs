@@ -110,6 +110,7 @@ fn a_join_that_no_channel_gets_is_refused() {
         beats: Arc::default(),
         tiers: Arc::default(),
         rates: Arc::default(),
+        word: Arc::default(),
         create_at_join: None,
         session_policy: Default::default(),
         router: Router::default(),

@@ -31,6 +31,7 @@ pub(super) struct Room {
     now: Now,
     /// What the writer has not taken.
     pub(super) queue: Vec<Turn>,
+    word: Arc<Word>,
 }
 
 fn limits() -> Limits {
@@ -83,15 +84,17 @@ fn room_like(name: &str, options: RoomOptions, tiers: Tiers, (first, tail): (Seq
     // What a room with a store remembers of those who left is tested with their tables.
     let absent_devices_per_room_max = usize::from(options.durability == Durability::Memory);
     let limits = Limits { absent_devices_per_room_max, ..limits() };
+    let word = Arc::<Word>::default();
     let setting = Setting {
         budget: Budget::new(2, 1 << 20),
         tiers: Arc::new(tiers),
         rates: Arc::default(),
         pools: Pools::new(&limits),
         limits: Arc::new(limits),
+        word: word.clone(),
     };
     let state = State::new(loaded, 2, setting);
-    Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new() }
+    Room { state, now: Now { unix_ms: UNIX, mono_ms: 0 }, queue: Vec::new(), word }
 }
 
 /// A synced room that ann has joined on arbiter 0 and bob on arbiter 1.

@@ -4,12 +4,15 @@
 //! at a time, and is asked when an eighth too much has come together. Bytes are counted here and measured there: the store
 //! knows where its frames begin.
 
+use std::sync::Arc;
+
 use parlor_protocol::{Code, Seq, message::Durability};
 
 use super::{Effect, State, Told};
 use crate::{
     channel::change::Refusal,
-    port::{StoreError, Trim, Trimmed},
+    port::{Now, StoreError, Trim, Trimmed},
+    wall::{WallGuard, Word},
 };
 
 /// The store is not asked to delete fewer records than this…
@@ -39,6 +42,30 @@ impl Held {
     }
 }
 
+/// The wall clock, as a room looks at it that no store has.
+#[derive(Debug)]
+pub(super) struct Wall {
+    guard: WallGuard,
+    word: Arc<Word>,
+    /// How often somebody had said that it is right.
+    heard: u64,
+}
+
+impl Wall {
+    pub(super) fn new(word: Arc<Word>) -> Self {
+        Self { guard: WallGuard::new(0), heard: word.given(), word }
+    }
+
+    /// Whether it is good enough to delete by.
+    fn is_believed(&mut self, now: Now) -> bool {
+        let given = self.word.given();
+        if std::mem::replace(&mut self.heard, given) != given {
+            self.guard.trust();
+        }
+        self.guard.look(now).is_none()
+    }
+}
+
 /// Why records are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gone {
@@ -56,6 +83,7 @@ impl State {
         if self.options.durability == Durability::Memory {
             self.ring.keep(records_max, bytes_max);
             // What falls off the ring is nowhere else.
+            self.gone_count = self.gone_count.max(self.ring.gone_count());
             return self.forget_below(self.ring.first(), Gone::Trimmed);
         }
         self.held.bytes_upto = self.held.bytes_upto.saturating_add_signed(bytes);
@@ -139,6 +167,14 @@ impl State {
         self.gone_count = self.gone_count.max(gone_count);
         self.held.first = self.held.first.max(first);
         self.forget_below(first, Gone::Expired);
+    }
+
+    /// Nobody sweeps a room that no store has: it lets go of what has expired by itself, before it looks at anything else.
+    /// Like a store it deletes nothing while the wall clock cannot be believed.
+    pub(super) fn sweep_ring(&mut self, now: Now) {
+        if self.options.durability == Durability::Memory && self.wall.is_believed(now) {
+            self.forget_below(self.ring.first_unexpired(now.unix_ms), Gone::Expired);
+        }
     }
 
     pub(super) fn forget_below(&mut self, first: Seq, why: Gone) {

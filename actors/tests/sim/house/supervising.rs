@@ -109,7 +109,8 @@ impl House {
                     self.log(|| format!("channel {handle} is built from {loaded:?}"));
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
                     let (tiers, rates, pools) = (self.tiers.clone(), self.rates.clone(), self.pools.clone());
-                    let setting = channel::state::Setting { limits, budget, tiers, rates, pools };
+                    let word = std::sync::Arc::default();
+                    let setting = channel::state::Setting { limits, budget, tiers, rates, pools, word };
                     let state = channel::state::State::new(loaded, usize::from(ARBITERS), setting);
                     self.rooms.insert(handle, Room { state, mailbox: VecDeque::new() });
                     self.arbiters[home(room)].home.insert(room, (generation, handle));

@@ -236,3 +236,90 @@ fn a_memory_room_obeys_as_well() {
     }
     assert_eq!((room.state.extent.first, room.state.tail()), (2, 3), "two of more than 400 bytes");
 }
+
+impl Room {
+    /// Both clocks go on.
+    fn pass(&mut self, ms: u64) {
+        self.now.unix_ms += ms;
+        self.now.mono_ms += ms;
+    }
+
+    /// The oldest seq that can be read, and the first one that is in memory.
+    fn oldest(&self) -> (Seq, Seq) {
+        (self.state.extent.first, self.state.ring.first())
+    }
+}
+
+#[test]
+fn a_memory_room_lets_go_of_what_expired_though_nobody_sweeps_it() {
+    let options = RoomOptions { durability: Durability::Memory, lifetime_ms: 10, ..RoomOptions::default() };
+    let mut room = home(options);
+    for _ in 0..3 {
+        room.stored(0, None);
+    }
+    room.pass(9);
+    assert_eq!(room.join("bob", 1, JoinFrom::Newest(9)), ["1: attach bob at 0 of 3"]);
+    let mark = |request| Input::Mark(MarkRead { conn: conn(1), request, device: key("bob"), read: 0 });
+    room.check(mark(1), &["1: #1 read 0, 3 unread"]);
+    room.pass(1);
+    room.check(mark(2), &["1: #2 read 0, 0 unread"]);
+    assert_eq!(room.oldest(), (4, 4), "nothing is kept that nobody may read");
+    assert_eq!(room.join("cid", 1, JoinFrom::Newest(9)), ["1: attach cid at 3 of 3"]);
+    room.page(Some(1), Direction::Forward, ("none", &[(1, 3, GapReason::EXPIRED)], None));
+    // The next one is the fourth.
+    room.stored(0, None);
+    room.page(None, Direction::Forward, ("4", &[], None));
+    room.check(mark(3), &["1: #3 read 0, 1 unread"]);
+    // One that lives for longer keeps what is behind it: single records expire there.
+    room.pass(10);
+    room.state.options.lifetime_ms = 0;
+    room.stored(0, None);
+    room.stored(0, Some(5));
+    room.pass(5);
+    room.page(None, Direction::Forward, ("5", &[(6, 6, GapReason::EXPIRED)], None));
+    assert_eq!(room.oldest(), (5, 5));
+    // Nobody wants anything: it is asked whether it is idle.
+    let mut room = home(options);
+    room.stored(0, None);
+    room.pass(10);
+    room.check(Input::Sleep(Sleep::Ask), &[]);
+    assert_eq!(room.oldest(), (2, 2));
+}
+
+#[test]
+fn a_memory_room_deletes_nothing_by_a_wall_clock_that_jumps() {
+    let minute = 60_000;
+    let options = RoomOptions { durability: Durability::Memory, lifetime_ms: 2 * minute, ..RoomOptions::default() };
+    let mut room = home(options);
+    room.stored(0, None);
+    room.now.unix_ms += 11 * minute;
+    room.page(Some(1), Direction::Forward, ("none", &[(1, 1, GapReason::EXPIRED)], None));
+    assert_eq!(room.oldest(), (1, 1), "it cannot be read, and is there");
+    room.now.unix_ms -= 11 * minute;
+    room.page(Some(1), Direction::Forward, ("1", &[], None));
+    room.pass(2 * minute);
+    room.check(Input::Sleep(Sleep::Ask), &[]);
+    assert_eq!(room.oldest(), (2, 2));
+    // Somebody says that the clock is right.
+    room.stored(0, None);
+    room.now.unix_ms += 11 * minute;
+    room.check(Input::Sleep(Sleep::Ask), &[]);
+    assert_eq!(room.oldest(), (2, 2));
+    room.word.give();
+    room.check(Input::Sleep(Sleep::Ask), &[]);
+    assert_eq!(room.oldest(), (3, 3));
+}
+
+#[test]
+fn what_a_memory_room_keeps_no_longer_is_not_unread_whatever_pushed_it_out() {
+    let options = RoomOptions { durability: Durability::Memory, records_max: 3, ..RoomOptions::default() };
+    let mut room = home(options);
+    room.join("bob", 1, JoinFrom::Tail);
+    room.stored(0, None);
+    for nonce in 2..=4 {
+        room.handle(Input::Publish(Publish { silent: true, ..publish("ann", 0, 1, nonce, "x") }));
+        room.handle(Input::EndOfTurn);
+    }
+    let mark = Input::Mark(MarkRead { conn: conn(1), request: 1, device: key("bob"), read: 0 });
+    room.check(mark, &["1: #1 read 0, 0 unread"]);
+}

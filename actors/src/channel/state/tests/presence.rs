@@ -1,6 +1,8 @@
 //! Who is in a room, as the room itself knows it.
 
-use super::*;
+use parlor_protocol::message::Role;
+
+use super::{sleeping::signal, *};
 use crate::{
     arbiters::Arbiters,
     channel::gathering::{Effect as Wanted, HostCount, Input as Asked, To},
@@ -68,16 +70,6 @@ fn a_room_that_nobody_watches_keeps_nothing_and_can_be_counted() {
 }
 
 #[test]
-fn who_slept_in_a_room_is_still_there_when_it_is_woken() {
-    let mut room = room(Durability::Synced, 1, 2);
-    room.handle(Input::Sleep(Sleep::Expect(Arbiters::first(1))));
-    let devices = ["ann", "bob"].map(key).into();
-    room.handle(Input::Sleep(Sleep::Woken { arbiter: 0, devices }));
-    assert_eq!(room.count(), "the host: 2");
-    room.watch("ann", 0, &["0: #5 2 +ann bob -"]);
-}
-
-#[test]
 fn who_is_in_a_room_is_told_and_then_who_comes_and_goes() {
     let mut room = joined(0);
     room.watch("ann", 0, &["0: #5 2 +ann bob -"]);
@@ -135,4 +127,37 @@ fn a_rebuilt_room_tells_all_of_it_when_its_arbiters_have_told_their_sessions() {
         room.handle(adopt(1, &["bob"]));
         room.due("away? ", &[], &["0: everybody 2 +bob -", "0: passed over 2 +ann bob -"]);
     }
+}
+
+#[test]
+fn who_was_in_a_room_before_it_slept_is_in_it_when_it_is_woken() {
+    let woken = || {
+        let mut room = room_of("room", RoomOptions::default(), (1, 0), 3);
+        room.check(Input::Sleep(Sleep::Expect(Arbiters::first(2))), &[]);
+        room.woken(0, &["ann", "bob"]);
+        room.woken(1, &["cem"]);
+        room
+    };
+    assert_eq!(woken().count(), "the host: 3");
+    let mut room = woken();
+    room.watch("ann", 0, &["0: #5 3 +ann bob cem -"]);
+    room.gone("bob", 0, &["presence in 1000"]);
+    room.due("away? bob", &[], &["0: everybody 2 + -bob"]);
+    // He joins again, and is not there before it is known that he may.
+    room.join("bob", 0, JoinFrom::Tail);
+    assert_eq!(room.count(), "the host: 2");
+    // What is loaded later decides.
+    let load = |room: &mut Room, user: &str, arbiter, role| {
+        room.check(signal(user, arbiter), &[&format!("load {user}"), &format!("load rights of {user}")]);
+        assert_eq!(room.answers(user, vec![]), [""; 0]);
+        let member = Member { role, since: 1, epoch: Epoch(3), count: 0, added: 1 };
+        room.handle(Input::Rights { device: key(user), member: Ok(Some(member)) })
+    };
+    assert_eq!(load(&mut room, "ann", 0, Role::Member), ["0: signal 5 of ann", "1: signal 5 of ann"]);
+    assert_eq!(room.count(), "the host: 2");
+    let put_out = ["0: detach cem Forbidden", "1: detach cem Forbidden", "1: signal #8 Forbidden"];
+    assert_eq!(load(&mut room, "cem", 1, Role::Banned), put_out);
+    room.gone("cem", 1, &["presence in 1000"]);
+    room.due("away? cem", &[], &["0: everybody 1 + -cem"]);
+    assert_eq!(room.count(), "the host: 1");
 }

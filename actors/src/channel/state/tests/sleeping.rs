@@ -26,7 +26,7 @@ fn fetch(user: &str, arbiter: u16, start: Seq) -> Input {
     })
 }
 
-fn signal(user: &str, arbiter: u16) -> Input {
+pub(super) fn signal(user: &str, arbiter: u16) -> Input {
     let conn = Some(conn(arbiter));
     Input::Signal(Signal { conn, request: 8, device: key(user), key: 5, frame: Bytes::new() })
 }
@@ -43,7 +43,7 @@ impl Room {
         self.handle(Input::Sleep(Sleep::LetGo(0)))
     }
 
-    fn woken(&mut self, arbiter: u16, users: &[&str]) -> Vec<String> {
+    pub(super) fn woken(&mut self, arbiter: u16, users: &[&str]) -> Vec<String> {
         let devices = users.iter().map(|user| key(user)).collect();
         self.handle(Input::Sleep(Sleep::Woken { arbiter, devices }))
     }
