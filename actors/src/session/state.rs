@@ -236,7 +236,7 @@ pub enum Effect {
 #[derive(Debug)]
 struct Joining {
     request: u32,
-    /// The room that the session was in before.
+    /// The room, if its client asked for none by name: it was there before, or its user is a member.
     resumes: Option<RoomNumber>,
     name: Name,
     from: JoinFrom,

@@ -70,7 +70,7 @@ impl State {
         for position in resume.positions.0 {
             let Position { room, epoch, seq } = position;
             let not = |code, message| Effect::NotResumed { request, position, code, message };
-            if self.is_joined(room) {
+            if self.is_joined(room) || self.joining.iter().any(|joining| joining.resumes == Some(room)) {
                 self.effects.push_back(not(Code::AlreadyJoined, ANEW));
                 continue;
             }

@@ -64,6 +64,30 @@ fn a_room_that_following_attaches_first_is_not_said_to_be_none_of_its_own() {
 }
 
 #[test]
+fn a_room_that_following_attaches_anew_is_not_said_to_be_lost() {
+    // The session was put out of room 7 and is being attached to it again, of which its client has heard nothing.
+    let mut session = again(session());
+    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
+    session.check(
+        Input::Added { room, name, from: JoinFrom::Seq(1) },
+        &["#0 begins to Follow", "#0 resolve room, which was 7"],
+    );
+    session.frame(2, &resume(&[7]), &["#2 not resumed 7 AlreadyJoined"]);
+}
+
+#[test]
+fn a_room_that_following_attaches_first_is_not_one_too_many() {
+    let mut session = again(session().joined());
+    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
+    session.check(
+        Input::Added { room, name, from: JoinFrom::Seq(1) },
+        &["#0 begins to Follow", "#0 resolve room, which was 7"],
+    );
+    session.join(2, "other", &["#2 begins to Join", "#2 resolve other"]);
+    session.frame(3, &resume(&[7]), &["#3 not resumed 7 AlreadyJoined"]);
+}
+
+#[test]
 fn rooms_that_no_connection_goes_on_with_do_not_heap_up() {
     let mut session = session().joined();
     for number in 8..12 {
