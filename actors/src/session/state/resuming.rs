@@ -35,13 +35,15 @@ impl State {
         // It is about to be attached to these again, which its client has not heard.
         let returning = self.joining.drain(..).filter_map(|joining| Some((joining.resumes?, joining.name)));
         rooms.extend(returning);
-        // Not more than a session may have, if its clients never say which they go on with.
-        let more = (self.rooms_max as usize).saturating_sub(rooms.len());
-        rooms.extend(std::mem::take(&mut self.left_behind).into_iter().take(more));
-        // What it still hears would attach this connection to rooms that are another one's now.
-        self.following = None;
         rooms.sort_unstable_by_key(|(room, _)| *room);
         rooms.dedup_by_key(|(room, _)| *room);
+        let mut left_behind = std::mem::take(&mut self.left_behind);
+        left_behind.retain(|(room, _)| rooms.binary_search_by_key(room, |(known, _)| *known).is_err());
+        // Not more than a session may have, if its clients never say which they go on with.
+        left_behind.truncate((self.rooms_max as usize).saturating_sub(rooms.len()));
+        rooms.append(&mut left_behind);
+        // What it still hears would attach this connection to rooms that are another one's now.
+        self.following = None;
         rooms.shrink_to_fit();
         let upload = self.upload.take();
         Some(Parked {

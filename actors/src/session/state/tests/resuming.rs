@@ -99,7 +99,7 @@ fn rooms_that_no_connection_goes_on_with_do_not_heap_up() {
     }
     // As many as a session may have, and the one that it was in last is among them.
     let rooms = session.state.park().unwrap().rooms;
-    assert_eq!((rooms.len(), rooms.last().map(|(room, _)| room.0)), (2, Some(11)));
+    assert_eq!((rooms.len(), rooms[0].0), (2, RoomNumber(11)));
 }
 
 #[test]
@@ -124,6 +124,22 @@ fn a_connection_that_breaks_before_a_room_is_attached_again_loses_nothing() {
     broken.frame(2, &resume(&[7]), &["#2 begins to Resume(5)", "#2 resolve room, which was 7"]);
     let mut session = again(broken);
     session.frame(2, &resume(&[7]), &["#2 begins to Resume(5)", "#2 resolve room, which was 7"]);
+}
+
+#[test]
+fn a_room_that_is_being_attached_anew_takes_no_other_ones_place() {
+    let mut session = session().joined();
+    session.join(1, "other", &["#1 begins to Join", "#1 resolve other"]);
+    let joined = Ok((RoomNumber(8), "other".parse().unwrap()));
+    session.check(Input::JoinEnded { request: 1, asked: None, room: joined }, &[]);
+    let mut broken = again(session);
+    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
+    broken.check(
+        Input::Added { room, name, from: JoinFrom::Seq(1) },
+        &["#0 begins to Follow", "#0 resolve room, which was 7"],
+    );
+    let rooms = broken.state.park().unwrap().rooms;
+    assert_eq!(rooms.iter().map(|(room, _)| room.0).collect::<Vec<_>>(), [7, 8]);
 }
 
 #[test]
