@@ -503,7 +503,7 @@ impl State {
     }
 
     fn take_in(&mut self, now: Now, input: Input) {
-        if self.announces() {
+        if self.announces() && !matches!(input, Input::Sleep(Sleep::Expect(_))) {
             self.announce(now);
         }
         match input {

@@ -33,6 +33,9 @@ impl State {
 
     /// Records what has yet to be recorded, as far as the writer's queue takes it; the rest is tried again soon.
     pub(super) fn announce(&mut self, now: Now) {
+        if self.is_waking() {
+            return; // Who has to go by it would still be brought it.
+        }
         while self.announces()
             && let Some(next) = self.people.unannounced.front()
         {

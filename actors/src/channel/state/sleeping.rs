@@ -107,7 +107,7 @@ impl State {
             if let Some(falling) = &mut self.sleep.falling {
                 falling.stirred = true;
             }
-            if !self.sleep.expected.is_empty() && !matches!(input, Input::Adopt { .. }) {
+            if self.is_waking() && !matches!(input, Input::Adopt { .. }) {
                 self.sleep.gate.push_back(input);
                 return None;
             }
@@ -121,11 +121,17 @@ impl State {
     /// An arbiter has told of its subscribers; when all have, what waited for that goes on.
     pub(super) fn arrived(&mut self, now: Now, arbiter: u16) {
         self.sleep.expected.remove(arbiter);
-        if self.sleep.expected.is_empty() {
+        if !self.is_waking() {
             for input in take(&mut self.sleep.gate) {
                 self.handle(now, input);
             }
+            self.announce(now);
         }
+    }
+
+    /// Whether arbiters have yet to tell who was there before the room slept.
+    pub(super) fn is_waking(&self) -> bool {
+        !self.sleep.expected.is_empty()
     }
 
     /// A device of a woken room is loaded when it first asks for something.
@@ -273,7 +279,7 @@ impl State {
         // Who watches it is told who comes, and what changed of its members is still to be recorded.
         let owes = self.gathering.is_some() || self.announces();
         let store = owes || self.held.asked || self.erasures.are_under_way() || self.saves.are_under_way();
-        let wakes = !self.sleep.expected.is_empty() || !self.sleep.late.is_empty() || self.people.are_being_taken_up();
+        let wakes = self.is_waking() || !self.sleep.late.is_empty() || self.people.are_being_taken_up();
         records || reads || store || wakes || self.devices.is_busy() || self.users.is_busy()
     }
 

@@ -5,7 +5,7 @@ use parlor_protocol::message::{Access, Role};
 use super::*;
 use crate::{
     arbiters::Arbiters,
-    members::{Asker, Changed, Counts, MemberChange, MembersChanged},
+    members::{Asker, Changed, Counts, MemberChange, MembersChanged, announcing::Announcement},
 };
 
 const IDLE: u64 = 600_000;
@@ -200,6 +200,18 @@ fn a_woken_room_opens_when_all_are_back_who_were_there() {
     assert_eq!(room.state.subscribers(), 2);
     assert_eq!(room.answers("cem", vec![]), ["0: attach cem at 2 of 2"]);
     assert_eq!(room.answers("ann", vec![]), ["read 1: 2-1, 4 of them"]);
+}
+
+#[test]
+fn what_changed_before_is_recorded_when_all_are_back_who_were_there() {
+    let mut room = self::room(Durability::Synced, 1, 2);
+    let announcement = Announcement { number: 1, by: Asker::Host, payload: Bytes::from_static(b"bob is banned") };
+    room.state.people.unannounced.push_back(announcement);
+    room.check(Input::Sleep(Sleep::Expect(Arbiters::first(2))), &[]);
+    room.woken(1, &["bob"]);
+    assert!(room.state.announces(), "who has to go is not known yet, and would be brought the record of it");
+    room.woken(0, &["ann"]);
+    assert!(!room.state.announces());
 }
 
 #[test]
