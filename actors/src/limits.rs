@@ -113,12 +113,15 @@ pub struct Limits {
     pub close_linger_ms: u64,
     /// A room that nobody touches for so long is put to sleep; 0 for never.
     pub room_idle_ms: u64,
-    /// How long a room that keeps failing rests before it is tried again.
-    pub room_rest_ms: u64,
-    /// A room rebuilt more often than this within `restart_window_ms` rests.
+    /// How long a room that keeps failing rests before it is tried again, or a device whose sessions do; twice as long each
+    /// time, at most 32 times.
+    pub rest_ms: u64,
+    /// What failed more often than this within `restart_window_ms` rests.
     pub restarts_max: u32,
-    /// The window in which rebuilds are counted.
+    /// The window in which failures are counted.
     pub restart_window_ms: u64,
+    /// Devices whose sessions failed and are remembered.
+    pub failing_devices_max: usize,
     /// How often the store is asked to delete what has expired.
     pub sweep_interval_ms: u64,
     /// How long it is left alone between two steps of a sweep that has more to do.
@@ -183,9 +186,10 @@ impl Default for Limits {
             slow_reader_ms: 30_000,
             close_linger_ms: 5_000,
             room_idle_ms: 600_000,
-            room_rest_ms: 10_000,
+            rest_ms: 10_000,
             restarts_max: 5,
             restart_window_ms: 10_000,
+            failing_devices_max: 1_024,
             sweep_interval_ms: 1_000,
             sweep_pause_ms: 10,
             sweep_records_max: 8_192,

@@ -107,6 +107,8 @@ codes! {
     GoingAway = 3500,
     /// The server has as many connections as it may.
     TooManyConnections = 3501,
+    /// The server's part for sessions of this device failed again and again.
+    SessionsFail = 3502,
 
     /// A frame's body does not decode, or its flags are unknown.
     MalformedFrame = 4000,

@@ -202,7 +202,7 @@ impl Local {
 
     /// A connection's session failed: its client is told to come back at once, if the wire takes that now.
     pub(crate) fn close_failed(&self, conn: Conn, link: &Link) {
-        self.close(conn, Code::Internal, "the session failed on the server: connect again", None);
+        self.close(conn, Code::Internal, "the session failed on the server: connect again", 0, None);
         let now = self.shared().clock.now().mono_ms;
         // The connection ends, whether that was written or not.
         let _ = self.poll_write(conn, &*link.wire, &mut TaskContext::from_waker(Waker::noop()), now);

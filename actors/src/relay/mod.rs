@@ -505,8 +505,8 @@ impl Local {
         self.with(|state| state.on_beat(conn, positions));
     }
 
-    pub(crate) fn close(&self, conn: Conn, code: Code, message: &str, goodbye: Option<u32>) {
-        self.with(|state| state.on_close(conn, code, message, goodbye));
+    pub(crate) fn close(&self, conn: Conn, code: Code, message: &str, retry_after_ms: u32, goodbye: Option<u32>) {
+        self.with(|state| state.on_close(conn, code, message, retry_after_ms, goodbye));
     }
 
     /// Brings a signal to all sessions of a user.

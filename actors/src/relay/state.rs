@@ -384,13 +384,13 @@ impl State {
     }
 
     /// The session ends the connection: now, or, for a goodbye of this request, when everything accepted is answered.
-    pub fn on_close(&mut self, conn: Conn, code: Code, message: &str, goodbye: Option<u32>) {
+    pub fn on_close(&mut self, conn: Conn, code: Code, message: &str, retry_after_ms: u32, goodbye: Option<u32>) {
         let Some(connection) = self.open_mut(conn) else { return };
         if let Some(request) = goodbye {
             connection.closing = Closing::WhenAnswered(request);
             self.close_if_answered(conn);
         } else {
-            self.close(conn, 0, code, message, 0);
+            self.close(conn, 0, code, message, retry_after_ms);
         }
     }
 

@@ -100,7 +100,7 @@ impl Session {
                 Err(Stop::Gone) => return Poll::Ready(End::Killed),
                 Err(Stop::Broken(code, message)) => {
                     self.state.on_closed(code);
-                    self.local.close(self.conn, code, message, None);
+                    self.local.close(self.conn, code, message, 0, None);
                 }
             }
         }

@@ -76,6 +76,8 @@ pub(crate) enum ToSession {
     Timer,
     /// It has to go, for another session.
     End(Code),
+    /// Its device's sessions kept failing: it may come back after so many milliseconds.
+    PutOff(u64),
     /// The host puts it out, for this reason.
     Kick(Arc<str>),
 }
@@ -120,7 +122,8 @@ impl Session {
         panics::caught(|| run(&mut *self)).unwrap_or_else(|panic| {
             let (user, code, cause) = (&self.device.user, Code::Internal, panics::text(&*panic));
             tracing::error!(%user, %code, cause, "a session's actor panicked");
-            self.local.supervisor().do_send(ToSupervisor::SessionFailed);
+            let (user, device) = (user.clone(), self.device.tag);
+            self.local.supervisor().do_send(ToSupervisor::SessionFailed { user, device });
             std::panic::resume_unwind(panic)
         })
     }
@@ -215,9 +218,9 @@ impl Session {
                     self.local.ask_presence(conn, &self.device.user, request, asked);
                 }
                 Effect::BeatAck { request, grant_ms, positions } => self.answer_beat(request, grant_ms, &positions),
-                Effect::Close { code, message, goodbye } => {
+                Effect::Close { code, message, retry_after_ms, goodbye } => {
                     self.backlog.clear();
-                    self.local.close(conn, code, &message, goodbye);
+                    self.local.close(conn, code, &message, retry_after_ms, goodbye);
                 }
             }
         }
@@ -358,6 +361,7 @@ impl Session {
                 self.local.arm(self.conn, self.state.deadline().max(at_once));
             }
             ToSession::End(code) => self.end(Input::End(code), ctx),
+            ToSession::PutOff(rest_ms) => self.end(Input::PutOff(rest_ms), ctx),
             ToSession::Kick(reason) => self.end(Input::Kick(reason), ctx),
         }
         self.state.rest();

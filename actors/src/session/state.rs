@@ -91,6 +91,8 @@ pub enum Input {
     },
     /// It has to go, for another session. If that is its own, over another connection, what is left of it is handed over.
     End(Code),
+    /// Its device's sessions kept failing: it may come back after so many milliseconds.
+    PutOff(u64),
     /// The host puts it out, for this reason.
     Kick(Arc<str>),
 }
@@ -227,6 +229,8 @@ pub enum Effect {
         code: Code,
         /// For a person.
         message: Cow<'static, str>,
+        /// When its client may come back, if it is to wait.
+        retry_after_ms: u32,
         /// The goodbye that this answers, as soon as everything accepted is answered; `None` for at once.
         goodbye: Option<u32>,
     },
@@ -413,6 +417,17 @@ impl State {
                 self.close(Code::Superseded, "the session goes on over another connection", None);
             }
             Input::End(code) => self.close(code, "the user connected again", None),
+            Input::PutOff(rest_ms) => {
+                let retry_after_ms = rest_ms.try_into().unwrap_or(u32::MAX);
+                let message = Cow::Borrowed("the server's part for this device failed again and again");
+                self.on_closed(Code::SessionsFail);
+                self.effects.push_back(Effect::Close {
+                    code: Code::SessionsFail,
+                    message,
+                    retry_after_ms,
+                    goodbye: None,
+                });
+            }
             Input::Kick(reason) => self.close(Code::Kicked, reason.to_string(), None),
         }
     }
@@ -633,7 +648,7 @@ impl State {
     fn close(&mut self, code: Code, message: impl Into<Cow<'static, str>>, goodbye: Option<u32>) {
         self.on_closed(code);
         let message = message.into();
-        self.effects.push_back(Effect::Close { code, message, goodbye });
+        self.effects.push_back(Effect::Close { code, message, retry_after_ms: 0, goodbye });
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
 use actix_rt::ArbiterHandle;
-use parlor_protocol::{Name, RoomNumber};
+use parlor_protocol::{DeviceTag, Name, RoomNumber};
 
 use crate::{
     channel::{self, Channel, state::Sleep},
@@ -86,7 +86,7 @@ pub(crate) enum ToSupervisor {
     /// About the sleep of rooms.
     Sleep(Said),
     /// A session panicked.
-    SessionFailed,
+    SessionFailed { user: Name, device: DeviceTag },
     /// The host wants to know how many rooms there are.
     Count(Box<dyn FnOnce(Census) + Send>),
     /// The engine ends.
@@ -190,6 +190,7 @@ impl Supervisor {
             Told::Kick(session, reason) => return session.do_send(ToSession::Kick(reason)),
             Told::Added(session, room, name, from) => return session.do_send(ToSession::Added { room, name, from }),
             Told::End(session, code) => return session.do_send(ToSession::End(code)),
+            Told::PutOff(session, rest_ms) => return session.do_send(ToSession::PutOff(rest_ms)),
             Told::Enter(user, presence) => {
                 router.insert(&user, presence);
                 user
@@ -268,7 +269,7 @@ impl Handler<ToSupervisor> for Supervisor {
             }
             ToSupervisor::Swept(swept) => self.input(Input::Swept(swept), ctx),
             ToSupervisor::Sleep(said) => self.input(Input::Sleep(said), ctx),
-            ToSupervisor::SessionFailed => self.input(Input::SessionFailed, ctx),
+            ToSupervisor::SessionFailed { user, device } => self.input(Input::SessionFailed { user, device }, ctx),
             ToSupervisor::Count(reply) => reply(self.state.census()),
             ToSupervisor::Drain => self.input(Input::Drain, ctx),
         }

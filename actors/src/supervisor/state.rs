@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use parlor_protocol::{Code, Name, RoomNumber, Seq};
+use parlor_protocol::{Code, DeviceTag, Name, RoomNumber, Seq};
 
 use changes::Telling;
 
@@ -115,7 +115,12 @@ pub enum Input<H, S, W> {
     /// About the sleep of rooms.
     Sleep(Said),
     /// A session panicked.
-    SessionFailed,
+    SessionFailed {
+        /// Whose.
+        user: Name,
+        /// On which device.
+        device: DeviceTag,
+    },
     /// It is time for a sweep.
     Sweep,
     /// What the sweep did.
@@ -242,7 +247,7 @@ pub struct State<H, S, W> {
     effects: VecDeque<Effect<H, S, W>>,
     /// Channels that died.
     pub deaths: u64,
-    sessions_failed: u64,
+    failing: Failing,
 }
 
 impl<H: Clone, S: Clone, W> State<H, S, W> {
@@ -262,7 +267,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             purges: Vec::new(),
             effects: VecDeque::new(),
             deaths: 0,
-            sessions_failed: 0,
+            failing: Failing::default(),
         }
     }
 
@@ -296,7 +301,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             Input::Loaded { name, loaded } => self.on_loaded(now, name, loaded),
             Input::Built { name, room, generation, handle } => self.on_built(&name, room, generation, handle),
             Input::Died { room, generation } => self.on_died(now, room, generation),
-            Input::Opened(opening) => self.sessions.on_opened(opening),
+            Input::Opened(opening) => self.on_opened(now, opening),
             Input::Closed { user, conn, parked } => self.sessions.on_closed(&user, conn, parked),
             Input::Follow { user, conn } => self.sessions.on_follow(&user, conn),
             Input::Kick { user, which, reason, waiter } => {
@@ -312,13 +317,27 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
                 self.sessions.on_tick(now.mono_ms);
             }
             Input::Sleep(said) => self.on_said(now, said),
-            Input::SessionFailed => self.sessions_failed += 1,
+            Input::SessionFailed { user, device } => self.on_session_failed(now, user, device),
             Input::Sweep => self.on_sweep(now),
             Input::Swept(swept) => self.on_swept(swept),
             Input::Drain => self.on_drain(),
         }
         while let Some(told) = self.sessions.poll() {
             self.effects.push_back(Effect::Session(told));
+        }
+    }
+
+    fn on_opened(&mut self, now: Now, opening: Opening<S>) {
+        let device = opening.presence.device_tag();
+        match self.failing.rests(now.mono_ms, &opening.user, device) {
+            Some(rest_ms) => self.effects.push_back(Effect::Session(Told::PutOff(opening.session, rest_ms))),
+            None => self.sessions.on_opened(opening),
+        }
+    }
+
+    fn on_session_failed(&mut self, now: Now, user: Name, device: DeviceTag) {
+        if let Some(rest_ms) = self.failing.failed(&self.limits, now.mono_ms, user.clone(), device) {
+            tracing::error!(%user, rest_ms, "a device's sessions failed too often, and it has to wait");
         }
     }
 
@@ -385,7 +404,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
         if room.number.is_some() {
             // Its subscribers are still there, so it is tried again.
             tracing::error!(room = %name, %error, "a room could not be rebuilt; it will be tried again");
-            room.status = Status::Resting { until: now.mono_ms + self.limits.room_rest_ms };
+            room.status = Status::Resting { until: now.mono_ms + self.limits.rest_ms };
             self.resting.push(name.clone());
         } else {
             self.rooms.remove(&name);
@@ -446,7 +465,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             room.status = Status::Loading { waiting };
             self.effects.push_back(Effect::Load { name: name.clone(), create: None });
         } else {
-            let rest_ms = room.restarts.rest_ms(self.limits.room_rest_ms);
+            let rest_ms = room.restarts.rest_ms(self.limits.rest_ms);
             tracing::error!(room = %name, rest_ms, "the room died too often and rests");
             room.status = Status::Resting { until: now.mono_ms + rest_ms };
             self.resting.push(name.clone());
@@ -475,10 +494,12 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
     }
 }
 
+use failing::Failing;
 use sleeping::{Bed, Said, Sleepers};
 use sweeping::Sweeping;
 
 mod changes;
+mod failing;
 pub mod sessions;
 pub mod sleeping;
 mod sweeping;

@@ -581,6 +581,39 @@ fn a_session_that_panics_ends_its_connection_and_is_offline() {
 }
 
 #[test]
+fn a_device_whose_sessions_keep_panicking_has_to_wait_longer_each_time() {
+    let engine = Engine::start(Durability::Synced, true);
+    let Limits { restarts_max, rest_ms, .. } = *engine.fleet.shared().limits;
+    let fails = || {
+        let mut ann = engine.connect("ann", 0);
+        ann.join(JoinFrom::Tail);
+        engine.clock.breaks_a_session.store(true, SeqCst);
+        ann.publish(1);
+        ann.until_closed(Code::Internal);
+    };
+    (0..=restarts_max).for_each(|_| fails());
+    wait_for_census(&engine, "they are counted", |census| census.sessions_failed == u64::from(restarts_max) + 1);
+    let put_off = |at: usize| {
+        let mut ann = engine.connect("ann", at);
+        loop {
+            let frame = ann.next();
+            if frame.kind == Kind::Close {
+                let Close { code, retry_after_ms, .. } = frame.body();
+                return (code, u64::from(retry_after_ms));
+            }
+        }
+    };
+    assert_eq!(put_off(1), (Code::SessionsFail, rest_ms));
+    engine.connect("bob", 0).join(JoinFrom::Tail);
+    engine.clock.clock.advance(rest_ms);
+    (0..=restarts_max).for_each(|_| fails());
+    wait_for_census(&engine, "they are counted", |census| census.sessions_failed == 2 * (u64::from(restarts_max) + 1));
+    assert_eq!(put_off(0), (Code::SessionsFail, 2 * rest_ms));
+    engine.clock.clock.advance(2 * rest_ms);
+    engine.connect("ann", 1).join(JoinFrom::Tail);
+}
+
+#[test]
 fn a_client_that_never_stops_sending_does_not_keep_its_neighbours_waiting() {
     let engine = Engine::start(Durability::Synced, true);
     let (ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 0));

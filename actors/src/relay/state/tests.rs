@@ -603,11 +603,11 @@ fn a_goodbye_waits_for_the_answers() {
     let ann = relay.live("ann", 0);
     relay.begin(ann, 2, Asks::Publish(1));
     relay.begin(ann, 3, Asks::Publish(2));
-    relay.state.on_close(ann, Code::Goodbye, "", Some(0));
+    relay.state.on_close(ann, Code::Goodbye, "", 0, Some(0));
     relay.news(stored(ann, 2), &["answered 0"]);
     relay.news(refused(ann, 3, Code::Busy), &["answered 0", "finish 0"]);
     assert_eq!(relay.reads(ann), "#2 ack #3 Busy close Goodbye");
-    relay.state.on_close(ann, Code::Replaced, "", None);
+    relay.state.on_close(ann, Code::Replaced, "", 0, None);
     assert_eq!((relay.reads(ann), relay.effects()), ("".into(), vec![]), "it is closed once");
 }
 
@@ -628,7 +628,7 @@ fn connections_that_are_gone_get_nothing_and_their_places_are_used_again() {
     relay.news(pulled(&[ann], 1, 2), &[]);
     relay.state.on_left(ann, 3, ROOM);
     relay.state.on_written(ann, false, 0);
-    relay.state.on_close(ann, Code::Goodbye, "", None);
+    relay.state.on_close(ann, Code::Goodbye, "", 0, None);
     relay.state.on_disconnect(ann);
     assert_eq!((relay.reads(bob), relay.effects(), relay.state.pending()), ("".into(), vec![], 1));
     // A join that is granted to one who is gone is taken back.

@@ -91,8 +91,11 @@ impl Session {
                 Effect::Leave { request, room } => format!("#{request} leave {room}"),
                 Effect::Presence { request, asked } => format!("#{request} {asked:?}"),
                 Effect::BeatAck { request, grant_ms, .. } => format!("#{request} grant {grant_ms}"),
-                Effect::Close { code, goodbye, .. } => {
+                Effect::Close { code, goodbye, retry_after_ms: 0, .. } => {
                     format!("close {}{}", code.name().unwrap(), if goodbye.is_some() { " when answered" } else { "" })
+                }
+                Effect::Close { code, retry_after_ms, .. } => {
+                    format!("close {} for {retry_after_ms} ms", code.name().unwrap())
                 }
             });
         }

@@ -69,6 +69,8 @@ pub enum Told<S> {
     /// End a session. With [`Code::Superseded`] another one goes on with what it was: it says so with
     /// [`on_closed`](Sessions::on_closed) at once.
     End(S, Code),
+    /// End a session that may come back after so many milliseconds: its device's sessions kept failing.
+    PutOff(S, u64),
     /// End a session for good: the host says so, for this reason.
     Kick(S, Arc<str>),
     /// Tell a session that follows its user that he was added to a room, and where delivery begins.

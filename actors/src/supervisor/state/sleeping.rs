@@ -170,7 +170,7 @@ impl<H: Clone, S: Clone, W> State<H, S, W> {
             sleeps: self.sleepers.sleeps,
             wakes: self.sleepers.wakes,
             deaths: self.deaths,
-            sessions_failed: self.sessions_failed,
+            sessions_failed: self.failing.count,
         }
     }
 

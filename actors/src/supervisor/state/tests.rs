@@ -21,7 +21,7 @@ fn office() -> Office {
         waiters_per_room_max: 2,
         restarts_max: 2,
         restart_window_ms: 1_000,
-        room_rest_ms: 500,
+        rest_ms: 500,
         sweep_interval_ms: 1_000,
         sweep_pause_ms: 10,
         ..Limits::default()

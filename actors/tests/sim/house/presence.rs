@@ -129,6 +129,7 @@ impl Attendance {
                 Heard::Begin(*conn)
             }
             Told::End(conn, code) => Heard::End(*conn, *code),
+            Told::PutOff(..) => unreachable!("the supervisor is not told what sessions end of"),
             Told::Kick(conn, _) => Heard::Kick(*conn),
             Told::Added(conn, ..) => Heard::Added(*conn),
             Told::Enter(user, presence) => {

@@ -339,8 +339,8 @@ impl House {
                     state.on_send(conn, request, &HeartbeatAck { server_time: now.unix_ms, grant_ms, extensions });
                     state.on_beat(conn, &positions);
                 }
-                Effect::Close { code, message, goodbye } => {
-                    state.on_close(conn, code, &message, goodbye);
+                Effect::Close { code, message, retry_after_ms, goodbye } => {
+                    state.on_close(conn, code, &message, retry_after_ms, goodbye);
                     if let Some(line) = self.line_of(conn) {
                         line.backlog.clear();
                     }

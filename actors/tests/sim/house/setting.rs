@@ -45,7 +45,7 @@ pub fn limits(seed: u64) -> Limits {
         room_idle_ms: [40, 200, 700][usize::try_from(seed % 3).unwrap()],
         presence_window_ms: 300,
         presence_outbound_bytes_max: 300,
-        room_rest_ms: 500,
+        rest_ms: 500,
         restarts_max: 3,
         restart_window_ms: 1_000,
         ..Limits::default()

@@ -184,6 +184,7 @@ impl House {
                 self.count(if code == Code::Superseded { "session superseded" } else { "session replaced" });
                 self.mail(conn, ToSession::End(code));
             }
+            Told::PutOff(..) => unreachable!("the supervisor is not told what sessions end of"),
             Told::Kick(conn, reason) => self.mail(conn, ToSession::Kick(reason)),
             Told::Added(conn, room, name, from) => {
                 self.count("follower told");

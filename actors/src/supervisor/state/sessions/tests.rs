@@ -50,6 +50,7 @@ impl Lab {
                 Told::Begin(session, None) => format!("{session} begins anew"),
                 Told::Begin(session, Some(_)) => format!("{session} goes on"),
                 Told::End(session, code) => format!("{session} {}", code.name().unwrap()),
+                Told::PutOff(session, ms) => format!("{session} put off for {ms} ms"),
                 Told::Kick(session, reason) => format!("{session} kicked: {reason}"),
                 Told::Added(session, room, name, from) => format!("{session} added to {name}, {room}, {from:?}"),
                 Told::Enter(user, presence) => format!("{user} enters by {}", presence.conn().serial),
