@@ -19,6 +19,9 @@ use crate::{limits::Limits, message::Conn, router::Entry, session::parked::Parke
 /// The most sessions that had to go for one, of which it is kept that they must not come back.
 const REPLACED_MAX: usize = 8;
 
+/// The most former connections by which a session is known.
+const FORMER_MAX: usize = 4;
+
 /// How many sessions one user may have, and which of them has to go when another one begins.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SessionPolicy {
@@ -57,7 +60,7 @@ pub enum Which {
     All,
     /// Those of this device.
     Device(DeviceTag),
-    /// The one that has, or last had, this connection.
+    /// The one that has this connection, or had it and only a few since.
     Session(Conn),
 }
 
@@ -101,6 +104,8 @@ pub struct Sessions<S> {
 struct Session<S> {
     /// Its connection, or the last one that it had.
     conn: Conn,
+    /// Connections that it had before; the newest are last.
+    former: Vec<Conn>,
     device: DeviceTag,
     class: DeviceClass,
     token: Token,
@@ -185,6 +190,10 @@ impl<S: Clone> Sessions<S> {
         }
         let Opening { user, presence, token: fresh, attempt, session, .. } = opening;
         let before = std::mem::replace(&mut known.conn, presence.conn());
+        if known.former.len() == FORMER_MAX {
+            known.former.remove(0);
+        }
+        known.former.push(before);
         (known.attempt, known.class) = (attempt, presence.device_class());
         self.told.push_back(Told::Move(user.clone(), before, presence));
         let passing = Box::new(Passing { from: before, to: Some(session), fresh });
@@ -240,7 +249,19 @@ impl<S: Clone> Sessions<S> {
         let forgotten = replaced.len().saturating_sub(REPLACED_MAX);
         replaced.drain(..forgotten);
         let (instead_of, status) = (resume, Status::Here(session));
-        sessions.push(Session { conn, device, class, token, instead_of, replaced, attempt, follows: false, status });
+        let former = Vec::new();
+        sessions.push(Session {
+            conn,
+            former,
+            device,
+            class,
+            token,
+            instead_of,
+            replaced,
+            attempt,
+            follows: false,
+            status,
+        });
     }
 
     /// A session's connection is gone, or it is superseded. `parked` is what is left of it; `None` if it is over.
@@ -302,7 +323,7 @@ impl<S: Clone> Sessions<S> {
         let goes = |session: &mut Session<S>| match which {
             Which::All => true,
             Which::Device(device) => session.device == device,
-            Which::Session(conn) => session.conn == conn,
+            Which::Session(conn) => session.conn == conn || session.former.contains(&conn),
         };
         let kicked: Vec<Session<S>> = sessions.extract_if(.., goes).collect();
         if sessions.is_empty() {

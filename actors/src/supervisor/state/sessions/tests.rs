@@ -66,7 +66,7 @@ impl Lab {
 
     #[track_caller]
     fn opened(&mut self, hello: Hello, want: &[&str]) {
-        let names = ["none", "one", "two", "three", "four", "five"];
+        let names = ["none", "one", "two", "three", "four", "five", "six", "seven", "eight"];
         let Hello { conn: serial, fresh, resume, attempt, device, class } = hello;
         let presence = Presence {
             device: "phone".parse().unwrap(),
@@ -285,6 +285,13 @@ fn the_host_puts_out_a_user_a_device_or_a_session() {
     assert_eq!(kick(&mut lab, Which::Device(DeviceTag(9)), &[]), 0);
     assert_eq!(kick(&mut lab, Which::Device(DeviceTag(2)), &["ann exits by 2", "two kicked: cheats"]), 1);
     assert_eq!(kick(&mut lab, Which::Session(conn(3)), &["ann exits by 3", "three kicked: cheats"]), 1);
+    // One that has gone on over other connections since it was looked at.
+    let hello_of_six = |conn, resume, attempt| Hello { device: 6, ..hello(conn, resume, attempt) };
+    lab.opened(hello_of_six(6, None, 1), &["ann enters by 6"]);
+    lab.broke(6, &["ann rests at 6"]);
+    lab.opened(hello_of_six(7, Some(6), 2), &["ann moves from 6 to 7", "seven goes on"]);
+    lab.opened(hello_of_six(8, Some(6), 3), &["ann moves from 7 to 8", "seven Superseded"]);
+    assert_eq!(kick(&mut lab, Which::Session(conn(6)), &["ann exits by 8", "eight kicked: cheats"]), 1);
     // One without a connection, and one that passes to another connection.
     lab.broke(1, &["ann rests at 1"]);
     assert_eq!(kick(&mut lab, Which::All, &["ann exits by 1"]), 1);
