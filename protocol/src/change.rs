@@ -11,7 +11,7 @@ use crate::{
     id::{Epoch, Seq},
     message::{
         Deliver, REACTION_BYTES_MAX, REACTIONS_PER_RECORD_MAX, RecordKind, TAG_EDITED, TAG_EPOCH, TAG_REACTIONS,
-        TAG_REMOVES, TAG_REVISION, TAG_TOMBSTONE, TombstoneReason,
+        TAG_REMOVES, TAG_REVISION, TAG_SILENT, TAG_TOMBSTONE, TombstoneReason,
     },
 };
 
@@ -28,6 +28,8 @@ pub struct Changed<'a> {
     pub removes: bool,
     /// The seq of the newest edit in it; 0 for none.
     pub edited: Seq,
+    /// Whether it is a silent message, which the count leaves out.
+    pub silent: bool,
 }
 
 impl<'a> Changed<'a> {
@@ -45,6 +47,7 @@ impl<'a> Changed<'a> {
                 }
                 TAG_REMOVES => changed.removes = true,
                 TAG_EDITED => changed.edited = value(bytes).unwrap_or_default(),
+                TAG_SILENT => changed.silent = true,
                 _ => {}
             }
         }
@@ -74,6 +77,9 @@ impl<'a> Changed<'a> {
         if self.edited != 0 {
             put_value(&self.edited, &mut bytes);
             tag(TAG_EDITED, &bytes);
+        }
+        if self.silent {
+            tag(TAG_SILENT, &bytes);
         }
         let mut start = 0;
         let slices = tags.into_iter().map(|(tag, end)| (tag, &bytes[std::mem::replace(&mut start, end)..end]));
@@ -111,6 +117,18 @@ impl Deliver<'_> {
         Changed::of(&self.extensions)
     }
 
+    /// Whether it raised the room's count.
+    #[must_use]
+    pub fn counts(&self) -> bool {
+        self.kind == RecordKind::MESSAGE && !self.extensions.0.iter().any(|(tag, _)| *tag == TAG_SILENT)
+    }
+
+    /// How many countable records the room held before it.
+    #[must_use]
+    pub fn count_before(&self) -> u64 {
+        self.count.saturating_sub(u64::from(self.counts()))
+    }
+
     /// Whether a change may refer to it: a message of which something is left.
     #[must_use]
     pub fn is_changeable(&self) -> bool {
@@ -137,6 +155,7 @@ mod tests {
             Changed { revision: 300, edited: 299, ..Changed::default() },
             Changed { revision: 7, tombstone: Some(TombstoneReason::RECALLED), ..Changed::default() },
             Changed { removes: true, ..Changed::default() },
+            Changed { edited: 3, silent: true, ..Changed::default() },
             Changed { revision: u64::MAX, reactions: vec![("👍", 3), ("x", u32::MAX)], ..Changed::default() },
         ] {
             changed.with_extensions(|extensions| assert_eq!(Changed::of(&extensions), changed));
@@ -148,7 +167,8 @@ mod tests {
         let names: Vec<String> = (0..16).map(|n| format!("{n:032}")).collect();
         let reactions = names.iter().map(|name| (name.as_str(), u32::MAX)).collect();
         let tombstone = Some(TombstoneReason(u16::MAX));
-        let changed = Changed { revision: u64::MAX, tombstone, reactions, removes: true, edited: u64::MAX };
+        let changed =
+            Changed { revision: u64::MAX, tombstone, reactions, removes: true, edited: u64::MAX, silent: true };
         let bytes = changed.with_extensions(|extensions| {
             extensions.0.iter().map(|(_, value)| 1 + if value.len() > 250 { 3 } else { 1 } + value.len()).sum::<usize>()
         });
@@ -161,7 +181,7 @@ mod tests {
     #[test]
     fn what_does_not_read_is_passed_over() {
         let junk =
-            Extensions(vec![(TAG_REVISION, b"\xfe"), (TAG_TOMBSTONE, b""), (TAG_REACTIONS, b"\x11"), (12, b"x")]);
+            Extensions(vec![(TAG_REVISION, b"\xfe"), (TAG_TOMBSTONE, b""), (TAG_REACTIONS, b"\x11"), (14, b"x")]);
         assert_eq!(Changed::of(&junk), Changed::default());
     }
 

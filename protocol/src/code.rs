@@ -59,7 +59,7 @@ codes! {
     NotJoined = 2001,
     /// The session has joined that room already, or is about to.
     AlreadyJoined = 2002,
-    /// The payload is longer than `Welcome` allows.
+    /// The payload is longer than `Welcome` or the room allows.
     TooLarge = 2003,
     /// The nonce was used for other content.
     NonceConflict = 2004,

@@ -41,6 +41,14 @@ pub fn count(body: &[u8]) -> Result<u64, DecodeError> {
     decode(body).map(|Deliver { count, .. }| count)
 }
 
+/// Reads from the body of a `Deliver` how many countable records the room held before it.
+///
+/// # Errors
+/// As [`decode`] for the same bytes.
+pub fn count_before(body: &[u8]) -> Result<u64, DecodeError> {
+    decode(body).map(|deliver: Deliver<'_>| deliver.count_before())
+}
+
 /// Which record a change changes, from the body of a `Deliver`; `None` of what is no change, or does not read.
 #[must_use]
 pub fn changes(body: &[u8]) -> Option<Seq> {

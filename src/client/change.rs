@@ -24,6 +24,8 @@ pub struct Changes {
     pub reactions: Vec<(String, u32)>,
     /// Whether it is a reaction that is taken back.
     pub removes: bool,
+    /// Whether it is a silent message, which the count leaves out.
+    pub silent: bool,
 }
 
 impl Changes {
@@ -35,6 +37,7 @@ impl Changes {
             tombstone: changed.tombstone,
             reactions: changed.reactions.iter().map(|(reaction, count)| ((*reaction).to_owned(), *count)).collect(),
             removes: changed.removes,
+            silent: changed.silent,
         }
     }
 }

@@ -44,8 +44,9 @@ impl Engine {
     /// When this is answered, the text is in none of the store's files: its write-ahead logs are flushed and its tables
     /// around the message written anew, by a thread that holds up neither publishes nor reads. That begins at once, or when
     /// the round under way has ended; all who wait share one. A round for one message takes seconds, and less than five
-    /// minutes in a store of ten million messages on a busy machine, so this is answered within ten: docs/performance.md has
-    /// what was measured.
+    /// minutes in a store of ten million messages on a busy machine, so this is answered within ten. A round for
+    /// [`erase_user`](Self::erase_user) may take as long as writing the whole store anew, and one that is under way, or waits
+    /// as well, is waited for: twice eight minutes there. docs/performance.md has what was measured.
     ///
     /// What this cannot reach: backups and other copies of the files, blocks of deleted files on the device, replies that
     /// quote the message, and clients, which are told and may not obey. A message that is gone already, trimmed, expired or in

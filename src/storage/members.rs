@@ -22,13 +22,14 @@ use rocksdb::{ReadOptions, WriteBatch};
 
 use super::{
     announcements,
+    cutting::cut,
     db::{Db, failed},
     member_schema::{
         DOOMED, counts_key, decode_counts, decode_member, doomed_key, encode_counts, encode_member, member_key,
         member_key_user, membership_key,
     },
     recover::{self, Counters, Found},
-    schema::{self, Family, damaged},
+    schema::{self, Family, Floor, RoomMeta, damaged},
 };
 
 /// The most members of a deleted room that one entry of the writer's queue clears away.
@@ -157,9 +158,28 @@ fn configure(desk: &mut Desk<'_>, name: &Name, by: &Asker, options: RoomOptions)
         recover::renew(&mut meta, tail, desk.counters);
         desk.counters.put(desk.db, desk.batch);
     }
+    cut_hidden(desk, room, &mut meta)?;
     meta.options = options;
     desk.batch.put_cf(desk.db.family(Family::Rooms), schema::room_key(room), meta.encode());
     Ok(Changed::Configured(room, options))
+}
+
+/// What a room keeps no longer does not come back when it is to keep more, though the store has not deleted it yet.
+fn cut_hidden(desk: &mut Desk<'_>, room: RoomNumber, meta: &mut RoomMeta) -> Result<(), StoreError> {
+    if meta.options.records_max == 0 || meta.options.durability == Durability::Memory {
+        return Ok(());
+    }
+    let end = recover::end(desk.db, room, meta)?;
+    let first = recover::gone(desk.db, room, meta, &end)?.seq + 1;
+    if first > end.first {
+        if end.tail > meta.floor.seq {
+            // Compactions drop what changes the trimmed ones, and that may be the newest record.
+            meta.floor = Floor { seq: end.tail, count: end.count, time: end.time };
+        }
+        cut(desk.db, desk.batch, room, meta, first)?;
+        meta.trimmed = first;
+    }
+    Ok(())
 }
 
 fn delete(desk: &mut Desk<'_>, name: &Name, by: &Asker) -> Result<Changed, Failure> {

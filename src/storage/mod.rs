@@ -11,6 +11,7 @@
 //! on in a new epoch.
 
 mod announcements;
+mod cutting;
 mod db;
 mod filter;
 mod looking;

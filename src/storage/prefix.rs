@@ -131,6 +131,14 @@ pub(super) fn oldest(db: &Db, room: RoomNumber, low: Seq) -> Result<Option<(Seq,
     Ok(Some((schema::log_key_seq(key)?, bytes)))
 }
 
+/// How many countable records there were before the oldest one from `low` on; `None` if there is none.
+pub(super) fn count_before(db: &Db, room: RoomNumber, low: Seq) -> Result<Option<u64>, StoreError> {
+    let mut found = records(db, room, low, Seq::MAX);
+    found.seek_to_first();
+    let Some((key, value)) = found.item() else { return found.status().map(|()| None).map_err(failed) };
+    Record::decode(key, value).map(|(_, deliver)| Some(deliver.count_before()))
+}
+
 /// Looks at a room's records from `low` to `high`, in order, until `look` says that it is enough: the seq of each, by how
 /// much rewrites have made it longer, and the bytes of all frames before it.
 pub(super) fn each(

@@ -242,14 +242,9 @@ pub(super) fn gone(db: &Db, room: RoomNumber, meta: &RoomMeta, end: &End) -> Res
     let (records_max, next) = (meta.options.records_max, end.tail.saturating_add(1));
     let kept = if records_max == 0 { 0 } else { next.saturating_sub(records_max) };
     let first = kept.max(end.first);
-    // Each of those that are left counts at most once.
-    let mut count = meta.gone_count.max(end.count.saturating_sub(next.saturating_sub(first)));
-    if kept > end.first
-        && let Some(newest) = prefix::newest(db, room, meta.first, kept - 1)?
-    {
-        count = count.max(newest.at.count);
-    }
-    Ok(Mark { seq: first.saturating_sub(1), count })
+    // Where nothing is left, all of it is gone.
+    let before = if kept > end.first { prefix::count_before(db, room, kept)?.unwrap_or(end.count) } else { end.before };
+    Ok(Mark { seq: first.saturating_sub(1), count: before.max(meta.gone_count) })
 }
 
 pub(super) fn find(db: &Db, name: &Name) -> Result<Option<(RoomNumber, RoomMeta)>, StoreError> {
@@ -309,12 +304,15 @@ pub(super) struct End {
     pub(super) tail: Seq,
     pub(super) count: u64,
     pub(super) time: UnixMillis,
+    /// How many countable records there were before the first.
+    before: u64,
     bytes_before: u64,
     pub(super) bytes_upto: u64,
 }
 
 impl End {
-    pub(super) const EMPTY: Self = Self { first: 1, tail: 0, count: 0, time: 0, bytes_before: 0, bytes_upto: 0 };
+    pub(super) const EMPTY: Self =
+        Self { first: 1, tail: 0, count: 0, time: 0, before: 0, bytes_before: 0, bytes_upto: 0 };
 }
 
 pub(super) fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, StoreError> {
@@ -331,7 +329,8 @@ pub(super) fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, Sto
     let Some((key, value)) = records.item() else {
         records.status().map_err(failed)?;
         let Floor { seq: tail, count, time } = floor;
-        return Ok(End { first: tail.saturating_add(1), tail, count, time, bytes_before: 0, bytes_upto: 0 });
+        let first = tail.saturating_add(1);
+        return Ok(End { first, tail, count, time, before: count, bytes_before: 0, bytes_upto: 0 });
     };
     let (record, newest) = Record::decode(key, value)?;
     let newest = Floor { seq: newest.seq, count: newest.count, time: newest.time };
@@ -344,9 +343,9 @@ pub(super) fn end(db: &Db, room: RoomNumber, meta: &RoomMeta) -> Result<End, Sto
         records.status().map_err(failed)?;
         return Err(damaged(Family::Log, &schema::log_key(room, newest.seq), "it has gone while it was read"));
     };
-    let first = schema::log_key_seq(key)?;
-    let bytes_before = schema::bytes_before(value).map_err(|wrong| damaged(Family::Log, key, &wrong))?;
+    let (oldest, deliver) = Record::decode(key, value)?;
+    let (first, before, bytes_before) = (deliver.seq, deliver.count_before(), oldest.bytes_before);
     // The newest may have been dropped after it expired, and left older ones that have not.
     let Floor { seq: tail, count, time } = if newest.seq >= floor.seq { newest } else { floor };
-    Ok(End { first, tail, count, time, bytes_before, bytes_upto })
+    Ok(End { first, tail, count, time, before, bytes_before, bytes_upto })
 }

@@ -129,7 +129,7 @@ pub fn rewrites(change: &Change, publish: &Publish, revision: Seq) -> Vec<Rewrit
             deliver.payload = &publish.payload;
         }
         RecordKind::RECALL => {
-            changed = gone(revision, change.leaves);
+            changed = Changed { silent: changed.silent, ..gone(revision, change.leaves) };
             empty(&mut deliver);
             notes = Bytes::new();
         }

@@ -325,6 +325,15 @@ impl Ring {
         parlor_protocol::peek::count(self.join(seq, seq).get(HEADER_BYTES..)?).ok()
     }
 
+    /// How many countable records the room held before a record that is held.
+    #[must_use]
+    pub fn count_before(&self, seq: Seq) -> Option<u64> {
+        if seq < self.first || seq > self.last() {
+            return None;
+        }
+        parlor_protocol::peek::count_before(self.join(seq, seq).get(HEADER_BYTES..)?).ok()
+    }
+
     fn entry(&self, seq: Seq) -> &Entry {
         #[expect(clippy::cast_possible_truncation, reason = "an index of a ring in memory")]
         &self.entries[(seq - self.first) as usize]

@@ -54,7 +54,7 @@ const RECORDS_PER_TURN_MAX: usize = 256;
 /// Clients are asked to wait this long when a queue is full.
 const BUSY_RETRY_MS: u32 = 100;
 
-use self::receipts::{Arrival, Counting, Saves};
+use self::receipts::{Arrival, Saves};
 pub use self::receipts::{Ask, HostReply, Standing};
 pub use self::sleeping::{Rest, Sleep};
 
@@ -322,7 +322,7 @@ pub struct State {
     users: Users<Arrival>,
     saves: Saves,
     /// The count of the newest record that is gone on purpose.
-    gone_count: u64,
+    gone: Gone,
     reads: Reads,
     counting: Vec<(u64, Counting)>,
     /// Positions from which clients came back before the ring was refilled.
@@ -383,7 +383,7 @@ impl State {
             users: Users::new(in_memory, limits.absent_devices_per_room_max, pools.absent.share()),
             pools,
             saves: Saves::default(),
-            gone_count: loaded.gone_count,
+            gone: Gone::default(),
             counting: Vec::new(),
             came_back: Vec::new(),
             reads: Reads::default(),
@@ -418,6 +418,7 @@ impl State {
         if !in_memory {
             state.keep(0);
         }
+        state.learn_gone(state.extent.first, loaded.gone_count);
         state
     }
 
@@ -679,11 +680,13 @@ impl State {
     }
 }
 
+use counting::{Counting, Gone};
 use sleeping::Sleeping;
 use trimming::{Held, Wall};
 
 mod announcing;
 mod changing;
+mod counting;
 mod erasing;
 mod fitting;
 mod hiding;

@@ -47,6 +47,10 @@ impl Inside {
                 }
                 room.losses = self.losses;
             }
+            let kept = room.gone().seq + 1;
+            if room.options.durability != Durability::Memory && kept > room.first {
+                (room.first, room.trimmed) = (kept, kept);
+            }
             room.options = options;
             return Ok(Changed::Configured(room.number, options));
         }

@@ -350,7 +350,7 @@ impl World {
         }
         let tail = self.room.state.tail();
         let kept = self.kept();
-        self.past.records.truncate(tail as usize);
+        self.past.lose_behind(tail);
         self.past.dropped_below = self.past.dropped_below.min(tail + 1);
         let stored = self.room.store.frames(&"room".parse().unwrap());
         stored.into_iter().skip(self.past.records.len()).for_each(|frame| self.past.commit(frame, &kept));

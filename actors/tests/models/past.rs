@@ -13,9 +13,9 @@ use parlor_protocol::{
 pub struct Past {
     /// One for each seq, from 1 on.
     pub records: Vec<Record>,
-    /// Nothing below is kept by the rules in force…
+    /// Nothing below is to be shown: a rule on the number of records is or was against it.
     pub kept_from: Seq,
-    /// …or by one that was, and below this something is.
+    /// Nothing below need be shown: a rule on bytes is or was against it as well.
     pub dropped_below: Seq,
 }
 
@@ -40,7 +40,7 @@ impl Past {
     /// The room is to keep only what its options say.
     pub fn keep(&mut self, options: &RoomOptions) {
         let records_max = if options.records_max == 0 { u64::MAX } else { options.records_max };
-        self.kept_from = (self.tail() + 1).saturating_sub(records_max).max(1);
+        self.kept_from = self.kept_from.max((self.tail() + 1).saturating_sub(records_max).max(1));
         let (mut bytes, mut first) = (0, self.tail() + 1);
         // The newest is always kept.
         while first > 1 && (first > self.tail() || options.bytes_max == 0 || bytes <= options.bytes_max) {
@@ -49,6 +49,14 @@ impl Past {
         }
         let by_bytes = if options.bytes_max > 0 && bytes > options.bytes_max { first + 1 } else { 1 };
         self.dropped_below = self.dropped_below.max(self.kept_from).max(by_bytes.min(self.tail().max(1)));
+    }
+
+    /// What is behind this seq is lost, if anything is, and with it what had pushed out older records.
+    pub fn lose_behind(&mut self, tail: Seq) {
+        if self.tail() > tail {
+            self.records.truncate(tail as usize);
+            self.kept_from = 1;
+        }
     }
 
     pub fn size(&self, seq: Seq) -> u64 {

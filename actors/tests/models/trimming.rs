@@ -237,7 +237,7 @@ impl World {
         self.room.die(crash);
         self.asked.clear();
         let (tail, options) = (self.room.state.tail(), self.kept());
-        self.past.records.truncate(tail as usize);
+        self.past.lose_behind(tail);
         self.past.dropped_below = self.past.dropped_below.min(tail + 1);
         let stored = self.room.store.frames(&"room".parse().unwrap());
         stored.into_iter().skip(self.past.records.len()).for_each(|frame| self.commit(frame));

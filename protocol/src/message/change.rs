@@ -17,6 +17,9 @@ pub const TAG_REMOVES: u32 = 8;
 /// Extension of `Deliver`: the seq of the newest edit in the record, a u64.
 pub const TAG_EDITED: u32 = 10;
 
+/// Extension of `Deliver`: a silent message, which the count leaves out; without a value.
+pub const TAG_SILENT: u32 = 12;
+
 /// Extension of `Publish` and `Part`: the epoch in which the record stands that is to be changed, a u64.
 pub const TAG_EPOCH: u32 = 2;
 

@@ -432,6 +432,7 @@ fn changes(out: &mut Vectors) {
     marked("deliver, edited by 44", Changed { revision: 44, edited: 44, ..Changed::default() }, edited);
     let reactions = vec![("👍", 300), ("茶", 1)];
     marked("deliver, with reactions", Changed { revision: 301, reactions, ..Changed::default() }, deliver());
+    marked("deliver, a silent message", Changed { silent: true, ..Changed::default() }, deliver());
     let gone = |why| Changed { revision: 44, tombstone: Some(why), ..Changed::default() };
     let empty = Deliver { content_type: ContentType::OPAQUE, payload: b"", ..deliver() };
     marked("deliver, recalled by 44", gone(TombstoneReason::RECALLED), empty);

@@ -80,6 +80,8 @@ impl Commits for Told {
 struct Kept {
     expires: u64,
     count: u64,
+    /// The count leaves it out.
+    silent: bool,
     time: u64,
     /// How long its frame is now.
     bytes: u64,
@@ -188,7 +190,8 @@ impl World {
             let lifetime = self.chance.pick(&[0, 0, 1, MIN, 20 * MIN, 300 * MIN]);
             let lifetime = if self.expire { lifetime } else { 0 };
             self.tail += 1;
-            self.count += u64::from(self.chance.one_in(2));
+            let silent = self.chance.one_in(2);
+            self.count += u64::from(!silent);
             self.time = self.time.max(self.now.unix_ms);
             let expires = if lifetime == 0 { 0 } else { self.time + lifetime };
             let payload = vec![b'x'; self.chance.below(200)];
@@ -208,7 +211,9 @@ impl World {
                 extensions: Extensions::default(),
             };
             let start = frames.len();
-            parlor_protocol::encode(0, &deliver, &mut frames);
+            parlor_protocol::Changed { silent, ..Default::default() }.with_extensions(|extensions| {
+                parlor_protocol::encode(0, &Deliver { extensions, ..deliver }, &mut frames);
+            });
             let bytes = (frames.len() - start) as u64;
             place.merge(self.store().budget().take(1).unwrap());
             let answer =
@@ -217,7 +222,8 @@ impl World {
             let end = u32::try_from(frames.len()).unwrap();
             records.push(AppendRecord { end, expires, device, slot: 0, answer });
             let synced = self.durability == Durability::Synced;
-            self.records.insert(self.tail, Kept { expires, count: self.count, time: self.time, bytes, synced });
+            let kept = Kept { expires, count: self.count, silent, time: self.time, bytes, synced };
+            self.records.insert(self.tail, kept);
         }
         self.log.push(format!("append {first}-{}: {:?}", self.tail, self.records.range(first..).collect::<Vec<_>>()));
         self.send(first, frames.freeze(), records, Vec::new(), place);
@@ -260,7 +266,7 @@ impl World {
             let start = frames.len();
             parlor_protocol::encode(0, &edit, &mut frames);
             let bytes = (frames.len() - start) as u64;
-            let changed = parlor_protocol::Changed { revision: seq, ..Default::default() };
+            let changed = parlor_protocol::Changed { revision: seq, silent: kept.silent, ..Default::default() };
             let frame = changed.with_extensions(|extensions| {
                 let message = deliver(target, RecordKind::MESSAGE, 0, kept.count, kept.time, kept.expires);
                 parlor_protocol::to_bytes(0, &Deliver { extensions, ..message })
@@ -282,7 +288,8 @@ impl World {
             let synced = self.durability == Durability::Synced;
             self.edits.push((seq, target, kept.bytes));
             self.records.get_mut(&target).unwrap().bytes = after;
-            let kept = Kept { expires: kept.expires, count: self.count, time: self.time, bytes, synced };
+            let (expires, silent) = (kept.expires, true);
+            let kept = Kept { expires, count: self.count, silent, time: self.time, bytes, synced };
             self.records.insert(seq, kept);
             self.targets.insert(seq, target);
             if self.chance.one_in(2) {
@@ -336,7 +343,7 @@ impl World {
             assert!(!swept.paused);
             for (room, first, gone_count) in swept.rooms {
                 assert_eq!(room, self.room.room);
-                assert!(gone_count <= self.records[&(first - 1)].count, "{gone_count} below {first}");
+                assert_eq!(gone_count, self.records[&(first - 1)].count, "below {first}");
                 for (seq, kept) in self.records.range(..first).filter(|(seq, _)| **seq >= self.trimmed) {
                     assert!(self.is_expired(kept) || self.is_orphan(*seq), "{seq} lives and is swept below {first}");
                 }
@@ -431,7 +438,7 @@ impl World {
         self.room = load(&store, self.durability);
         self.store = Some(store);
         self.log.push(format!("{:?}", self.room));
-        let Loaded { tail, count, time, first, .. } = self.room;
+        let Loaded { tail, count, time, first, gone_count, .. } = self.room;
         // What was synced, or was there before, counts.
         let least = self.records.iter().filter(|(_, kept)| kept.synced).map(|(seq, _)| *seq).max().unwrap_or(0);
         assert!(least <= tail && tail <= self.tail, "the tail is {tail}, {least} was synced of {}", self.tail);
@@ -440,6 +447,8 @@ impl World {
         let newest = newest.map_or((0, 0), |kept| (kept.count, kept.time));
         assert_eq!((count, time), newest, "where it stood with seq {tail}");
         assert!(first <= tail + 1);
+        let gone = self.records.get(&(first - 1)).map_or(0, |kept| kept.count);
+        assert_eq!(gone_count, gone, "the count below {first}");
         self.records.split_off(&(tail + 1));
         (self.tail, self.count, self.time) = (tail, count, time);
         self.targets.split_off(&(tail + 1));

@@ -28,12 +28,13 @@ use rocksdb::ReadOptions;
 
 use super::Writer;
 use crate::storage::{
+    cutting::cut,
     db::failed,
     filter::{Horizons, Mark},
     pending::Once,
     prefix::{self, Expired, Work},
     recover,
-    schema::{self, Family, Floor, RoomMeta, WIDTH_MOST_MS, damaged, meta},
+    schema::{self, Family, RoomMeta, WIDTH_MOST_MS, damaged, meta},
     sizes,
 };
 
@@ -45,9 +46,6 @@ const ENTRIES_PER_STEP_MAX: usize = 1_024;
 
 /// What a look at a room costs besides its records, in records.
 const ROOM_COST: u32 = 64;
-
-/// So many records are deleted one by one, which costs later readers less than a range would.
-const SINGLE_DELETES_MAX: u64 = 64;
 
 /// The horizons rise by steps of at least this: each costs a sync.
 const HORIZON_STEP_MS: u64 = 60_000;
@@ -247,7 +245,7 @@ impl Writer {
         }
         let tail = newest.map_or(0, |newest| newest.at.seq).max(meta.floor.seq);
         let first = first.unwrap_or_else(|| tail.saturating_add(1)).max(meta.first);
-        self.cut(room, &mut meta, first)?;
+        cut(&self.db, &mut self.batch, room, &mut meta, first)?;
         if meta != before {
             self.batch.put_cf(self.db.family(Family::Rooms), schema::room_key(room), meta.encode());
         }
@@ -256,30 +254,6 @@ impl Writer {
             live.due = RecentlyDue::default();
         }
         Ok(Some((first > before.first).then_some((first, meta.gone_count))))
-    }
-
-    /// Moves a room's trim mark and deletes what lies below. The caller stores the mark, in the same batch.
-    fn cut(&mut self, room: RoomNumber, meta: &mut RoomMeta, first: Seq) -> Result<(), StoreError> {
-        if first <= meta.first {
-            return Ok(());
-        }
-        let newest = prefix::newest(&self.db, room, meta.first, first - 1)?.map(|newest| newest.at);
-        // A compaction may have dropped the newest below the mark; the floor may know it.
-        let floor = Some(meta.floor).filter(|floor| floor.seq < first);
-        if let Some(Floor { count, time, .. }) = newest.into_iter().chain(floor).max_by_key(|floor| floor.seq) {
-            (meta.gone_count, meta.gone_time) = (meta.gone_count.max(count), meta.gone_time.max(time));
-        }
-        if newest.is_some() {
-            let log = self.db.family(Family::Log);
-            if first - meta.first <= SINGLE_DELETES_MAX {
-                (meta.first..first).for_each(|seq| self.batch.delete_cf(log, schema::log_key(room, seq)));
-            } else {
-                self.batch.delete_range_cf(log, schema::log_key(room, meta.first), schema::log_key(room, first));
-            }
-        }
-        sizes::cut(&self.db, &mut self.batch, room, meta.first, first)?;
-        meta.first = first;
-        Ok(())
     }
 
     fn trim(&mut self, trim: Trim) -> Result<Trimmed, StoreError> {
@@ -302,7 +276,7 @@ impl Writer {
             meta.floor = newest.at;
         }
         if first > meta.first {
-            self.cut(room, &mut meta, first)?;
+            cut(&self.db, &mut self.batch, room, &mut meta, first)?;
             meta.trimmed = first;
         }
         if meta != before {

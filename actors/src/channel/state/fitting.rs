@@ -7,7 +7,7 @@
 
 use parlor_protocol::message::Durability;
 
-use super::{RECORD_OVERHEAD_BYTES, State, trimming::Gone};
+use super::{RECORD_OVERHEAD_BYTES, State, trimming::Why};
 use crate::channel::refill::Refill;
 
 impl State {
@@ -59,7 +59,7 @@ impl State {
         if self.options.durability == Durability::Memory {
             // The newest stays, unless a newer one is about to be committed.
             let newest = if coming > 0 { self.extent.tail + 1 } else { self.extent.tail };
-            self.forget_below(first.min(newest), Gone::Trimmed);
+            self.forget_below(first.min(newest), Why::Trimmed);
         } else {
             self.ring.drop_below(first);
             if matches!(self.refill, Refill::Done) {

@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
     Code, Extensions, Seq, UnixMillis,
-    message::{ContentType, Deliver, Durability, TAG_REMOVES},
+    message::{ContentType, Deliver, Durability, RecordKind, TAG_REMOVES, TAG_SILENT},
 };
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -190,7 +190,7 @@ impl State {
             count: self.given_count,
             content_type: ContentType(publish.content_type),
             payload: &publish.payload,
-            extensions: Extensions(if publish.remove { vec![(TAG_REMOVES, &[][..])] } else { Vec::new() }),
+            extensions: extensions(publish),
         };
         self.turn.reserve(publish.payload.len() + RECORD_OVERHEAD_BYTES);
         let start = self.turn.len();
@@ -346,6 +346,18 @@ impl State {
 /// A length in memory.
 pub(super) fn length(bytes: &[u8]) -> i64 {
     i64::try_from(bytes.len()).unwrap_or(i64::MAX)
+}
+
+/// What a record says besides its fields.
+fn extensions(publish: &Publish) -> Extensions<'static> {
+    let mut tags = Vec::new();
+    if publish.remove {
+        tags.push((TAG_REMOVES, &[][..]));
+    }
+    if publish.silent && publish.kind == RecordKind::MESSAGE {
+        tags.push((TAG_SILENT, &[][..]));
+    }
+    Extensions(tags)
 }
 
 /// Tells a repeat of a publish from a conflict: all that a publish says besides room and nonce, decoded. Stored, so it

@@ -2,17 +2,14 @@
 
 use std::fmt;
 
-use parlor_protocol::{
-    Code, DeviceTag, Extensions, Name, Seq,
-    message::{self, Direction},
-};
+use parlor_protocol::{Code, DeviceTag, Extensions, Name, Seq, message};
 
-use super::{BUSY_RETRY_MS, Effect, State, readers::Asked};
+use super::{BUSY_RETRY_MS, Effect, State, counting::Counting, readers::Asked};
 use crate::{
     channel::marks::unread,
     members::rights::{Act, may},
     message::{Conn, FromChannel, Join, MarkRead},
-    port::{DeviceKey, Mark, Marks, Read, Records, Run, SaveMarks, StoreError},
+    port::{DeviceKey, Mark, Marks, SaveMarks, StoreError},
 };
 
 /// How long marks that changed wait for others before they are saved together.
@@ -74,20 +71,9 @@ pub(super) enum Arrival {
     Ask(Ask),
 }
 
-/// A count that is looked for in the store.
-#[derive(Debug)]
-pub(super) struct Counting {
-    user: Name,
-    /// Where.
-    seq: Seq,
-    /// The tail when the read began, where it ends; 0 if none did.
-    tail: Seq,
-    told: Told,
-}
-
 /// Who hears of a mark.
 #[derive(Debug)]
-enum Told {
+pub(super) enum Told {
     /// Nobody: it says what was delivered.
     Nobody,
     Session(Conn, u32),
@@ -111,6 +97,16 @@ impl Saves {
     /// Whether the store is being told or asked something.
     pub(super) fn are_under_way(&self) -> bool {
         self.due || self.under_way.is_some() || !self.asked.is_empty()
+    }
+}
+
+impl Arrival {
+    pub(super) fn user(&self) -> &Name {
+        match self {
+            Self::Join(join) => &join.device.user,
+            Self::Mark(mark) => &mark.device.user,
+            Self::Ask(ask) => &ask.user,
+        }
     }
 }
 
@@ -154,6 +150,12 @@ impl State {
     }
 
     fn on_arrival(&mut self, arrival: Arrival) {
+        if let Some(arrival) = self.wait_for_gone(arrival) {
+            self.let_in(arrival);
+        }
+    }
+
+    pub(super) fn let_in(&mut self, arrival: Arrival) {
         match arrival {
             Arrival::Join(join) => self.answer_join(join),
             Arrival::Mark(MarkRead { conn, request, device, read }) => {
@@ -216,19 +218,21 @@ impl State {
     /// The place before a member was added: what is older is not unread for him.
     fn since(&self, user: &Name) -> Mark {
         let stored = self.users.marks(user).map(|marks| marks.since).unwrap_or_default();
-        stored.max(self.people.added(user))
+        stored.max(self.people.added(user)).max(self.met(user))
     }
 
-    /// The newest record that is gone on purpose.
-    fn gone(&self) -> Mark {
-        let first = self.extent.first;
-        // What follows from those that are not gone, while nobody has said it: each of them counts at most once.
-        let records = (self.extent.tail + 1).saturating_sub(first);
-        let oldest = self.ring.count(first).unwrap_or_default().saturating_sub(1);
-        let least = self.committed_count.saturating_sub(records).max(oldest);
-        // A sweep may have met records whose commit is still on its way here.
-        let count = self.gone_count.max(least).min(self.committed_count);
-        Mark { seq: first.saturating_sub(1), count }
+    /// The place before a stranger came to a room that hides its past.
+    fn met(&self, user: &Name) -> Mark {
+        if !self.people.hides_past {
+            return Mark::default();
+        }
+        let devices = self.users.attached(user).iter().map(|tag| DeviceKey { user: user.clone(), tag: *tag });
+        let strangers = devices.filter_map(|device| self.rights_of(&device)).filter(|rights| rights.role.is_none());
+        let seq = strangers.map(|rights| rights.since.saturating_sub(1)).min().unwrap_or_default();
+        let seq = seq.min(self.extent.tail);
+        // Where it is not known, each record since then counts.
+        let least = self.committed_count.saturating_sub(self.extent.tail - seq);
+        Mark { seq, count: if seq == 0 { 0 } else { self.count_at(seq).unwrap_or(least) } }
     }
 
     pub(super) fn on_mark(&mut self, mark: MarkRead) {
@@ -283,103 +287,7 @@ impl State {
         }
     }
 
-    /// Finds out the count at a seq: it is here, or it is read.
-    fn find_count(&mut self, counting: Counting) {
-        match self.count_at(counting.seq) {
-            Some(count) => self.on_counted(counting, count),
-            None => {
-                self.users.pin(&counting.user);
-                let (from, tail) = (counting.seq, self.extent.tail);
-                self.read_count(Counting { tail, ..counting }, from);
-            }
-        }
-    }
-
-    fn count_at(&self, seq: Seq) -> Option<u64> {
-        if seq == self.extent.tail {
-            Some(self.committed_count)
-        } else if seq < self.extent.first {
-            Some(self.gone().count)
-        } else {
-            self.ring.count(seq)
-        }
-    }
-
-    /// Reads the oldest record from `from` on.
-    fn read_count(&mut self, counting: Counting, from: Seq) {
-        let tail = self.extent.tail;
-        let read = Read {
-            room: self.room,
-            start: from,
-            end: tail,
-            direction: Direction::Forward,
-            records_max: 1,
-            bytes_max: 1,
-            now: 0, // What expired has a count as well.
-        };
-        match self.reads.count(read, self.limits.reads_per_room_max) {
-            Ok(read) => {
-                self.counting.push((read.id, Counting { tail, ..counting }));
-                self.effects.push_back(Effect::Read(read));
-            }
-            Err(error) => self.on_not_counted(counting, error),
-        }
-    }
-
-    pub(super) fn on_count_read(&mut self, id: u64, records: Result<Records, StoreError>) {
-        let Some(at) = self.counting.iter().position(|(read, _)| *read == id) else { return };
-        let (_, counting) = self.counting.swap_remove(at);
-        let records = match records {
-            Ok(records) => records,
-            Err(error) => return self.on_not_counted(counting, error),
-        };
-        let (seq, tail) = (counting.seq, counting.tail);
-        match records.runs.iter().find_map(oldest) {
-            Some((first, count)) if first == seq => self.on_counted(counting, count),
-            // Those between are gone, and what cannot be read counts as read.
-            Some((_, count)) => self.on_counted(counting, count.saturating_sub(1)),
-            None => match (records.next, self.count_at(tail)) {
-                (Some(next), _) => self.read_count(counting, next),
-                (None, Some(count)) => self.on_counted(counting, count),
-                (None, None) => self.read_count(counting, tail + 1),
-            },
-        }
-    }
-
-    fn on_counted(&mut self, Counting { user, seq, tail, told }: Counting, count: u64) {
-        let mark = Mark { seq, count };
-        let read = if matches!(told, Told::Nobody) { Mark::default() } else { mark };
-        let before = self.users.marks(&user).map(|marks| marks.read);
-        // Who has read it has received it.
-        if self.users.raise(&user, &Marks { read, delivered: mark, ..Marks::default() }) {
-            self.save_soon();
-            if self.users.marks(&user).map(|marks| marks.read) != before {
-                self.tell_others(&user, &told);
-            }
-        }
-        self.tell(&user, told);
-        self.end_count(&user, tail);
-    }
-
-    fn on_not_counted(&mut self, Counting { user, tail, told, .. }: Counting, error: StoreError) {
-        match told {
-            Told::Nobody => {} // The next beat that moves says more.
-            Told::Session(conn, request) => {
-                self.refuse(conn, request, Code::Busy, BUSY_RETRY_MS, "the record could not be read now");
-            }
-            Told::Host(reply) => self.effects.push_back(Effect::TellHost(reply, Err(error))),
-        }
-        self.end_count(&user, tail);
-    }
-
-    fn end_count(&mut self, user: &Name, tail: Seq) {
-        if tail > 0 {
-            self.users.unpin(user);
-            self.users.settle(user);
-        }
-    }
-
-    fn tell(&mut self, user: &Name, told: Told) {
+    pub(super) fn tell(&mut self, user: &Name, told: Told) {
         match told {
             Told::Nobody => {}
             Told::Session(conn, request) => {
@@ -394,7 +302,7 @@ impl State {
     }
 
     /// The cursor moved: the user's other sessions hear of it.
-    fn tell_others(&mut self, user: &Name, told: &Told) {
+    pub(super) fn tell_others(&mut self, user: &Name, told: &Told) {
         let except = if let Told::Session(conn, _) = told { Some(*conn) } else { None };
         if self.users.attached(user).len() > usize::from(except.is_some()) {
             let frame = self.marked(user, 0);
@@ -417,7 +325,7 @@ impl State {
         self.arm_save();
     }
 
-    fn save_soon(&mut self) {
+    pub(super) fn save_soon(&mut self) {
         if self.users.dirty() >= DIRTY_USERS_MAX {
             self.save_marks();
         }
@@ -485,13 +393,4 @@ impl State {
         let (room, generation, heard) = (self.room, self.generation, self.people.heard);
         (!marks.is_empty()).then_some(SaveMarks { room, generation, heard, marks })
     }
-}
-
-/// The oldest record of a run, with its count.
-fn oldest(run: &Run) -> Option<(Seq, u64)> {
-    let Run::Frames { first, frames, .. } = run else { return None };
-    let header = parlor_protocol::Header::from_bytes(frames.first_chunk()?);
-    let start = parlor_protocol::frame::HEADER_BYTES;
-    let count = parlor_protocol::peek::count(frames.get(start..start + header.len as usize)?).ok()?;
-    Some((*first, count))
 }

@@ -176,8 +176,9 @@ impl State {
                 if !hid {
                     self.hide(|_, _| true);
                 }
-                // It may keep less from now on.
+                // It may keep less from now on. If it keeps more, what was gone must not come back.
                 self.keep(0);
+                self.trim_hidden();
             }
             Changed::Members(change) => {
                 self.on_members(change);

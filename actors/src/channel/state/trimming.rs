@@ -68,7 +68,7 @@ impl Wall {
 
 /// Why records are gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Gone {
+pub(super) enum Why {
     /// Their lifetime is over.
     Expired,
     /// The room keeps only so many.
@@ -83,12 +83,12 @@ impl State {
         if self.options.durability == Durability::Memory {
             self.ring.keep(records_max, bytes_max);
             // What falls off the ring is nowhere else.
-            self.gone_count = self.gone_count.max(self.ring.gone_count());
-            return self.forget_below(self.ring.first(), Gone::Trimmed);
+            self.learn_gone(self.ring.first(), self.ring.gone_count());
+            return self.forget_below(self.ring.first(), Why::Trimmed);
         }
         self.held.bytes_upto = self.held.bytes_upto.saturating_add_signed(bytes);
         if records_max > 0 {
-            self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Gone::Trimmed);
+            self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Why::Trimmed);
         }
         if self.holds_too_much() {
             self.held.again = self.held.asked;
@@ -113,6 +113,14 @@ impl State {
             let (room, generation, first) = (self.room, self.generation, self.extent.first);
             let bytes_max = self.options.bytes_max;
             self.effects.push_back(Effect::Trim(Trim { room, generation, first, bytes_max }));
+        }
+    }
+
+    /// Has the store delete what it shows no longer, however little that is.
+    pub(super) fn trim_hidden(&mut self) {
+        if self.extent.first > self.held.first {
+            self.held.again = self.held.asked;
+            self.trim_now();
         }
     }
 
@@ -149,9 +157,9 @@ impl State {
         self.tell_awaiting(trimmed.as_ref().map(|trimmed| trimmed.first).ok());
         match trimmed {
             Ok(Trimmed { first, gone_count, bytes_before }) => {
-                self.gone_count = self.gone_count.max(gone_count);
+                self.learn_gone(first, gone_count);
                 (self.held.first, self.held.bytes_before) = (first, bytes_before);
-                self.forget_below(first, Gone::Trimmed);
+                self.forget_below(first, Why::Trimmed);
                 // The room may be quiet from now on. Only once for what came meanwhile: the store may count otherwise.
                 if std::mem::take(&mut self.held.again) && self.holds_too_much() {
                     self.trim_now();
@@ -164,29 +172,31 @@ impl State {
 
     /// A sweep took everything below `first`; the newest of that has this count.
     pub(super) fn on_swept(&mut self, first: Seq, gone_count: u64) {
-        self.gone_count = self.gone_count.max(gone_count);
+        self.learn_gone(first, gone_count);
         self.held.first = self.held.first.max(first);
-        self.forget_below(first, Gone::Expired);
+        self.forget_below(first, Why::Expired);
     }
 
     /// Nobody sweeps a room that no store has: it lets go of what has expired by itself, before it looks at anything else.
     /// Like a store it deletes nothing while the wall clock cannot be believed.
     pub(super) fn sweep_ring(&mut self, now: Now) {
         if self.options.durability == Durability::Memory && self.wall.is_believed(now) {
-            self.forget_below(self.ring.first_unexpired(now.unix_ms), Gone::Expired);
+            self.forget_below(self.ring.first_unexpired(now.unix_ms), Why::Expired);
         }
     }
 
-    pub(super) fn forget_below(&mut self, first: Seq, why: Gone) {
+    pub(super) fn forget_below(&mut self, first: Seq, why: Why) {
         // The store may have swept what it has not yet told of.
         let first = first.min(self.extent.tail + 1);
         if first <= self.extent.first {
             return;
         }
-        // The store, asked later, says it as well; where the ring does not, it is not known until then.
-        self.gone_count = self.gone_count.max(self.ring.count(first - 1).unwrap_or_default());
+        // Where the ring does not say it, the store does when it is asked.
+        if let Some(count) = self.ring.count(first - 1) {
+            self.learn_gone(first, count);
+        }
         self.extent.first = first;
-        if why == Gone::Trimmed {
+        if why == Why::Trimmed {
             self.extent.trimmed = first;
         }
         self.ring.drop_below(first);

@@ -1,5 +1,7 @@
 //! Marks, readers and signals.
 
+use parlor_protocol::message::Past;
+
 use super::*;
 
 /// Ann on arbiter 0 and bob on arbiter 1, and three records of ann's, the second silent.
@@ -152,6 +154,67 @@ fn a_count_that_is_not_in_memory_is_read() {
     room.check(mark("ann", 0, 9, 1), &["read 5: 1-10, 1 of them"]);
     room.check(Input::Read { id: 5, records: Err(StoreError::Busy) }, &["0: #9 Busy"]);
     room.check(mark("ann", 0, 9, 0), &["0: #9 read 0, 10 unread"]);
+}
+
+/// A record that counts, or not, as a store has it.
+fn stored(seq: Seq, count: u64, silent: bool) -> Run {
+    let frame = parlor_protocol::change::Changed { silent, ..Default::default() }.with_extensions(|extensions| {
+        let Run::Frames { frames, .. } = &records(seq, seq).runs[0] else { unreachable!() };
+        parlor_protocol::to_bytes(0, &Deliver { count, extensions, ..body(frames) })
+    });
+    Run::Frames { first: seq, last: seq, frames: frame }
+}
+
+#[test]
+fn a_count_is_read_behind_a_gap_from_what_counts_or_does_not() {
+    for (silent, unread) in [(true, 3), (false, 4)] {
+        let mut room = joined(10);
+        room.check(mark("bob", 1, 5, 5), &["read 1: 5-10, 1 of them"]);
+        let gap = Run::Gap { from: 5, to: 7, why: GapReason::EXPIRED };
+        let records = Records { runs: vec![gap, stored(8, 7, silent)], next: None };
+        room.check(Input::Read { id: 1, records: Ok(records) }, &[&format!("1: #5 read 5, {unread} unread")]);
+    }
+}
+
+#[test]
+fn what_a_room_keeps_no_longer_is_not_unread_whether_it_counted_or_not() {
+    let options = RoomOptions { records_max: 6, ..RoomOptions::default() };
+    let mut room = room_with(options, Tiers::sending(SendRate::OFF), 1, 0);
+    for (user, arbiter) in [("ann", 0), ("bob", 1)] {
+        room.join(user, arbiter, JoinFrom::Tail);
+        room.answers(user, Vec::new());
+        room.handle(Input::Marks { user: user.parse().unwrap(), marks: Ok(Marks::default()) });
+    }
+    for nonce in 1..=16 {
+        let mut publish = publish("ann", 0, 1, nonce, "x");
+        publish.silent = nonce > 10;
+        room.handle(Input::Publish(publish));
+        room.commit();
+    }
+    assert_eq!((room.state.extent.first, room.state.ring.first()), (11, 13));
+    // That nothing of 11 to 16 counts is seen from the oldest of them, once for all who ask meanwhile.
+    room.check(mark("bob", 1, 5, 0), &["read 1: 11-12, 1 of them"]);
+    room.check(mark("bob", 1, 6, 0), &[]);
+    let records = Records { runs: vec![stored(11, 10, true)], next: None };
+    let answers = ["1: #5 read 0, 0 unread", "1: #6 read 0, 0 unread"];
+    room.check(Input::Read { id: 1, records: Ok(records) }, &answers);
+    room.check(mark("bob", 1, 7, 0), &["1: #7 read 0, 0 unread"]);
+    // Nothing else is left that might have counted.
+    room.handle(Input::Publish(publish("ann", 0, 1, 17, "x")));
+    room.commit();
+    room.check(mark("bob", 1, 8, 0), &["1: #8 read 0, 1 unread"]);
+}
+
+#[test]
+fn what_was_said_before_a_stranger_came_is_unread_only_where_he_may_read_it() {
+    for (past, unread) in [(Past::All, 10), (Past::SinceAdded, 0)] {
+        let mut room = room_with(RoomOptions { past, ..RoomOptions::default() }, Tiers::sending(SendRate::OFF), 1, 10);
+        room.join("cem", 0, JoinFrom::Tail);
+        room.answers("cem", Vec::new());
+        room.handle(Input::Marks { user: "cem".parse().unwrap(), marks: Ok(Marks::default()) });
+        let read = format!("0: #5 read 0, {unread} unread");
+        room.check(mark("cem", 0, 5, 0), &[&read]);
+    }
 }
 
 #[test]
