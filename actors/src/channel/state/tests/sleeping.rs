@@ -90,7 +90,7 @@ fn a_room_that_is_touched_while_it_falls_asleep_stays() {
 fn a_room_that_was_touched_while_it_falls_asleep_stays_however_often_it_is_asked_meanwhile() {
     let mut room = joined(2);
     assert_eq!(room.asked_after(IDLE), ["Idle"]);
-    room.handle(Input::Delivered { user: "ann".parse().unwrap(), seq: 1 });
+    room.handle(signal("ann", 0));
     // What was asked before it was found idle comes late. A relay that has let go may have a subscriber since, and not know it.
     assert_eq!(room.asked_after(IDLE), [""; 0]);
     assert_eq!(room.let_go(), ["Awake"]);
