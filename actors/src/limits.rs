@@ -109,7 +109,7 @@ pub struct Limits {
     pub hold_back_ms: u64,
     /// How long a connection may leave what waits for it unread before it is closed.
     pub slow_reader_ms: u64,
-    /// How long a closed connection may take to read its last frames.
+    /// How long a closed connection may read nothing of its last frames before it is cut off. While it reads, it is not.
     pub close_linger_ms: u64,
     /// A room that nobody touches for so long is put to sleep; 0 for never.
     pub room_idle_ms: u64,
