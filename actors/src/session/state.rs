@@ -631,9 +631,14 @@ impl State {
 
     fn on_heartbeat(&mut self, now: Now, request: u32, body: &Bytes) -> Result<(), DecodeError> {
         let beat: message::Heartbeat<'_> = parlor_protocol::decode(body)?;
+        let deadline = self.deadline();
         let grant_ms = self.heartbeat.on_beat(beat.network, now.mono_ms);
         let positions = beat.positions.0;
         self.effects.push_back(Effect::BeatAck { request, grant_ms, positions });
+        if self.deadline() < deadline {
+            // A shorter grant is a shorter lease, and the timer is set to the end of the longer one.
+            self.effects.push_back(Effect::Arm);
+        }
         Ok(())
     }
 

@@ -263,6 +263,7 @@ impl House {
             }
             self.run_relay(arbiter);
         }
+        self.check_timers();
         for id in std::mem::take(&mut self.saves_due) {
             self.count("marks due");
             self.tell(id, channel::state::Input::SaveMarks);

@@ -234,6 +234,19 @@ impl House {
         true
     }
 
+    /// No session of a connection that stands outlives its lease: whose deadline has come is told so.
+    pub(super) fn check_timers(&self) {
+        let now = self.now().mono_ms;
+        let is_told = |line: &Line| line.mailbox.iter().any(|message| matches!(message, ToSession::Timer));
+        let runs = self.lines.iter().filter(|(_, line)| line.driven && !line.stopped);
+        for (conn, line) in runs.filter(|(_, line)| line.session.deadline() <= now) {
+            assert!(
+                is_told(line),
+                "the deadline of the session of {conn:?} has come, and its timer is set to a later one"
+            );
+        }
+    }
+
     pub fn conns(&self) -> Vec<Conn> {
         self.lines.iter().filter(|(_, line)| !line.dropped).map(|(conn, _)| *conn).collect()
     }
