@@ -36,7 +36,7 @@ struct Entry {
     user: Name,
     device: DeviceTag,
     token: Token,
-    /// The token of which nothing was left when it began.
+    /// The token that its hello carried, of which nothing was left when it began.
     instead_of: Option<Token>,
     attempt: u64,
     /// Since when it has no connection, on the monotonic clock.
@@ -96,11 +96,9 @@ impl Attendance {
         let Opening { user, presence, token, resume, attempt, session } = opening;
         self.hellos.insert(*session, Brought { fresh: *token, resume: *resume, attempt: *attempt });
         let same = |entry: &Entry| entry.user == *user && entry.device == presence.device_tag();
-        let again = |entry: &Entry| resume.is_some() && entry.instead_of == *resume && *attempt < entry.attempt;
-        if self.entries.values().any(|entry| same(entry) && again(entry)) {
-            return Expected::Overtaken(*session);
-        }
-        let known = self.entries.iter().find(|(_, entry)| same(entry) && Some(entry.token) == *resume);
+        // An attempt with a token of no session takes over what an earlier one with that has begun.
+        let goes = |entry: &Entry| resume.is_some() && [Some(entry.token), entry.instead_of].contains(resume);
+        let known = self.entries.iter().find(|(_, entry)| same(entry) && goes(entry));
         match known {
             Some((_, entry)) if *attempt <= entry.attempt => Expected::Overtaken(*session),
             Some((before, _)) => Expected::Goes(*before, *session),
@@ -124,7 +122,8 @@ impl Attendance {
                 if parked.is_none()
                     && let Some(entry) = self.entries.get_mut(conn)
                 {
-                    entry.instead_of = Some(std::mem::replace(&mut entry.token, self.hellos[conn].fresh));
+                    let Brought { fresh, resume, .. } = self.hellos[conn];
+                    (entry.token, entry.instead_of) = (fresh, resume);
                 }
                 Heard::Begin(*conn)
             }

@@ -163,7 +163,9 @@ fn a_session_is_taken_up_while_its_older_connection_stands() {
     // The older one failed, and nothing is left of it: the session is a new one, with the new token.
     lab.opened(hello(3, Some(1), 3), &["ann moves from 2 to 3", "two Superseded"]);
     lab.ended(2, &["three begins anew"]);
-    lab.opened(hello(4, Some(1), 4), &["three Replaced", "ann exits by 3", "four begins anew", "ann enters by 4"]);
+    // Its client did not hear of that, and tries again with the token that it knows: it is the same client.
+    lab.opened(hello(4, Some(1), 4), &["ann moves from 3 to 4", "three Superseded"]);
+    lab.broke(3, &["four begins anew"]);
     lab.opened(hello(5, Some(4), 5), &["ann moves from 4 to 5", "four Superseded"]);
 }
 
@@ -199,10 +201,30 @@ fn a_late_attempt_whose_session_is_unknown_does_not_replace_the_newer() {
     lab.opened(hello(1, Some(9), 5), &["one Superseded"]);
     lab.broke(3, &["ann rests at 3"]);
     lab.opened(hello(1, Some(9), 7), &["one Superseded"]);
-    // A later one replaces it, and so does a client that was started anew, or another device.
+    // A later one takes it over. A client that was started anew replaces it, and another device stands beside it.
     lab.opened(Hello { device: 2, ..hello(5, Some(9), 1) }, &["five begins anew", "ann enters by 5"]);
-    lab.opened(hello(4, Some(9), 9), &["ann exits by 3", "four begins anew", "ann enters by 4"]);
+    lab.opened(hello(4, Some(9), 9), &["ann moves from 3 to 4", "four begins anew"]);
     lab.opened(hello(1, None, 1), &["four Replaced", "ann exits by 4", "ann enters by 1"]);
+}
+
+#[test]
+fn later_attempts_with_a_token_of_no_session_take_over_what_the_first_has_begun() {
+    for policy in [SessionPolicy::OnePerDevice, SessionPolicy::All] {
+        let mut lab = lab(policy);
+        lab.opened(hello(2, Some(9), 7), &["two begins anew", "ann enters by 2"]);
+        lab.opened(hello(3, Some(9), 8), &["ann moves from 2 to 3", "two Superseded"]);
+        // Its client knows nothing of what the first one left.
+        lab.broke(2, &["three begins anew"]);
+        lab.opened(hello(1, Some(9), 7), &["one Superseded"]);
+        lab.opened(hello(4, Some(9), 9), &["ann moves from 3 to 4", "three Superseded"]);
+        // The newest before the second has handed over, with the token that the second was given.
+        lab.opened(hello(5, Some(3), 10), &["ann moves from 4 to 5", "four Superseded"]);
+        lab.broke(3, &["five goes on"]);
+        lab.opened(hello(6, Some(3), 11), &["ann moves from 5 to 6", "five Superseded"]);
+        lab.ended(5, &["six begins anew"]);
+        lab.ended(6, &["ann exits by 6"]);
+        assert!(lab.is_empty());
+    }
 }
 
 #[test]
