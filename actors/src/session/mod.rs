@@ -355,7 +355,7 @@ impl Session {
             ToSession::Added { room, name, from } => self.input(Input::Added { room, name, from }, ctx),
             ToSession::Lost(stands) => self.input(Input::Lost(stands), ctx),
             ToSession::Timer => {
-                let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;
+                let owes = !self.backlog.is_empty() || self.local.owes(self.conn, self.state.follow_request());
                 self.input(Input::Timer { owes }, ctx);
                 let at_once = self.now().mono_ms + 1;
                 self.local.arm(self.conn, self.state.deadline().max(at_once));

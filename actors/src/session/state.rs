@@ -86,7 +86,8 @@ pub enum Input {
     Lost(Position),
     /// The time that [`State::deadline`] named has come.
     Timer {
-        /// Whether the session owes its client answers, for which it has stopped reading.
+        /// Whether the session owes its client answers, for which it may have stopped reading. A `Follow` is none of those:
+        /// it waits for rooms that cannot be loaded for as long as it takes, and its client has to prove that it lives.
         owes: bool,
     },
     /// It has to go, for another session. If that is its own, over another connection, what is left of it is handed over.

@@ -353,10 +353,11 @@ impl House {
         }
     }
 
-    /// Whether a session owes its client answers, for which it has stopped reading.
+    /// Whether a session owes its client answers, for which it may have stopped reading.
     pub(super) fn owes(&mut self, conn: Conn) -> bool {
-        let pending = self.arbiters[usize::from(conn.arbiter)].state.pending_of(conn);
-        pending > 0 || self.line_of(conn).is_some_and(|line| !line.backlog.is_empty())
+        let Some(line) = self.line_of(conn) else { return false };
+        let (held, follow) = (!line.backlog.is_empty(), line.session.follow_request());
+        held || self.arbiters[usize::from(conn.arbiter)].state.owes(conn, follow)
     }
 
     pub(super) fn refuse(&mut self, conn: Conn, request: u32, code: Code, message: &str) {
