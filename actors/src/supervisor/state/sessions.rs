@@ -293,6 +293,8 @@ impl<S: Clone> Sessions<S> {
                 if parked.is_none() {
                     session.instead_of = Some(passing.resume);
                     session.token = passing.fresh;
+                    // Its client may not want that any more.
+                    session.follows = false;
                 }
                 session.status = Status::Here(to.clone());
                 self.told.push_back(Told::Begin(to, parked));

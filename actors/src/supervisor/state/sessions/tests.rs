@@ -228,6 +228,24 @@ fn later_attempts_with_a_token_of_no_session_take_over_what_the_first_has_begun(
 }
 
 #[test]
+fn a_session_that_begins_anew_does_not_follow() {
+    let (ann, room): (Name, Name) = ("ann".parse().unwrap(), "room".parse().unwrap());
+    let added = |lab: &mut Lab, want: &[&str]| {
+        lab.sessions.on_added(&ann, RoomNumber(7), &room, JoinFrom::Tail);
+        lab.told(want);
+    };
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.sessions.on_follow(&ann, conn(1));
+    lab.opened(hello(2, Some(1), 2), &["ann moves from 1 to 2", "one Superseded"]);
+    lab.broke(1, &["two goes on"]);
+    added(&mut lab, &["two added to room, 7, Tail"]);
+    lab.opened(hello(3, Some(1), 3), &["ann moves from 2 to 3", "two Superseded"]);
+    lab.ended(2, &["three begins anew"]);
+    added(&mut lab, &[]);
+}
+
+#[test]
 fn a_late_attempt_does_not_replace_a_session_of_which_nothing_was_left() {
     let mut lab = lab(SessionPolicy::default());
     lab.opened(hello(1, None, 1), &["ann enters by 1"]);
