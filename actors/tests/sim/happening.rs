@@ -17,6 +17,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "closed: lease",
     "closed: replaced",
     "closed: slow reader",
+    "comes back replaced",
     "connects while connected",
     "engine crash",
     "failing sync",

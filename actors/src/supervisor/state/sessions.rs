@@ -111,7 +111,7 @@ struct Session<S> {
     token: Token,
     /// The token that its hello carried, where that was of no session any more. Other attempts with it are of the same client.
     instead_of: Option<Token>,
-    /// Sessions of other devices that had to go for it, and may not have heard of that. The newest are last.
+    /// Sessions that had to go for it, and may not have heard of that. The newest are last.
     replaced: Vec<(DeviceTag, Token)>,
     attempt: u64,
     /// It hears of rooms that its user is added to.
@@ -243,10 +243,11 @@ impl<S: Clone> Sessions<S> {
             self.told.push_back(Told::Begin(session.clone(), None));
         }
         self.told.push_back(Told::Enter(user, presence));
-        // Whoever is started anew on this device may still have its token.
-        replaced.retain(|(of, _)| *of != device);
-        let forgotten = replaced.len().saturating_sub(REPLACED_MAX);
-        replaced.drain(..forgotten);
+        while replaced.len() > REPLACED_MAX {
+            // First those of this very device: a program that is started again and again leaves many that nobody has.
+            let own = replaced.iter().position(|(of, _)| *of == device);
+            replaced.remove(own.unwrap_or_default());
+        }
         let (instead_of, status) = (resume, Status::Here(session));
         let former = Vec::new();
         sessions.push(Session {

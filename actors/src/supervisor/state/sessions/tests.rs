@@ -282,6 +282,37 @@ fn who_was_replaced_and_did_not_hear_of_it_is_told_when_it_comes_back() {
 }
 
 #[test]
+fn who_was_replaced_on_its_own_device_is_told_when_it_comes_back() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    // Another program of the same device: two that came back would throw one another out for ever.
+    lab.opened(hello(2, None, 1), &["ann exits by 1", "ann enters by 2"]);
+    lab.opened(hello(3, Some(1), 2), &["three Replaced"]);
+    lab.broke(2, &["ann rests at 2"]);
+    lab.opened(hello(3, Some(1), 3), &["three Replaced"]);
+    lab.opened(hello(4, Some(2), 2), &["ann moves from 2 to 4", "four goes on"]);
+    // For as long as the other one is there.
+    lab.ended(4, &["ann exits by 4"]);
+    lab.opened(hello(3, Some(1), 4), &["three begins anew", "ann enters by 3"]);
+}
+
+#[test]
+fn a_device_that_begins_again_and_again_makes_no_other_one_forgotten() {
+    let mut lab = lab(SessionPolicy::Single);
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    lab.opened(Hello { device: 2, ..hello(2, None, 1) }, &["ann exits by 1", "ann enters by 2"]);
+    for fresh in 10..30 {
+        lab.broke(2, &["ann rests at 2"]);
+        lab.opened(Hello { device: 2, fresh, ..hello(2, None, 1) }, &["ann exits by 2", "ann enters by 2"]);
+    }
+    lab.opened(hello(3, Some(1), 2), &["three Replaced"]);
+    let at_most = &lab.sessions.users.values().next().unwrap()[0].replaced;
+    assert_eq!((at_most.len(), at_most[7].1), (REPLACED_MAX, token(28)));
+}
+
+#[test]
 fn a_session_without_a_connection_ends_with_its_lease() {
     let mut lab = lab(SessionPolicy::default());
     lab.opened(hello(1, None, 1), &["ann enters by 1"]);
