@@ -86,6 +86,7 @@ pub const MUST_HAPPEN: &[&str] = &[
     "session taken up",
     "socket full",
     "swept",
+    "taken up after it failed",
     "told superseded",
     "trim",
     "wall clock set",

@@ -160,19 +160,29 @@ impl House {
     }
 
     /// Tells the supervisor, once, that its connection is gone or does not count any more, and what is left of it.
-    pub(super) fn say_gone(&mut self, conn: Conn) {
+    pub(super) fn say_gone(&mut self, conn: Conn, fails: bool) {
+        let limits = self.limits.clone();
         let forgets = self.plant == Some(Plant::RoomsForgotten);
         let now = self.now();
         let Some(line) = self.line_of(conn) else { return };
         if std::mem::replace(&mut line.known, false) {
-            let whole = line.opening.is_none();
-            let mut parked = if whole { line.session.park().map(Box::new) } else { None };
+            let mut parked = if line.opening.is_some() {
+                None
+            } else if fails {
+                line.session.park_failed(&limits).map(Box::new)
+            } else {
+                line.session.park().map(Box::new)
+            };
             if forgets && let Some(parked) = &mut parked {
-                **parked = Parked::idle(Heartbeat::new(beats(), Network::Wifi, now.mono_ms), now);
+                let heartbeat = Heartbeat::new(beats(), Network::Wifi, now.mono_ms);
+                **parked = Parked::idle(heartbeat, &limits, now.mono_ms);
             }
             let user = line.device.user.clone();
             if parked.is_some() {
                 self.attendance.breaks(conn);
+                if fails {
+                    self.failed.insert(conn);
+                }
             }
             self.office.push_back(ToSupervisor::Closed { user, conn, parked });
         }
@@ -280,7 +290,7 @@ impl House {
                     state.on_send(conn, request, &Detached { room, cursor, code, message, extensions });
                 }
                 Effect::HandOver => {
-                    self.say_gone(conn);
+                    self.say_gone(conn, false);
                     if self.plant == Some(Plant::TwoAtOnce)
                         && let Some(line) = self.line_of(conn)
                     {

@@ -87,7 +87,7 @@ impl Lab {
 
     fn parked(&self) -> Option<Box<Parked>> {
         let heartbeat = Heartbeat::new(BeatIntervals::default(), Network::Wifi, self.now.mono_ms);
-        Some(Box::new(Parked::idle(heartbeat, self.now)))
+        Some(Box::new(Parked::idle(heartbeat, &Limits::default(), self.now.mono_ms)))
     }
 
     #[track_caller]
