@@ -445,8 +445,8 @@ impl Local {
         self.0.state.borrow().is_pending(conn, request)
     }
 
-    pub(crate) fn pending_of(&self, conn: Conn) -> usize {
-        self.0.state.borrow().pending_of(conn)
+    pub(crate) fn owes(&self, conn: Conn, follow: Option<u32>) -> bool {
+        self.0.state.borrow().owes(conn, follow)
     }
 
     pub(crate) fn takes(&self, conn: Conn) -> bool {

@@ -287,6 +287,13 @@ impl State {
         self.connection(conn).map_or(0, |connection| connection.pending.len())
     }
 
+    /// Whether a request of this connection waits for an answer, other than this one to follow and what that attaches.
+    #[must_use]
+    pub fn owes(&self, conn: Conn, follow: Option<u32>) -> bool {
+        let waits = |pending: &Pending| pending.asks != Asks::Follow && Some(pending.request) != follow;
+        self.connection(conn).is_some_and(|connection| connection.pending.iter().any(waits))
+    }
+
     /// Whether a request of this number waits for an answer.
     #[must_use]
     pub fn is_pending(&self, conn: Conn, request: u32) -> bool {

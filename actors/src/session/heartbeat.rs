@@ -68,6 +68,12 @@ impl Heartbeat {
         Self { intervals, network, newest: now_mono, grant_ms, missed: [0; INTERVALS_KEPT] }
     }
 
+    /// One on the same network that begins then, and has missed nothing.
+    #[must_use]
+    pub fn anew(&self, now_mono: u64) -> Self {
+        Self::new(self.intervals.clone(), self.network, now_mono)
+    }
+
     /// A beat came: the next grant, in milliseconds.
     pub fn on_beat(&mut self, network: Option<Network>, now_mono: u64) -> u32 {
         self.network = network.unwrap_or(self.network);

@@ -273,11 +273,16 @@ impl Session {
     /// Tells the supervisor, once, that its connection is gone or does not count any more, and what is left of it.
     fn say_gone(&mut self, hands_over: bool) {
         if std::mem::replace(&mut self.known, false) {
-            // A session that failed, or had not begun, leaves nothing that can be relied on. And a connection whose end
-            // cannot go unnoticed was ended on purpose.
-            let whole = self.opening.is_none() && !std::thread::panicking();
-            let whole = whole && (hands_over || self.link.wire.may_go_unnoticed());
-            let parked = if whole { self.state.park().map(Box::new) } else { None };
+            let parked = if self.opening.is_some() {
+                None // It had not begun.
+            } else if std::thread::panicking() {
+                self.state.park_failed(&self.local.shared().limits)
+            } else if hands_over || self.link.wire.may_go_unnoticed() {
+                self.state.park()
+            } else {
+                None // A connection whose end cannot go unnoticed was ended on purpose.
+            };
+            let parked = parked.map(Box::new);
             let (user, conn, rests) = (self.device.user.clone(), self.conn, parked.is_some());
             self.local.supervisor().do_send(ToSupervisor::Closed { user, conn, parked });
             if rests {
@@ -355,7 +360,7 @@ impl Session {
             ToSession::Added { room, name, from } => self.input(Input::Added { room, name, from }, ctx),
             ToSession::Lost(stands) => self.input(Input::Lost(stands), ctx),
             ToSession::Timer => {
-                let owes = !self.backlog.is_empty() || self.local.pending_of(self.conn) > 0;
+                let owes = !self.backlog.is_empty() || self.local.owes(self.conn, self.state.follow_request());
                 self.input(Input::Timer { owes }, ctx);
                 let at_once = self.now().mono_ms + 1;
                 self.local.arm(self.conn, self.state.deadline().max(at_once));

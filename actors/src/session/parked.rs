@@ -3,7 +3,7 @@
 use parlor_protocol::{Name, RoomNumber};
 
 use super::{heartbeat::Heartbeat, state::SignalPace, upload::Upload};
-use crate::port::Now;
+use crate::limits::Limits;
 
 /// A session without a connection: enough for its client to go on where it was, until its lease ends.
 ///
@@ -21,11 +21,11 @@ pub struct Parked {
 }
 
 impl Parked {
-    /// A session that was attached to no room; for tests of what keeps sessions.
+    /// A session that was attached to no room, or of which no more is known. Its client's last frame came then, on the
+    /// monotonic clock.
     #[must_use]
-    pub fn idle(heartbeat: Heartbeat, now: Now) -> Self {
-        let signals = SignalPace::new(&crate::limits::Limits::default());
-        Self { rooms: Vec::new(), upload: None, heartbeat, signals, last_frame: now.mono_ms }
+    pub fn idle(heartbeat: Heartbeat, limits: &Limits, last_frame: u64) -> Self {
+        Self { rooms: Vec::new(), upload: None, heartbeat, signals: SignalPace::new(limits), last_frame }
     }
 
     /// When it has to be looked at: its parts are forgotten, or it ends. On the monotonic clock.

@@ -86,7 +86,8 @@ pub enum Input {
     Lost(Position),
     /// The time that [`State::deadline`] named has come.
     Timer {
-        /// Whether the session owes its client answers, for which it has stopped reading.
+        /// Whether the session owes its client answers, for which it may have stopped reading. A `Follow` is none of those:
+        /// it waits for rooms that cannot be loaded for as long as it takes, and its client has to prove that it lives.
         owes: bool,
     },
     /// It has to go, for another session. If that is its own, over another connection, what is left of it is handed over.
@@ -631,9 +632,14 @@ impl State {
 
     fn on_heartbeat(&mut self, now: Now, request: u32, body: &Bytes) -> Result<(), DecodeError> {
         let beat: message::Heartbeat<'_> = parlor_protocol::decode(body)?;
+        let deadline = self.deadline();
         let grant_ms = self.heartbeat.on_beat(beat.network, now.mono_ms);
         let positions = beat.positions.0;
         self.effects.push_back(Effect::BeatAck { request, grant_ms, positions });
+        if self.deadline() < deadline {
+            // A shorter grant is a shorter lease, and the timer is set to the end of the longer one.
+            self.effects.push_back(Effect::Arm);
+        }
         Ok(())
     }
 

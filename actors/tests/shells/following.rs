@@ -9,7 +9,7 @@ use parlor_actors::{
     port::{Clock, RoomOptions, Store},
 };
 use parlor_protocol::{
-    Extensions, Kind, List,
+    Code, Extensions, Kind, List,
     message::{
         Attached, ContentType, Durability, Follow, Heartbeat, JoinFrom, Part, ROOMS_PER_PAGE_MAX, RecordKind, Role,
     },
@@ -133,4 +133,23 @@ fn parts_of_which_no_more_come_are_forgotten_where_no_lease_ends() {
     // Three grants of a second are long over.
     let beat = ann.send(&Heartbeat { network: None, positions: List::default(), extensions: Extensions::default() });
     assert_eq!(ann.next().request, beat);
+}
+
+#[test]
+fn a_client_that_is_gone_while_it_waits_to_follow_loses_its_lease() {
+    let mut engine = Engine::start(Durability::Synced, false);
+    make(&engine, "room");
+    let mut ann = connect(&engine, false);
+    follow(&engine, &mut ann);
+    // Its room cannot be loaded, and is tried again and again.
+    engine.store.faults(|faults| faults.busy_load_one_in = 1);
+    while engine.store.step_reader() {}
+    wait_for("her room is tried", || engine.store.queued() > 0);
+    engine.served = Some(engine.store.serve());
+    let router = &engine.fleet.shared().router;
+    assert_eq!(router.sessions("ann").len(), 1);
+    // Three grants of a second and a tenth.
+    engine.clock.clock.advance(3_300);
+    ann.until_closed(Code::LeaseExpired);
+    wait_for("she is offline", || router.sessions("ann").is_empty());
 }

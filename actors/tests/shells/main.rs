@@ -9,6 +9,7 @@ mod sleeping;
 
 use std::{
     backtrace::Backtrace,
+    cell::Cell,
     collections::VecDeque,
     rc::Rc,
     sync::{
@@ -565,27 +566,19 @@ fn a_drain_answers_everything_accepted() {
 }
 
 #[test]
-fn a_session_that_panics_ends_its_connection_and_is_offline() {
-    let engine = Engine::start(Durability::Synced, true);
-    let (mut ann, mut bob) = (engine.connect("ann", 0), engine.connect("bob", 0));
-    ann.join(JoinFrom::Tail);
-    let router = &engine.fleet.shared().router;
-    wait_for("both are online", || router.users_online() == 2);
-    engine.clock.breaks_a_session.store(true, SeqCst);
-    ann.publish(1);
-    assert!(ann.until_closed(Code::Internal).is_empty());
-    wait_for_census(&engine, "it is counted", |census| census.sessions_failed == 1);
-    wait_for("she is offline", || router.sessions("ann").is_empty());
-    bob.join(JoinFrom::Tail);
-    assert_eq!(bob.insist(1, &mut Vec::new()), (1, false), "her neighbours do not notice");
-}
-
-#[test]
 fn a_device_whose_sessions_keep_panicking_has_to_wait_longer_each_time() {
     let engine = Engine::start(Durability::Synced, true);
     let Limits { restarts_max, rest_ms, .. } = *engine.fleet.shared().limits;
+    let (token, attempt) = ([1; 16], Cell::new(1));
+    // Her client comes back with its token each time.
+    let comes = |at| {
+        let resume = (attempt.get() > 1).then(|| (token, attempt.get()));
+        attempt.set(attempt.get() + 1);
+        engine.hello("ann", at, token, resume)
+    };
     let fails = || {
-        let mut ann = engine.connect("ann", 0);
+        let (mut ann, welcome) = comes(0);
+        assert_eq!(welcome.kind, Kind::Welcome);
         ann.join(JoinFrom::Tail);
         engine.clock.breaks_a_session.store(true, SeqCst);
         ann.publish(1);
@@ -594,23 +587,20 @@ fn a_device_whose_sessions_keep_panicking_has_to_wait_longer_each_time() {
     (0..=restarts_max).for_each(|_| fails());
     wait_for_census(&engine, "they are counted", |census| census.sessions_failed == u64::from(restarts_max) + 1);
     let put_off = |at: usize| {
-        let mut ann = engine.connect("ann", at);
-        loop {
-            let frame = ann.next();
-            if frame.kind == Kind::Close {
-                let Close { code, retry_after_ms, .. } = frame.body();
-                return (code, u64::from(retry_after_ms));
-            }
-        }
+        let (_, answer) = comes(at);
+        assert_eq!(answer.kind, Kind::Close);
+        let Close { code, retry_after_ms, .. } = answer.body();
+        (code, u64::from(retry_after_ms))
     };
     assert_eq!(put_off(1), (Code::SessionsFail, rest_ms));
+    assert_eq!(engine.fleet.shared().router.sessions("ann").len(), 1, "what she may take up later is kept");
     engine.connect("bob", 0).join(JoinFrom::Tail);
     engine.clock.clock.advance(rest_ms);
     (0..=restarts_max).for_each(|_| fails());
     wait_for_census(&engine, "they are counted", |census| census.sessions_failed == 2 * (u64::from(restarts_max) + 1));
     assert_eq!(put_off(0), (Code::SessionsFail, 2 * rest_ms));
     engine.clock.clock.advance(2 * rest_ms);
-    engine.connect("ann", 1).join(JoinFrom::Tail);
+    comes(1).0.join(JoinFrom::Tail);
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Sessions whose connection breaks, and that go on over the next one, on whichever arbiter.
 
+use parlor_actors::limits::Limits;
 use parlor_protocol::{
     Code, Epoch, Extensions, Kind, List, RoomNumber,
-    message::{Detached, Durability, JoinFrom, Joined, Position, Resume, Welcome},
+    message::{Detached, Durability, Heartbeat, HeartbeatAck, JoinFrom, Joined, Network, Position, Resume, Welcome},
 };
 
 use super::{Client, Engine, Frame, wait_for};
@@ -106,4 +107,23 @@ fn a_position_of_another_epoch_is_told_the_gap() {
     let (mut later, _) = again(&engine, 0, 2);
     assert_eq!(resume(&mut later, ann.room, Epoch(9), 5).kind, Kind::Joined);
     assert_eq!(later.next().kind, Kind::Gap);
+}
+
+#[test]
+fn a_lease_is_as_long_as_the_newest_grant_has_it() {
+    let engine = Engine::start_with(Durability::Synced, true, Limits::default(), 60_000);
+    let mut ann = engine.connect("ann", 0);
+    let router = &engine.fleet.shared().router;
+    wait_for("she is online", || router.sessions("ann").len() == 1);
+    ann.send(&Heartbeat {
+        network: Some(Network::Wired),
+        positions: List::default(),
+        extensions: Extensions::default(),
+    });
+    let ack = ann.next();
+    assert_eq!(ack.body::<HeartbeatAck>().grant_ms, 10_000);
+    // Three grants of ten seconds and a tenth of grace each. The hello was granted a minute.
+    engine.clock.clock.advance(33_000);
+    ann.until_closed(Code::LeaseExpired);
+    wait_for("she is offline", || router.sessions("ann").is_empty());
 }

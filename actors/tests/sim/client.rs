@@ -7,7 +7,7 @@ use bytes::Bytes;
 use parlor_actors::{message::Conn, port::DeviceKey};
 use parlor_protocol::{
     DeviceTag, Epoch, Extensions, List, Name, Nonce, RoomNumber, Seq, Token,
-    message::{Direction, Fetch, Goodbye, Heartbeat, Join, JoinFrom, Leave, Position, RecordKind},
+    message::{Direction, Fetch, Goodbye, Heartbeat, Join, JoinFrom, Leave, Network, Position, RecordKind},
 };
 
 use crate::house::House;
@@ -281,7 +281,10 @@ impl Client {
         for view in self.views.iter().filter(|view| view.standing == Standing::In) {
             positions.push(Position { room: view.number, epoch: view.epoch, seq: view.position });
         }
-        let beat = Heartbeat { network: None, positions: List(positions), extensions: Extensions::default() };
+        // Its lease gets longer and shorter as it says that its network is another one.
+        let networks = [None, None, Some(Network::Wifi), Some(Network::Wired)];
+        let network = house.chance.pick(&networks);
+        let beat = Heartbeat { network, positions: List(positions), extensions: Extensions::default() };
         self.send(house, Some(Ask::Beat), &beat);
     }
 

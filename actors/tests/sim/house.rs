@@ -134,6 +134,8 @@ pub struct House {
     lines: Vec<(Conn, Line)>,
     pub club: Club,
     attendance: Attendance,
+    /// Connections of sessions that failed and may be taken up: their rooms are forgotten.
+    pub failed: BTreeSet<Conn>,
     pub planted: Planted,
 }
 
@@ -176,6 +178,7 @@ impl House {
             lines: Vec::new(),
             club: Club::default(),
             attendance: Attendance::default(),
+            failed: BTreeSet::new(),
             planted: Planted::default(),
             tiers: Arc::new(Tiers::sending(if seed % 4 == 1 { SLOW } else { SendRate::OFF })),
             rates: Arc::default(),
@@ -263,6 +266,7 @@ impl House {
             }
             self.run_relay(arbiter);
         }
+        self.check_timers();
         for id in std::mem::take(&mut self.saves_due) {
             self.count("marks due");
             self.tell(id, channel::state::Input::SaveMarks);
@@ -293,6 +297,7 @@ impl House {
     pub fn kill_engine(&mut self) {
         self.lines.clear();
         self.attendance = Attendance::default();
+        self.failed.clear();
         self.rooms.clear();
         self.falling.clear();
         self.office.clear();

@@ -270,7 +270,7 @@ fn planted_bugs_about_sessions_are_found() {
 
 #[test]
 fn planted_bugs_about_sleep_are_found() {
-    is_found(Plant::LateSenders, 100);
+    is_found(Plant::LateSenders, 1_000);
     is_found(Plant::Oversleep, 10);
     is_found(Plant::SubscribersOverslept, 10);
     is_found(Plant::WaitersOverslept, 10);

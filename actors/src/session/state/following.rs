@@ -98,6 +98,12 @@ impl Following {
 }
 
 impl State {
+    /// The `Follow` that waits for its answer.
+    #[must_use]
+    pub fn follow_request(&self) -> Option<u32> {
+        self.following.as_ref().and_then(|following| following.request)
+    }
+
     pub(super) fn on_follow(&mut self, request: u32, body: &[u8]) -> Result<(), DecodeError> {
         let message::Follow { positions, newest, .. } = parlor_protocol::decode(body)?;
         let following = self.following.get_or_insert_with(Following::new);

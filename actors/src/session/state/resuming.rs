@@ -7,6 +7,7 @@ use parlor_protocol::{
 
 use super::{Effect, Joining, State};
 use crate::{
+    limits::Limits,
     port::Now,
     relay::state::{Asks, Pending},
     session::parked::Parked,
@@ -55,10 +56,17 @@ impl State {
         })
     }
 
+    /// What is kept of the session when its actor failed: that it may be taken up, and nothing of what it knew, which may be
+    /// what it failed of. For a connection whose end cannot go unnoticed there is nothing. Must not panic.
+    pub fn park_failed(&mut self, limits: &Limits) -> Option<Parked> {
+        let ended = std::mem::replace(&mut self.over, true) || !self.leased;
+        (!ended).then(|| Parked::idle(self.heartbeat.anew(self.last_frame), limits, self.last_frame))
+    }
+
     /// The connection is closed with this code. Where that tells the client to come back at once, the session waits for it.
     pub fn on_closed(&mut self, code: Code) {
         let waits = match code {
-            Code::LeaseExpired | Code::Internal => false,
+            Code::LeaseExpired => false,
             // It goes on elsewhere, with what is handed over.
             Code::Superseded => true,
             code => matches!(code.advice(), Advice::ReconnectNow | Advice::ReconnectLater),

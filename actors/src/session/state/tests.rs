@@ -247,12 +247,28 @@ fn any_frame_proves_life_but_only_beats_adapt() {
     session.now.mono_ms = 3_300;
     session.check(Input::Timer { owes: false }, &[]);
     // The silence before it was two grants and more.
-    session.frame(2, &beat, &["#2 grant 250"]);
+    session.frame(2, &beat, &["#2 grant 250", "timer at 4125"]);
     assert_eq!(session.state.deadline(), 3_300 + 3 * 275);
     session.now.mono_ms = session.state.deadline();
     // Whoever waits for the server is not silent.
     session.check(Input::Timer { owes: true }, &[]);
     session.now.mono_ms = session.state.deadline();
+    session.check(Input::Timer { owes: false }, &["close LeaseExpired"]);
+}
+
+#[test]
+fn the_timer_follows_a_grant_that_got_shorter() {
+    let mut session = session();
+    let beat = |network| message::Heartbeat {
+        network: Some(network),
+        positions: List::default(),
+        extensions: Extensions::default(),
+    };
+    session.frame(1, &beat(Network::Wired), &["#1 grant 10000"]);
+    assert_eq!(session.state.deadline(), 33_000);
+    session.frame(2, &beat(Network::Wired), &["#2 grant 10000"]);
+    session.frame(3, &beat(Network::Wifi), &["#3 grant 1000", "timer at 3300"]);
+    session.now.mono_ms = 3_300;
     session.check(Input::Timer { owes: false }, &["close LeaseExpired"]);
 }
 

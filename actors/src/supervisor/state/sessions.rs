@@ -109,9 +109,9 @@ struct Session<S> {
     device: DeviceTag,
     class: DeviceClass,
     token: Token,
-    /// The token that its hello carried, where that was of no session any more: so other attempts with it are told apart.
+    /// The token that its hello carried, where that was of no session any more. Other attempts with it are of the same client.
     instead_of: Option<Token>,
-    /// Sessions of other devices that had to go for it, and may not have heard of that. The newest are last.
+    /// Sessions that had to go for it, and may not have heard of that. The newest are last.
     replaced: Vec<(DeviceTag, Token)>,
     attempt: u64,
     /// It hears of rooms that its user is added to.
@@ -134,7 +134,9 @@ enum Status<S> {
 struct Passing<S> {
     from: Conn,
     to: Option<S>,
-    /// The session's token if nothing is left of what it was.
+    /// The token that its newest hello carried.
+    resume: Token,
+    /// The session's token if it begins anew.
     fresh: Token,
 }
 
@@ -166,10 +168,6 @@ impl<S: Clone> Sessions<S> {
     pub fn on_opened(&mut self, opening: Opening<S>) {
         let sessions = self.users.get_mut(&opening.user).map_or(&mut [][..], Vec::as_mut_slice);
         let tag = opening.presence.device_tag();
-        let overtook = |session: &Session<S>| {
-            let same = session.device == tag && session.instead_of.is_some() && session.instead_of == opening.resume;
-            same && opening.attempt < session.attempt
-        };
         let replaced = |session: &Session<S>| {
             session.replaced.iter().any(|(device, token)| *device == tag && Some(*token) == opening.resume)
         };
@@ -177,12 +175,13 @@ impl<S: Clone> Sessions<S> {
             // It comes back by itself: it must not put out the one that its user began since.
             return self.told.push_back(Told::End(opening.session, Code::Replaced));
         }
-        if sessions.iter().any(overtook) {
-            // What it would take up is gone, and a later attempt of its own client has begun anew.
-            return self.told.push_back(Told::End(opening.session, Code::Superseded));
-        }
-        let is = |session: &Session<S>| session.device == tag && Some(session.token) == opening.resume;
-        let Some(at) = sessions.iter().position(is) else { return self.begin(opening) };
+        // Where the session of its token is gone, another attempt of its own client may have begun anew in its place.
+        let is = |session: &Session<S>| {
+            let tokens = [Some(session.token), session.instead_of];
+            session.device == tag && opening.resume.is_some() && tokens.contains(&opening.resume)
+        };
+        let at = sessions.iter().position(is);
+        let (Some(at), Some(resume)) = (at, opening.resume) else { return self.begin(opening) };
         let known = &mut sessions[at];
         if opening.attempt <= known.attempt {
             // It was overtaken by a later attempt of its own client.
@@ -196,7 +195,7 @@ impl<S: Clone> Sessions<S> {
         known.former.push(before);
         (known.attempt, known.class) = (attempt, presence.device_class());
         self.told.push_back(Told::Move(user.clone(), before, presence));
-        let passing = Box::new(Passing { from: before, to: Some(session), fresh });
+        let passing = Box::new(Passing { from: before, to: Some(session), resume, fresh });
         match std::mem::replace(&mut known.status, Status::Passing(passing)) {
             Status::Here(older) => self.told.push_back(Told::End(older, Code::Superseded)),
             Status::Passing(overtaken) => {
@@ -244,10 +243,11 @@ impl<S: Clone> Sessions<S> {
             self.told.push_back(Told::Begin(session.clone(), None));
         }
         self.told.push_back(Told::Enter(user, presence));
-        // Whoever is started anew on this device may still have its token.
-        replaced.retain(|(of, _)| *of != device);
-        let forgotten = replaced.len().saturating_sub(REPLACED_MAX);
-        replaced.drain(..forgotten);
+        while replaced.len() > REPLACED_MAX {
+            // First those of this very device: a program that is started again and again leaves many that nobody has.
+            let own = replaced.iter().position(|(of, _)| *of == device);
+            replaced.remove(own.unwrap_or_default());
+        }
         let (instead_of, status) = (resume, Status::Here(session));
         let former = Vec::new();
         sessions.push(Session {
@@ -289,8 +289,13 @@ impl<S: Clone> Sessions<S> {
         let Status::Passing(passing) = &mut session.status else { return };
         match (passing.to.take(), parked) {
             (Some(to), parked) => {
+                // A client that comes with a token of no session knows nothing of what an earlier attempt of its has left.
+                let parked = parked.filter(|_| passing.resume == session.token);
                 if parked.is_none() {
-                    session.instead_of = Some(std::mem::replace(&mut session.token, passing.fresh));
+                    session.instead_of = Some(passing.resume);
+                    session.token = passing.fresh;
+                    // Its client may not want that any more.
+                    session.follows = false;
                 }
                 session.status = Status::Here(to.clone());
                 self.told.push_back(Told::Begin(to, parked));

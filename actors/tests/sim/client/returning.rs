@@ -26,6 +26,8 @@ pub struct Session {
     over: Option<Token>,
     /// Rooms that are to be attached again, by the request.
     resuming: Vec<Resuming>,
+    /// Its connections from that of the newest welcome on.
+    conns: Vec<Conn>,
     /// Connections that were given up and still stand, with what was read of the next frame.
     abandoned: Vec<(Conn, Vec<u8>)>,
     /// A connection was given up before its welcome, and may reach the server behind a later one.
@@ -68,6 +70,7 @@ impl Session {
     /// The process that knew the session is gone.
     pub fn forget(&mut self) {
         self.abandoned.clear();
+        self.conns.clear();
         self.overlaps = false;
     }
 
@@ -107,12 +110,19 @@ impl Client {
             )
         });
         self.waiting.insert(self.request, Ask::Hello(resume));
+        self.session.conns.push(conn);
         self.conn = Some(conn);
     }
 
     pub(super) fn on_welcome(&mut self, house: &mut House, welcome: &Welcome<'_>, asked: Option<Token>) {
         let session = &mut self.session;
         assert_eq!(welcome.device_tag, self.key.tag);
+        let failed = session.conns.iter().any(|conn| house.failed.contains(conn));
+        session.conns.retain(|conn| Some(*conn) == self.conn);
+        if welcome.resumed && failed {
+            house.count("taken up after it failed");
+            self.views.iter_mut().for_each(|view| view.sure = false);
+        }
         if welcome.resumed {
             assert!(asked == Some(welcome.token), "a session keeps its token");
             assert!(session.over != asked, "a session that was ended for good goes on");

@@ -162,17 +162,17 @@ impl House {
     /// A connection ends, and its session with it, which has handled what it was told before.
     fn end_line(&mut self, conn: Conn) {
         while self.session_turn(conn) {}
-        self.say_gone(conn);
+        self.say_gone(conn, false);
         self.disconnect(conn);
     }
 
-    /// A session's actor panics. Nothing of it can be relied on, and its relay hears of it a little later.
+    /// A session's actor panics. It may be taken up, but nothing that it knew can be relied on, and its relay hears of it a
+    /// little later.
     pub fn crash_session(&mut self, conn: Conn) {
         let Some(line) = self.line_of(conn).filter(|line| !line.stopped) else { return };
-        line.session.on_closed(parlor_protocol::Code::Internal);
         (line.stopped, line.kill, line.driven) = (true, true, true);
         line.mailbox.clear();
-        self.say_gone(conn);
+        self.say_gone(conn, true);
     }
 
     /// The connection is gone, and its session with it.
@@ -232,6 +232,19 @@ impl House {
         line.busy = true;
         line.tell(ToSession::Frames(frames.into()));
         true
+    }
+
+    /// No session of a connection that stands outlives its lease: whose deadline has come is told so.
+    pub(super) fn check_timers(&self) {
+        let now = self.now().mono_ms;
+        let is_told = |line: &Line| line.mailbox.iter().any(|message| matches!(message, ToSession::Timer));
+        let runs = self.lines.iter().filter(|(_, line)| line.driven && !line.stopped);
+        for (conn, line) in runs.filter(|(_, line)| line.session.deadline() <= now) {
+            assert!(
+                is_told(line),
+                "the deadline of the session of {conn:?} has come, and its timer is set to a later one"
+            );
+        }
     }
 
     pub fn conns(&self) -> Vec<Conn> {

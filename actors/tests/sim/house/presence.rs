@@ -12,6 +12,9 @@ use parlor_protocol::{Code, DeviceTag, Name, Token};
 
 use super::setting::beats;
 
+/// As many as the supervisor keeps.
+const REPLACED_MAX: usize = 8;
+
 /// What is known of all sessions.
 #[derive(Default)]
 pub struct Attendance {
@@ -21,6 +24,8 @@ pub struct Attendance {
     hellos: BTreeMap<Conn, Brought>,
     /// What one input made the supervisor tell.
     told: Vec<Heard>,
+    /// The tokens of sessions that ended by this input, and of those that had to go for them.
+    gone: Vec<Token>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -36,8 +41,10 @@ struct Entry {
     user: Name,
     device: DeviceTag,
     token: Token,
-    /// The token of which nothing was left when it began.
+    /// The token that its hello carried, of which nothing was left when it began.
     instead_of: Option<Token>,
+    /// Those of sessions that had to go for it.
+    replaced: Vec<Token>,
     attempt: u64,
     /// Since when it has no connection, on the monotonic clock.
     away: Option<u64>,
@@ -63,6 +70,8 @@ enum Heard {
 pub enum Expected {
     /// An attempt that was overtaken is told so.
     Overtaken(Conn),
+    /// One whose session had to go for another one is told so.
+    Replaced(Conn),
     /// The session of one connection goes on over another.
     Goes(Conn, Conn),
     /// A session begins, in the place of these.
@@ -96,11 +105,13 @@ impl Attendance {
         let Opening { user, presence, token, resume, attempt, session } = opening;
         self.hellos.insert(*session, Brought { fresh: *token, resume: *resume, attempt: *attempt });
         let same = |entry: &Entry| entry.user == *user && entry.device == presence.device_tag();
-        let again = |entry: &Entry| resume.is_some() && entry.instead_of == *resume && *attempt < entry.attempt;
-        if self.entries.values().any(|entry| same(entry) && again(entry)) {
-            return Expected::Overtaken(*session);
+        let comes_back = |entry: &Entry| resume.is_some_and(|token| entry.replaced.contains(&token));
+        if self.entries.values().any(|entry| same(entry) && comes_back(entry)) {
+            return Expected::Replaced(*session);
         }
-        let known = self.entries.iter().find(|(_, entry)| same(entry) && Some(entry.token) == *resume);
+        // An attempt with a token of no session takes over what an earlier one with that has begun.
+        let goes = |entry: &Entry| resume.is_some() && [Some(entry.token), entry.instead_of].contains(resume);
+        let known = self.entries.iter().find(|(_, entry)| same(entry) && goes(entry));
         match known {
             Some((_, entry)) if *attempt <= entry.attempt => Expected::Overtaken(*session),
             Some((before, _)) => Expected::Goes(*before, *session),
@@ -124,7 +135,8 @@ impl Attendance {
                 if parked.is_none()
                     && let Some(entry) = self.entries.get_mut(conn)
                 {
-                    entry.instead_of = Some(std::mem::replace(&mut entry.token, self.hellos[conn].fresh));
+                    let Brought { fresh, resume, .. } = self.hellos[conn];
+                    (entry.token, entry.instead_of) = (fresh, resume);
                 }
                 Heard::Begin(*conn)
             }
@@ -137,9 +149,11 @@ impl Attendance {
                 let (user, device) = (user.clone(), presence.device_tag());
                 let twice = self.entries.values().any(|entry| (&entry.user, entry.device) == (&user, device));
                 assert!(!twice && presence.is_connected(), "{user} enters a second time on one device");
+                let mut replaced = std::mem::take(&mut self.gone);
+                replaced.drain(..replaced.len().saturating_sub(REPLACED_MAX));
                 self.entries.insert(
                     presence.conn(),
-                    Entry { user, device, token, instead_of, attempt, away: None, broken: false },
+                    Entry { user, device, token, instead_of, replaced, attempt, away: None, broken: false },
                 );
                 Heard::Enter(presence.conn())
             }
@@ -159,6 +173,8 @@ impl Attendance {
             Told::Exit(user, conn) => {
                 let entry = self.entries.remove(conn).unwrap_or_else(|| panic!("{user} goes, and was not there"));
                 self.hellos.remove(conn);
+                self.gone.extend(entry.replaced);
+                self.gone.push(entry.token);
                 Heard::Exit(*conn, entry.away.is_some())
             }
         });
@@ -167,6 +183,7 @@ impl Attendance {
     /// All that an input led to has been told.
     pub fn check(&mut self, expected: &Expected, now_mono: u64) {
         let told = std::mem::take(&mut self.told);
+        self.gone.clear();
         let of = |is: fn(&Heard) -> Option<Conn>| -> Vec<Conn> { told.iter().filter_map(is).collect() };
         let is_exit = |heard: &Heard| if let Heard::Exit(conn, _) = heard { Some(*conn) } else { None };
         let is_news = |heard: &Heard| match heard {
@@ -179,6 +196,7 @@ impl Attendance {
         let ended = |code| told.iter().all(|heard| !matches!(heard, Heard::End(_, other) if *other != code));
         let is_right = match expected {
             Expected::Overtaken(conn) => told == [Heard::End(*conn, Code::Superseded)],
+            Expected::Replaced(conn) => told == [Heard::End(*conn, Code::Replaced)],
             Expected::Goes(before, conn) => {
                 let goes = told.contains(&Heard::Move(*before, *conn));
                 goes && come.len() == 1 && exits.is_empty() && ended(Code::Superseded)

@@ -160,19 +160,29 @@ impl House {
     }
 
     /// Tells the supervisor, once, that its connection is gone or does not count any more, and what is left of it.
-    pub(super) fn say_gone(&mut self, conn: Conn) {
+    pub(super) fn say_gone(&mut self, conn: Conn, fails: bool) {
+        let limits = self.limits.clone();
         let forgets = self.plant == Some(Plant::RoomsForgotten);
         let now = self.now();
         let Some(line) = self.line_of(conn) else { return };
         if std::mem::replace(&mut line.known, false) {
-            let whole = line.opening.is_none();
-            let mut parked = if whole { line.session.park().map(Box::new) } else { None };
+            let mut parked = if line.opening.is_some() {
+                None
+            } else if fails {
+                line.session.park_failed(&limits).map(Box::new)
+            } else {
+                line.session.park().map(Box::new)
+            };
             if forgets && let Some(parked) = &mut parked {
-                **parked = Parked::idle(Heartbeat::new(beats(), Network::Wifi, now.mono_ms), now);
+                let heartbeat = Heartbeat::new(beats(), Network::Wifi, now.mono_ms);
+                **parked = Parked::idle(heartbeat, &limits, now.mono_ms);
             }
             let user = line.device.user.clone();
             if parked.is_some() {
                 self.attendance.breaks(conn);
+                if fails {
+                    self.failed.insert(conn);
+                }
             }
             self.office.push_back(ToSupervisor::Closed { user, conn, parked });
         }
@@ -280,7 +290,7 @@ impl House {
                     state.on_send(conn, request, &Detached { room, cursor, code, message, extensions });
                 }
                 Effect::HandOver => {
-                    self.say_gone(conn);
+                    self.say_gone(conn, false);
                     if self.plant == Some(Plant::TwoAtOnce)
                         && let Some(line) = self.line_of(conn)
                     {
@@ -353,10 +363,11 @@ impl House {
         }
     }
 
-    /// Whether a session owes its client answers, for which it has stopped reading.
+    /// Whether a session owes its client answers, for which it may have stopped reading.
     pub(super) fn owes(&mut self, conn: Conn) -> bool {
-        let pending = self.arbiters[usize::from(conn.arbiter)].state.pending_of(conn);
-        pending > 0 || self.line_of(conn).is_some_and(|line| !line.backlog.is_empty())
+        let Some(line) = self.line_of(conn) else { return false };
+        let (held, follow) = (!line.backlog.is_empty(), line.session.follow_request());
+        held || self.arbiters[usize::from(conn.arbiter)].state.owes(conn, follow)
     }
 
     pub(super) fn refuse(&mut self, conn: Conn, request: u32, code: Code, message: &str) {

@@ -61,6 +61,7 @@ pub fn durability_of(name: &str) -> Durability {
     }
 }
 
+/// The longest is that of the network that clients say hello from.
 pub(super) fn beats() -> BeatIntervals {
-    BeatIntervals { wifi_ms: 3_000, least_ms: 1_000, grace_least_ms: 200, ..BeatIntervals::default() }
+    BeatIntervals { wired_ms: 1_000, wifi_ms: 3_000, least_ms: 1_000, grace_least_ms: 200, ..BeatIntervals::default() }
 }

@@ -88,6 +88,9 @@ impl House {
             })),
             _ => Expected::Nothing,
         };
+        if matches!(expected, Expected::Replaced(_)) {
+            self.count("comes back replaced");
+        }
         if matches!(expected, Expected::Tick) && self.plant == Some(Plant::EndlessLease) {
             return;
         }

@@ -2,11 +2,14 @@
 
 use parlor_protocol::{
     Code, Epoch, Extensions, List, RoomNumber,
-    message::{Goodbye, JoinFrom, Network, Part, Position, RecordKind, Resume},
+    message::{Goodbye, Heartbeat, JoinFrom, Network, Part, Position, RecordKind, Resume},
 };
 
 use super::{Session, session};
-use crate::session::{parked::Parked, state::Input};
+use crate::{
+    limits::Limits,
+    session::{parked::Parked, state::Input},
+};
 
 /// The session, broken and taken up again by a client on another network.
 fn again(mut before: Session) -> Session {
@@ -184,10 +187,10 @@ fn what_ended_for_good_is_not_kept() {
         session.state.on_closed(code);
         session.state.park().is_some()
     };
-    for code in [Code::SlowReader, Code::TooSlow, Code::GoingAway] {
+    for code in [Code::SlowReader, Code::TooSlow, Code::Internal, Code::GoingAway] {
         assert!(kept(code), "{code}: its client is told to come back");
     }
-    for code in [Code::LeaseExpired, Code::Internal, Code::Replaced, Code::MalformedFrame, Code::Goodbye] {
+    for code in [Code::LeaseExpired, Code::Replaced, Code::MalformedFrame, Code::Goodbye] {
         assert!(!kept(code), "{code}");
     }
     let mut session = session().joined();
@@ -195,4 +198,30 @@ fn what_ended_for_good_is_not_kept() {
     assert!(session.state.park().is_none());
     let parked: Option<Parked> = super::session().state.park();
     assert!(parked.is_some(), "a connection that breaks ends nothing");
+}
+
+#[test]
+fn of_a_session_that_failed_its_lease_is_kept_and_nothing_that_it_knew() {
+    let mut failed = session().joined();
+    failed.now.mono_ms = 1_500;
+    let beat =
+        Heartbeat { network: Some(Network::Wifi), positions: List::default(), extensions: Extensions::default() };
+    failed.frame(2, &beat, &["#2 grant 500", "timer at 3150"]);
+    let parked = failed.state.park_failed(&Limits::default()).unwrap();
+    assert!(failed.state.park_failed(&Limits::default()).is_none() && failed.state.park().is_none(), "it is kept once");
+    // It has missed nothing.
+    assert_eq!((parked.rooms.len(), parked.deadline()), (0, 1_500 + 3_300));
+    let mut again = session();
+    again.now.mono_ms = 2_500;
+    again.state.take_up(again.now, Network::Wifi, parked);
+    assert_eq!(again.state.grant_ms(), 1_000);
+    again.frame(1, &resume(&[7]), &["#1 not resumed 7 NotJoined"]);
+    again.join(2, "room", &["#2 begins to Join", "#2 resolve room"]);
+
+    let mut over = session();
+    over.check(Input::Kick("cheats".into()), &["close Kicked"]);
+    assert!(over.state.park_failed(&Limits::default()).is_none());
+    let mut silent = session();
+    silent.state.let_be_silent(true);
+    assert!(silent.state.park_failed(&Limits::default()).is_none());
 }

@@ -87,7 +87,7 @@ impl Lab {
 
     fn parked(&self) -> Option<Box<Parked>> {
         let heartbeat = Heartbeat::new(BeatIntervals::default(), Network::Wifi, self.now.mono_ms);
-        Some(Box::new(Parked::idle(heartbeat, self.now)))
+        Some(Box::new(Parked::idle(heartbeat, &Limits::default(), self.now.mono_ms)))
     }
 
     #[track_caller]
@@ -163,7 +163,9 @@ fn a_session_is_taken_up_while_its_older_connection_stands() {
     // The older one failed, and nothing is left of it: the session is a new one, with the new token.
     lab.opened(hello(3, Some(1), 3), &["ann moves from 2 to 3", "two Superseded"]);
     lab.ended(2, &["three begins anew"]);
-    lab.opened(hello(4, Some(1), 4), &["three Replaced", "ann exits by 3", "four begins anew", "ann enters by 4"]);
+    // Its client did not hear of that, and tries again with the token that it knows: it is the same client.
+    lab.opened(hello(4, Some(1), 4), &["ann moves from 3 to 4", "three Superseded"]);
+    lab.broke(3, &["four begins anew"]);
     lab.opened(hello(5, Some(4), 5), &["ann moves from 4 to 5", "four Superseded"]);
 }
 
@@ -199,10 +201,48 @@ fn a_late_attempt_whose_session_is_unknown_does_not_replace_the_newer() {
     lab.opened(hello(1, Some(9), 5), &["one Superseded"]);
     lab.broke(3, &["ann rests at 3"]);
     lab.opened(hello(1, Some(9), 7), &["one Superseded"]);
-    // A later one replaces it, and so does a client that was started anew, or another device.
+    // A later one takes it over. A client that was started anew replaces it, and another device stands beside it.
     lab.opened(Hello { device: 2, ..hello(5, Some(9), 1) }, &["five begins anew", "ann enters by 5"]);
-    lab.opened(hello(4, Some(9), 9), &["ann exits by 3", "four begins anew", "ann enters by 4"]);
+    lab.opened(hello(4, Some(9), 9), &["ann moves from 3 to 4", "four begins anew"]);
     lab.opened(hello(1, None, 1), &["four Replaced", "ann exits by 4", "ann enters by 1"]);
+}
+
+#[test]
+fn later_attempts_with_a_token_of_no_session_take_over_what_the_first_has_begun() {
+    for policy in [SessionPolicy::OnePerDevice, SessionPolicy::All] {
+        let mut lab = lab(policy);
+        lab.opened(hello(2, Some(9), 7), &["two begins anew", "ann enters by 2"]);
+        lab.opened(hello(3, Some(9), 8), &["ann moves from 2 to 3", "two Superseded"]);
+        // Its client knows nothing of what the first one left.
+        lab.broke(2, &["three begins anew"]);
+        lab.opened(hello(1, Some(9), 7), &["one Superseded"]);
+        lab.opened(hello(4, Some(9), 9), &["ann moves from 3 to 4", "three Superseded"]);
+        // The newest before the second has handed over, with the token that the second was given.
+        lab.opened(hello(5, Some(3), 10), &["ann moves from 4 to 5", "four Superseded"]);
+        lab.broke(3, &["five goes on"]);
+        lab.opened(hello(6, Some(3), 11), &["ann moves from 5 to 6", "five Superseded"]);
+        lab.ended(5, &["six begins anew"]);
+        lab.ended(6, &["ann exits by 6"]);
+        assert!(lab.is_empty());
+    }
+}
+
+#[test]
+fn a_session_that_begins_anew_does_not_follow() {
+    let (ann, room): (Name, Name) = ("ann".parse().unwrap(), "room".parse().unwrap());
+    let added = |lab: &mut Lab, want: &[&str]| {
+        lab.sessions.on_added(&ann, RoomNumber(7), &room, JoinFrom::Tail);
+        lab.told(want);
+    };
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.sessions.on_follow(&ann, conn(1));
+    lab.opened(hello(2, Some(1), 2), &["ann moves from 1 to 2", "one Superseded"]);
+    lab.broke(1, &["two goes on"]);
+    added(&mut lab, &["two added to room, 7, Tail"]);
+    lab.opened(hello(3, Some(1), 3), &["ann moves from 2 to 3", "two Superseded"]);
+    lab.ended(2, &["three begins anew"]);
+    added(&mut lab, &[]);
 }
 
 #[test]
@@ -239,6 +279,37 @@ fn who_was_replaced_and_did_not_hear_of_it_is_told_when_it_comes_back() {
     // Its user logs in there again.
     lab.opened(at(1, 5, None, 1), &["four Replaced", "ann exits by 4", "ann enters by 5"]);
     lab.opened(at(1, 3, Some(5), 2), &["ann moves from 5 to 3", "five Superseded"]);
+}
+
+#[test]
+fn who_was_replaced_on_its_own_device_is_told_when_it_comes_back() {
+    let mut lab = lab(SessionPolicy::default());
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    // Another program of the same device: two that came back would throw one another out for ever.
+    lab.opened(hello(2, None, 1), &["ann exits by 1", "ann enters by 2"]);
+    lab.opened(hello(3, Some(1), 2), &["three Replaced"]);
+    lab.broke(2, &["ann rests at 2"]);
+    lab.opened(hello(3, Some(1), 3), &["three Replaced"]);
+    lab.opened(hello(4, Some(2), 2), &["ann moves from 2 to 4", "four goes on"]);
+    // For as long as the other one is there.
+    lab.ended(4, &["ann exits by 4"]);
+    lab.opened(hello(3, Some(1), 4), &["three begins anew", "ann enters by 3"]);
+}
+
+#[test]
+fn a_device_that_begins_again_and_again_makes_no_other_one_forgotten() {
+    let mut lab = lab(SessionPolicy::Single);
+    lab.opened(hello(1, None, 1), &["ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    lab.opened(Hello { device: 2, ..hello(2, None, 1) }, &["ann exits by 1", "ann enters by 2"]);
+    for fresh in 10..30 {
+        lab.broke(2, &["ann rests at 2"]);
+        lab.opened(Hello { device: 2, fresh, ..hello(2, None, 1) }, &["ann exits by 2", "ann enters by 2"]);
+    }
+    lab.opened(hello(3, Some(1), 2), &["three Replaced"]);
+    let at_most = &lab.sessions.users.values().next().unwrap()[0].replaced;
+    assert_eq!((at_most.len(), at_most[7].1), (REPLACED_MAX, token(28)));
 }
 
 #[test]
