@@ -230,7 +230,8 @@ impl State {
             return self.save_now();
         }
         let holding = Arbiters::first(self.subscribers.len());
-        self.sleep.falling = Some(Falling { holding, stirred: false });
+        // It may be falling asleep already, and have been touched since: a relay that let go before does not know by whom.
+        self.sleep.falling.get_or_insert(Falling { holding, stirred: false });
         self.effects.push_back(Effect::Sleep(Rest::Idle));
     }
 
