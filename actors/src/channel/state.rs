@@ -599,8 +599,7 @@ impl State {
             return self.refuse(join.conn, join.request, Code::Forbidden, 0, "the user may not join this room");
         }
         self.users.let_in(&join.device.user);
-        if self.people.hides_past && rights.role.is_some() && rights.since > self.extent.tail + 1 {
-            // What was said before he was added is not told yet, and would be delivered to him.
+        if self.is_ahead(rights) {
             self.detach_user(&join.device);
             self.devices.detach(&join.device);
             let message = "what was said before the user was added is on its way";

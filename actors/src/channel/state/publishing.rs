@@ -298,6 +298,7 @@ impl State {
         self.keep(grown);
         let frames = if let [one] = &parts[..] { one.clone() } else { Bytes::from(parts.concat()) };
         self.tell_committed(&Batch { first, last: upto, frames });
+        self.finish_adoptions();
         self.erased(upto);
     }
 
@@ -335,6 +336,8 @@ impl State {
         self.not_erased();
         if stops {
             self.effects.push_back(Effect::Stop);
+        } else {
+            self.finish_adoptions();
         }
     }
 

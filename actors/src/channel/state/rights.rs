@@ -158,6 +158,10 @@ impl State {
         if self.people.adopted_loading > 0 || self.people.adopting.is_empty() {
             return;
         }
+        let is_ahead = |rights| self.is_ahead(rights);
+        if self.devices.iter().any(|(_, device)| device.is_attached() && device.rights.is_some_and(is_ahead)) {
+            return; // Until that is told.
+        }
         for arbiter in std::mem::take(&mut self.people.adopting) {
             let Extent { epochs, first, trimmed, tail } = self.extent.clone();
             self.relay(arbiter, FromChannel::Adopted { epochs, first, trimmed, tail });
@@ -235,6 +239,13 @@ impl State {
             }
         }
         self.hide(|user, _| later.contains(user));
+    }
+
+    /// Whether what was said before a user was added is not told yet: it would be delivered to him if he were there. The
+    /// store had it when he was added, so it is soon told, unless the room's records can no longer be stored.
+    pub(super) fn is_ahead(&self, rights: Rights) -> bool {
+        let behind = self.extent.tail + 1 < rights.since && self.failed.is_none();
+        behind && self.people.hides_past && may(self.people.kind, rights.role, Act::Join) && rights.role.is_some()
     }
 
     /// Detaches everybody who may not be here any more.

@@ -220,9 +220,6 @@ impl State {
 
     fn on_ask_idle(&mut self, now: Now) {
         self.look_at_shares();
-        if self.sleep.falling.is_some() {
-            return; // It is about to be known whether it was touched since.
-        }
         let touched = *self.sleep.touched.get_or_insert(now.mono_ms);
         if now.mono_ms < touched.saturating_add(self.idle_ms()) || !self.may_sleep() || self.is_busy() {
             return;
@@ -233,7 +230,8 @@ impl State {
             return self.save_now();
         }
         let holding = Arbiters::first(self.subscribers.len());
-        self.sleep.falling = Some(Falling { holding, stirred: false });
+        // It may be falling asleep already, and have been touched since: a relay that let go before does not know by whom.
+        self.sleep.falling.get_or_insert(Falling { holding, stirred: false });
         self.effects.push_back(Effect::Sleep(Rest::Idle));
     }
 

@@ -87,13 +87,23 @@ fn a_room_that_is_touched_while_it_falls_asleep_stays() {
 }
 
 #[test]
-fn a_room_that_was_touched_while_it_falls_asleep_stays_however_often_it_is_asked_meanwhile() {
-    let mut room = joined(2);
-    assert_eq!(room.asked_after(IDLE), ["Idle"]);
-    room.handle(signal("ann", 0));
-    // What was asked before it was found idle comes late. A relay that has let go may have a subscriber since, and not know it.
-    assert_eq!(room.asked_after(IDLE), [""; 0]);
-    assert_eq!(room.let_go(), ["Awake"]);
+fn a_room_that_is_asked_again_while_it_falls_asleep_still_knows_that_it_was_touched() {
+    for lets_go in [false, true] {
+        let mut room = room(Durability::Synced, 1, 2);
+        room.asked_after(0);
+        assert_eq!(room.asked_after(IDLE), ["Idle"]);
+        if lets_go {
+            room.check(Input::Sleep(Sleep::LetGo(1)), &[]);
+        }
+        room.join("ann", 1, JoinFrom::Tail);
+        assert_eq!(room.answers("ann", vec![]), ["1: attach ann at 2 of 2"]);
+        // It was asked before the supervisor heard of the first answer, and had much to do.
+        assert_eq!(room.asked_after(IDLE), ["Idle"]);
+        if !lets_go {
+            room.check(Input::Sleep(Sleep::LetGo(1)), &[]);
+        }
+        assert_eq!(room.handle(Input::Sleep(Sleep::LetGo(0))), ["Awake"], "a relay let go before it knew of ann");
+    }
 }
 
 #[test]

@@ -47,3 +47,59 @@ fn members_of_a_rebuilt_room_go_on_where_they_may_read() {
     let want = ["1: adopted 1-5", "1: hide from ann below 4"];
     assert_eq!(room.rights("ann", Some(member(Role::Member, 4))), want);
 }
+
+/// A room with a record on its way to the store, and behind it a change that adds who was put out before it was said.
+fn room_with_news() -> Room {
+    let mut room = room(Access::Members, Past::ByAccess);
+    room.enter("ann", 0, Some(member(Role::Owner, 1)));
+    room.say(("ann", 0), 2, 1, "x", &["end turn"]);
+    room
+}
+
+#[test]
+fn who_was_added_behind_what_is_not_told_yet_is_taken_up_behind_it() {
+    let added = Some(member(Role::Member, 7));
+    for told in [false, true] {
+        let mut room = room_with_news();
+        room.check(Input::Adopt { arbiter: 1, devices: vec![key("bob")] }, &["load bob", "load rights of bob"]);
+        if told {
+            assert_eq!(room.change(7, "bob", None, added), ["told 7"]);
+        }
+        let read = if told { None } else { added };
+        assert_eq!(room.rights("bob", read), [""; 0], "at 5 of 5 he would be brought what was said before");
+        let want = ["append 6-6", "0: batch 6, #2 stored at 6", "1: batch 6", "1: adopted 1-6"];
+        let hidden = ["0: hide from bob below 7", "1: hide from bob below 7"];
+        assert_eq!(room.commit(), [&want[..], &hidden].concat());
+    }
+}
+
+#[test]
+fn who_was_added_behind_what_is_never_told_is_taken_up_when_that_is_known() {
+    let mut room = room_with_news();
+    room.handle(Input::EndOfTurn);
+    room.handle(Input::Adopt { arbiter: 1, devices: vec![key("bob")] });
+    room.rights("bob", Some(member(Role::Member, 7)));
+    let failed = Input::Failed(StoreError::Poisoned("a test".into()));
+    room.check(
+        failed,
+        &["0: #2 OutcomeUnknown", "1: adopted 1-5", "0: hide from bob below 6", "1: hide from bob below 6"],
+    );
+}
+
+#[test]
+fn who_was_added_behind_what_is_not_told_yet_joins_once_it_is() {
+    let mut room = room_with_news();
+    let bob = Some(member(Role::Member, 7));
+    let enter = |room: &mut Room| {
+        room.join("bob", 1, JoinFrom::Tail);
+        room.answers("bob", vec![]);
+        room.rights("bob", bob)
+    };
+    assert_eq!(enter(&mut room), ["1: #1 Busy"]);
+    room.commit();
+    assert_eq!(enter(&mut room), ["1: attach bob at 6 of 6"]);
+    // What can no longer be stored is not waited for.
+    let mut room = room_with_news();
+    room.handle(Input::Failed(StoreError::Poisoned("a test".into())));
+    assert_eq!(enter(&mut room), ["1: attach bob at 5 of 5"]);
+}
