@@ -11,8 +11,7 @@ use parlor_protocol::{Code, Extensions, RoomNumber, message::Error};
 use super::{Effect, State};
 use crate::{
     channel::{gathering, state::Input},
-    message::FromChannel,
-    port::DeviceKey,
+    message::{FromChannel, Returning},
 };
 
 const NOT_WOKEN: &str = "the room cannot be woken now";
@@ -82,9 +81,9 @@ impl State {
         self.forget_nap(room);
     }
 
-    /// A room that slept has a channel. Returns the devices of the subscribers, and what waited and follows behind them;
+    /// A room that slept has a channel. Returns the subscribers, and what waited and follows behind them;
     /// `None` if there are none here.
-    pub fn on_woken(&mut self, room: RoomNumber) -> Option<(Vec<DeviceKey>, VecDeque<Input>)> {
+    pub fn on_woken(&mut self, room: RoomNumber) -> Option<(Vec<Returning>, VecDeque<Input>)> {
         let mut nap = self.naps.remove(&room)?;
         self.stop_pulls(room);
         // Who lags pulls anew once he is taken up.
