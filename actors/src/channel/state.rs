@@ -459,6 +459,12 @@ impl State {
         self.extent.tail
     }
 
+    /// How many appends the store has not settled yet.
+    #[must_use]
+    pub fn appending(&self) -> usize {
+        self.uncommitted.len()
+    }
+
     /// How many subscribers there are, over all arbiters.
     #[must_use]
     pub fn subscribers(&self) -> u32 {
