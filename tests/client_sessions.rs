@@ -13,6 +13,7 @@ use std::{
 
 use common::{Served, client, config, engine, loopback, soon, until};
 use parlor::client::{Client, Event, Events, JoinFrom, Outgoing, UserPresence};
+use parlor_protocol::Code;
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -143,12 +144,17 @@ async fn an_inbox_fills_by_itself() {
     assert_eq!(text(&mut talk_events).await, "back again");
 
     ann.remove_members("old", &["bob"]).await.unwrap();
-    ann.delete_room("new").await.unwrap();
-    soon("the old room is over or goes on as an open one", async {
-        ann.delete_room("old").await.unwrap();
-        while !matches!(events.next().await, Some(Event::Closed { .. }) | None) {}
+    soon("the old room is over, though anybody may join it", async {
+        loop {
+            match events.next().await.expect("it says why it is over") {
+                Event::Closed { code, .. } => break assert_eq!(code, Code::Forbidden),
+                _ => {}
+            }
+        }
     })
     .await;
+    ann.delete_room("old").await.unwrap();
+    ann.delete_room("new").await.unwrap();
     soon("the end", bob.close()).await;
     assert!(soon("no room follows", inbox.next()).await.is_none());
     soon("the end", ann.close()).await;

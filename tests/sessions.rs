@@ -243,3 +243,42 @@ async fn a_shutdown_tells_each_client_another_time_to_come_back() {
     assert_eq!(times, (0..40).map(|at| 500 + at / 2).collect::<Vec<_>>());
     soon("the engine ends", ended).await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_removed_from_an_open_room_hears_nothing_more_of_it_and_may_come_again() {
+    let data = TempDir::new().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.arbiters = 2);
+    let people = [("ann", Role::Owner), ("bob", Role::Member), ("cem", Role::Member)];
+    engine.create_room_with("open", RoomOptions::default(), &people).await.unwrap();
+    let mut ann = Raw::welcomed(address, "ann", "phone").await;
+    let mut bob = Raw::welcomed(address, "bob", "phone").await;
+    let mut cem = Raw::welcomed(address, "cem", "phone").await;
+    followed(&mut bob, 0).await;
+    let room = ann.join("open", JoinFrom::Tail).await;
+    assert_eq!(cem.join("open", JoinFrom::Tail).await, room);
+    let remove = RemoveMembers { room: "open", users: List(vec!["bob"]), extensions: ext() };
+    assert_eq!(ann.ask(9, &remove).await.kind(), Kind::Done);
+    // One removes himself.
+    let remove = RemoveMembers { room: "open", users: List(vec!["cem"]), extensions: ext() };
+    cem.send(&parlor_protocol::to_bytes(9, &remove)).await;
+    for user in [&mut bob, &mut cem] {
+        loop {
+            let got = user.next().await.unwrap();
+            match got.kind() {
+                Kind::Detached => break assert_eq!(got.read::<Detached<'_>>().code, Code::Forbidden),
+                Kind::Deliver => assert_ne!(got.read::<Deliver<'_>>().payload, b"after he was removed"),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(ann.ask(10, &publish(room, 1, b"after he was removed")).await.kind(), Kind::Ack);
+    assert_eq!(bob.join("open", JoinFrom::Tail).await, room);
+    assert_eq!(ann.ask(11, &publish(room, 2, b"to a stranger")).await.kind(), Kind::Ack);
+    loop {
+        let got = bob.next().await.unwrap();
+        if got.kind() == Kind::Deliver {
+            break assert_eq!(got.read::<Deliver<'_>>().payload, b"to a stranger");
+        }
+    }
+    engine.shutdown().await;
+}

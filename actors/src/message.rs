@@ -171,6 +171,8 @@ pub struct Attach {
     pub request: u32,
     /// Its device, for the channel to know when it leaves.
     pub device: DeviceKey,
+    /// Whether its user is a member of the room.
+    pub member: bool,
     /// The room's name.
     pub name: Name,
     /// The room's epoch.
@@ -181,6 +183,15 @@ pub struct Attach {
     pub cursor: Seq,
     /// The `Joined` frame, and a `Gap` if the join asked for what is not there.
     pub answer: Bytes,
+}
+
+/// A subscriber of a channel that is no more, as its relay tells the next one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Returning {
+    /// Its device.
+    pub device: DeviceKey,
+    /// Whether its user was a member when the channel before last said so.
+    pub member: bool,
 }
 
 /// From whom the past is hidden.
@@ -258,7 +269,7 @@ pub enum FromChannel {
         /// The frames up to `last`, or `None` if the store could not say now.
         page: Option<(Seq, Bytes)>,
     },
-    /// These users may no longer be in the room.
+    /// These users were removed, or may no longer be in the room.
     Detach {
         /// Who.
         users: Arc<[Name]>,
@@ -267,6 +278,8 @@ pub enum FromChannel {
         /// For a person.
         message: &'static str,
     },
+    /// These users, whose subscribers came as strangers, are members now.
+    Members(Arc<[Name]>),
     /// From these subscribers some of the past is hidden from now on.
     Hide(Arc<[Hidden]>),
     /// A rebuilt channel has taken up the arbiter's subscribers.

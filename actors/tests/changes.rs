@@ -366,7 +366,9 @@ impl World {
 
     fn on_news(&mut self, news: FromChannel) {
         match news {
-            FromChannel::Detach { .. } | FromChannel::Hide(_) => panic!("nobody is put out here"),
+            FromChannel::Detach { .. } | FromChannel::Members(_) | FromChannel::Hide(_) => {
+                panic!("nobody is put out here")
+            }
             FromChannel::Committed { batch, stored, .. } => {
                 if let Some(Batch { first, frames, .. }) = batch {
                     self.hear_up_to(first - 1);

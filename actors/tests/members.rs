@@ -301,7 +301,24 @@ impl World {
                     }
                 }
             }
-            self.handle(Input::Changed { id: 1, change: Arc::new(changed) });
+            let change = Arc::new(changed);
+            let there = self.attached.clone();
+            self.handle(Input::Changed { id: 1, change: change.clone() });
+            self.check_put_out(&change, &there);
+        }
+    }
+
+    /// Who is gone is in the room no more, from when the change counts.
+    fn check_put_out(&mut self, change: &Changed, there: &BTreeSet<&'static str>) {
+        let Changed::Members(change) = change else { return };
+        for one in change.users.iter().filter(|one| one.after.is_none_or(|after| after.role == Role::Banned)) {
+            // Nobody puts out again who was put out before, and came back as a stranger.
+            let belonged = one.before.is_some_and(|before| before.role != Role::Banned);
+            let stays = belonged && self.attached.contains(&*one.user);
+            assert!(!stays, "{} was removed and stays", one.user);
+            if there.contains(&*one.user) && one.after.is_none() && self.access == Access::Open {
+                self.count("removed from an open room");
+            }
         }
     }
 
@@ -493,9 +510,11 @@ fn whatever_dies_members_log_and_readers_say_the_same() {
         }
     }
     if one.is_none() {
-        for what in
-            ["told", "joined", "put out", "forbidden", "crash", "left to the successor", "recorded", "named", "stored"]
-        {
+        let happens = [
+            ["told", "joined", "put out", "forbidden", "crash"],
+            ["left to the successor", "recorded", "named", "stored", "removed from an open room"],
+        ];
+        for what in happens.concat() {
             assert!(counts.get(what).is_some_and(|count| *count > 100), "{what} hardly happens: {counts:?}");
         }
     }

@@ -11,6 +11,9 @@ use parlor_protocol::{
     message::{self, JoinFrom, ROOMS_PER_SESSION_MAX},
 };
 
+/// How long a room is waited for that the server says it attaches of itself, before it is joined by its name.
+const COMES_WITHIN: Duration = Duration::from_secs(5);
+
 use super::{
     effect::{Effect, Now, Pending, RoomKey},
     error::RequestError,
@@ -60,7 +63,10 @@ impl State {
                     self.effects.extend(room.leave.take().map(|ticket| Effect::Left(ticket, cursor)));
                 }
                 (Stage::Left(_), _) => {}
-                _ => room.stage = Stage::Out,
+                (stage, _) => {
+                    room.retry_at.take_if(|_| stage == Stage::Coming);
+                    room.stage = Stage::Out;
+                }
             }
             if let Some(inbound) = &mut room.inbound {
                 inbound.on_lost();
@@ -121,6 +127,7 @@ impl State {
     /// A room is attached, for the first time or again.
     pub(super) fn attach(&mut self, now: Now, key: RoomKey, info: RoomInfo, newest_nonce: Option<Nonce>) {
         let Some(room) = self.rooms.get_mut(&key) else { return };
+        room.retry_at.take_if(|_| room.stage == Stage::Coming);
         (room.stage, room.number, room.durability) = (Stage::In, info.number, info.durability);
         self.numbers.insert(info.number, key);
         let changes = room.outbox.on_newest_nonce(newest_nonce);
@@ -159,8 +166,11 @@ impl State {
         if request != 0 {
             // About a room that was listed for a session that was taken up.
             let Some(key) = self.resumes(request, detached.room) else { return };
+            if code == Code::AlreadyJoined {
+                return self.await_attached(now, key);
+            }
             let later = code.advice() == Advice::RetryLater;
-            if later || matches!(code, Code::NotJoined | Code::AlreadyJoined | Code::TooManyRooms) {
+            if later || matches!(code, Code::NotJoined | Code::TooManyRooms) {
                 self.numbers.remove(&detached.room);
                 let wait = RETRY_MIN + self.rng.up_to(RETRY_MIN);
                 self.rooms.entry(key).and_modify(|room| {
@@ -171,6 +181,13 @@ impl State {
             }
         }
         self.on_put_out(now, detached);
+    }
+
+    /// The server attaches a room of itself, as the client follows its user: its `Attached` has yet to come.
+    pub(super) fn await_attached(&mut self, now: Now, key: RoomKey) {
+        let until = now.at.saturating_add(COMES_WITHIN);
+        self.rooms.entry(key).and_modify(|room| (room.stage, room.retry_at) = (Stage::Coming, Some(until)));
+        self.settle(now, key);
     }
 
     /// The server put the session out of a room: what is missing is told as a gap, and nothing is tried again.

@@ -18,6 +18,8 @@ pub(super) enum Stage {
     Joining,
     /// The session that it belongs to was taken up, and the server has not said whether it goes on there.
     Resuming,
+    /// The server says that it attaches it of itself, or has: until `retry_at`, that is waited for.
+    Coming,
     /// A `Follow` is under way, which attaches it.
     Following,
     /// Attached.

@@ -208,10 +208,10 @@ impl State {
         if self.is_online() {
             let Some(room) = self.rooms.get(&key) else { return };
             match room.stage {
-                Stage::Out if room.retry_at.is_none() => self.send_join(key),
+                Stage::Out | Stage::Coming if room.retry_at.is_none() => self.send_join(key),
                 Stage::In => self.settle_joined(now, key),
                 Stage::Left(cursor) => self.settle_left(now, key, cursor),
-                Stage::Out | Stage::Joining | Stage::Resuming | Stage::Following | Stage::Leaving => {}
+                Stage::Out | Stage::Joining | Stage::Resuming | Stage::Coming | Stage::Following | Stage::Leaving => {}
             }
         } else if let Some(Stage::Left(cursor)) = self.rooms.get(&key).map(|room| room.stage) {
             self.settle_left(now, key, cursor);
@@ -342,6 +342,9 @@ impl State {
                 Some(room) if later => {
                     (room.stage, room.retry_at) = (Stage::Out, Some(retry_at));
                     self.settle(now, key);
+                }
+                Some(room) if error.code == Code::AlreadyJoined && room.inbound.is_some() => {
+                    self.await_attached(now, key);
                 }
                 _ => {
                     self.close_room(key, error.code, error.message, refused());

@@ -7,6 +7,7 @@ use parlor_protocol::{Nonce, Seq, message::Role};
 
 use super::{absent::Absent, window::Window};
 use crate::{
+    members::rights::{Act, Kind, may},
     pools::Share,
     port::{Answer, DeviceKey},
 };
@@ -31,6 +32,16 @@ pub struct Rights {
     pub role: Option<Role>,
     /// Where the past is hidden: the first seq that he may read.
     pub since: Seq,
+    /// Subscribers of the device are being put out, whatever he may do now: what they asked for meanwhile is not done.
+    pub out: bool,
+}
+
+impl Rights {
+    /// Whether a subscriber may do that in such a room.
+    #[must_use]
+    pub fn may(self, kind: Kind, act: Act) -> bool {
+        !self.out && may(kind, self.role, act)
+    }
 }
 
 /// One device.
@@ -42,6 +53,8 @@ pub struct Device<Waiting> {
     /// What its user may do; `None` until that is loaded.
     pub rights: Option<Rights>,
     loading_rights: bool,
+    /// Its user is a member as far as the relays know, for whom the channel before this one may have said so.
+    pub was_member: bool,
     /// A rebuilt room waits for its rights before it takes up the subscribers of the one before.
     pub adopted: bool,
     /// The lowest nonce that was refused for now, and until when later ones are held back.
@@ -85,6 +98,7 @@ impl<Waiting> Devices<Waiting> {
                     loading: false,
                     rights: None,
                     loading_rights: false,
+                    was_member: false,
                     adopted: false,
                     held: None,
                     pending: 0,
@@ -92,6 +106,18 @@ impl<Waiting> Devices<Waiting> {
                     ticket: None,
                     waiting: Vec::new(),
                 }));
+            }
+        }
+    }
+
+    /// A subscriber of the channel before this one is there. `member` says whether its user was a member then: if he is none
+    /// any more, he was removed while nobody could tell, and it is put out.
+    pub fn returns(&mut self, key: &DeviceKey, member: bool) {
+        self.attach_unloaded(key);
+        if let Some(device) = self.devices.get_mut(key) {
+            device.was_member |= member;
+            if let Some(rights) = device.rights {
+                device.learn(rights);
             }
         }
     }
@@ -111,7 +137,9 @@ impl<Waiting> Devices<Waiting> {
     pub fn wants_rights(&mut self, key: &DeviceKey, known: Option<Rights>) -> bool {
         match self.devices.get_mut(key) {
             Some(device) if device.rights.is_none() => {
-                device.rights = known;
+                if let Some(rights) = known {
+                    device.learn(rights);
+                }
                 known.is_none() && !std::mem::replace(&mut device.loading_rights, true)
             }
             _ => false,
@@ -123,7 +151,7 @@ impl<Waiting> Devices<Waiting> {
     pub fn rights_loaded(&mut self, key: &DeviceKey, rights: Rights) -> Vec<Waiting> {
         let Some(device) = self.devices.get_mut(key) else { return Vec::new() };
         device.loading_rights = false;
-        device.rights.get_or_insert(rights);
+        device.learn(device.rights.unwrap_or(rights));
         let waiting = device.take_waiting();
         self.forget_if_idle(key);
         waiting
@@ -195,6 +223,12 @@ impl<Waiting> Devices<Waiting> {
         if let Some(device) = self.devices.get_mut(key) {
             debug_assert!(device.attached > 0, "a device leaves as often as it came");
             device.attached = device.attached.saturating_sub(1);
+            if device.attached == 0 {
+                device.was_member = false;
+                if let Some(rights) = &mut device.rights {
+                    rights.out = false;
+                }
+            }
             self.forget_if_idle(key);
         }
     }
@@ -265,6 +299,19 @@ impl<Waiting> Devices<Waiting> {
 }
 
 impl<Waiting> Device<Waiting> {
+    /// It is known what its user may do.
+    fn learn(&mut self, rights: Rights) {
+        let removed = self.was_member && rights.role.is_none();
+        self.rights = Some(Rights { out: rights.out || removed, ..rights });
+    }
+
+    /// Whether its user came as a stranger, is a member, and is noted as one by this.
+    #[must_use]
+    pub fn note_member(&mut self) -> bool {
+        let member = self.rights.and_then(|rights| rights.role).is_some_and(|role| role != Role::Banned);
+        member && self.is_let_in() && !std::mem::replace(&mut self.was_member, true)
+    }
+
     /// Whether a subscriber of it is there.
     #[must_use]
     pub fn is_attached(&self) -> bool {
@@ -350,7 +397,7 @@ mod tests {
         assert!(!devices.attach(&key("ann")));
         assert!(devices.wants_rights(&key("ann"), None));
         assert_eq!(devices.wait(&key("ann"), 1), None);
-        let rights = |role| Rights { role: Some(role), since: 0 };
+        let rights = |role| Rights { role: Some(role), ..Rights::default() };
         devices.device(&key("ann")).unwrap().rights = Some(rights(Role::Banned));
         assert_eq!(devices.rights_loaded(&key("ann"), rights(Role::Member)), [1]);
         assert_eq!(devices.device(&key("ann")).unwrap().rights, Some(rights(Role::Banned)));

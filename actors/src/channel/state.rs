@@ -32,7 +32,7 @@ use crate::{
         Changed, Member,
         rights::{Act, may},
     },
-    message::{Attach, Conn, Fetch, FetchReaders, FromChannel, Join, MarkRead, Publish, Signal, Stored},
+    message::{Attach, Conn, Fetch, FetchReaders, FromChannel, Join, MarkRead, Publish, Returning, Signal, Stored},
     pools::{Pools, Share},
     port::{
         Answer, AppendRecord, Budget, DeviceKey, Generation, Loaded, Marks, Now, Place, Records, Rewrite, RoomMarks,
@@ -53,6 +53,8 @@ const RECORDS_PER_TURN_MAX: usize = 256;
 
 /// Clients are asked to wait this long when a queue is full.
 const BUSY_RETRY_MS: u32 = 100;
+
+const BEING_PUT_OUT: &str = "the user's device is being put out of this room";
 
 use self::receipts::{Arrival, Saves};
 pub use self::receipts::{Ask, HostReply, Standing};
@@ -122,8 +124,8 @@ pub enum Input {
     Adopt {
         /// Which arbiter.
         arbiter: u16,
-        /// Their devices, one for each subscriber.
-        devices: Vec<DeviceKey>,
+        /// One entry for each subscriber.
+        devices: Vec<Returning>,
     },
     /// The mailbox is empty.
     EndOfTurn,
@@ -458,6 +460,12 @@ impl State {
         self.extent.tail
     }
 
+    /// How many appends the store has not settled yet.
+    #[must_use]
+    pub fn appending(&self) -> usize {
+        self.uncommitted.len()
+    }
+
     /// How many subscribers there are, over all arbiters.
     #[must_use]
     pub fn subscribers(&self) -> u32 {
@@ -561,6 +569,10 @@ impl State {
     }
 
     fn on_join(&mut self, join: Join) {
+        let known = self.devices.get(&join.device);
+        if known.is_some_and(|known| known.is_attached() && known.rights.is_some_and(|rights| rights.out)) {
+            return self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, BEING_PUT_OUT);
+        }
         if self.devices.attach(&join.device) {
             self.effects.push_back(Effect::LoadAnswers(join.device.clone()));
         }
@@ -593,10 +605,17 @@ impl State {
 
     fn answer_join(&mut self, join: Join) {
         let rights = self.rights_of(&join.device).unwrap_or_default();
-        if !may(self.people.kind, rights.role, Act::Join) {
+        // Who follows is attached as a member, or not at all.
+        if !may(self.people.kind, rights.role, Act::Join) || (join.follows && rights.role.is_none()) {
             self.detach_user(&join.device);
             self.devices.detach(&join.device);
             return self.refuse(join.conn, join.request, Code::Forbidden, 0, "the user may not join this room");
+        }
+        if rights.out {
+            // With what he was before he was put out.
+            self.detach_user(&join.device);
+            self.devices.detach(&join.device);
+            return self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, BEING_PUT_OUT);
         }
         self.users.let_in(&join.device.user);
         if self.is_ahead(rights) {
@@ -641,10 +660,14 @@ impl State {
         self.subscribers[usize::from(join.conn.arbiter)] += 1;
         self.stir(&join.device.user);
         let (name, cursor, answer) = (self.name.clone(), start.cursor, answer.freeze());
+        let member = rights.role.is_some();
+        if let Some(device) = self.devices.device(&join.device) {
+            device.was_member |= member;
+        }
         let Join { conn, request, device, .. } = join;
         self.relay(
             conn.arbiter,
-            FromChannel::Attach(Attach { conn, request, device, name, epoch, tail, cursor, answer }),
+            FromChannel::Attach(Attach { conn, request, device, member, name, epoch, tail, cursor, answer }),
         );
     }
 
@@ -656,12 +679,13 @@ impl State {
         self.devices.detach(device);
     }
 
-    fn on_adopt(&mut self, arbiter: u16, devices: Vec<DeviceKey>) {
-        for device in devices {
+    fn on_adopt(&mut self, arbiter: u16, devices: Vec<Returning>) {
+        for Returning { device, member } in devices {
             self.subscribers[usize::from(arbiter)] += 1;
             self.attach_user(&device);
             self.stir(&device.user);
-            if self.devices.attach(&device) {
+            self.devices.returns(&device, member);
+            if self.devices.wants_load(&device) {
                 self.effects.push_back(Effect::LoadAnswers(device.clone()));
             }
             self.adopt(&device);

@@ -203,6 +203,8 @@ struct Room {
 struct Subscriber {
     slot: u32,
     standing: Standing,
+    /// Whether its user is a member: what a later channel has to know.
+    member: bool,
     cursor: Seq,
 }
 
@@ -449,6 +451,7 @@ impl State {
                 }
             }
             FromChannel::Detach { users, code, message } => self.on_detach(room, &users, code, message),
+            FromChannel::Members(users) => self.on_members(room, &users),
             FromChannel::Hide(hidden) => self.on_hide(room, &hidden),
             FromChannel::Signal(signal) => self.on_signal(room, &signal),
             FromChannel::SignalRefused { conn, request, code, message } => {

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use parlor_actors::{
     channel::state::Input,
     limits::Limits,
-    message::{FromChannel, Join, Stored},
+    message::{FromChannel, Join, Returning, Stored},
     port::{RoomOptions, Store},
     testkit::{Crash, with_deliver},
     tiers::{SendRate, Tiers},
@@ -259,7 +259,8 @@ impl World {
                 let forgotten = self.in_memory().then_some(0);
                 self.model.devices.insert(*who, Device { attached: true, forgotten, held: None });
             }
-            let devices = devices.into_iter().map(|who| key(who.0, who.1)).collect();
+            let returning = |who: (&str, u64)| Returning { device: key(who.0, who.1), member: false };
+            let devices = devices.into_iter().map(returning).collect();
             self.room.give(Input::Adopt { arbiter: 0, devices });
             self.room.count("adopted");
         }

@@ -181,6 +181,12 @@ impl World {
                     self.on_pulled(after, page);
                 }
                 FromChannel::Refused { request, code, .. } => self.on_refused(request, code),
+                FromChannel::Detach { users, .. } => {
+                    for user in users.iter().filter_map(|user| self.here.take(&**user)) {
+                        self.room.give(Input::Detached { arbiter: 0, device: key(user, 1) });
+                        self.room.count("put out");
+                    }
+                }
                 _ => {}
             }
         }

@@ -234,6 +234,7 @@ impl Client {
         if view.standing == Standing::In && !self.closing {
             view.standing = Standing::Leaving;
             view.sure = false;
+            house.count("leave");
             let leave = Leave { room: view.number, extensions: Extensions::default() };
             self.send(house, Some(Ask::Leave(at)), &leave);
         }

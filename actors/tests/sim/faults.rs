@@ -71,6 +71,9 @@ impl World {
                     house.count("channel crash");
                     let channel = house.chance.pick(&channels);
                     house.log(|| format!("channel {channel} dies"));
+                    if house.rooms[&channel].state.appending() > 0 {
+                        house.count("channel crash with appends in flight");
+                    }
                     house.kill_channel(channel);
                 }
             }

@@ -8,7 +8,7 @@ fn following() -> Lab {
     lab
 }
 
-fn attached(name: &str, number: u64, cursor: Seq) -> message::Attached<'_> {
+pub(super) fn attached(name: &str, number: u64, cursor: Seq) -> message::Attached<'_> {
     let message::Joined { epoch, tail, first, cursor, count, read, durability, newest_nonce, .. } =
         joined(RoomNumber(number), cursor);
     let room = RoomNumber(number);

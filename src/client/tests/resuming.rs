@@ -59,13 +59,9 @@ fn nothing_goes_to_a_room_before_the_server_says_that_it_goes_on() {
 
 #[test]
 fn rooms_that_cannot_go_on_are_joined_by_their_names() {
-    for (code, at_once) in [
-        (Code::NotJoined, true),
-        (Code::AlreadyJoined, true),
-        (Code::TooManyRooms, true),
-        (Code::Busy, false),
-        (Code(1_999), false),
-    ] {
+    for (code, at_once) in
+        [(Code::NotJoined, true), (Code::TooManyRooms, true), (Code::Busy, false), (Code(1_999), false)]
+    {
         let (mut lab, request) = resumed();
         lab.hear(request, Incoming::Detached(detached(ROOM, code)));
         assert_eq!(lab.state.output().is_empty(), !at_once, "{code}");
@@ -157,4 +153,31 @@ fn a_room_of_a_session_that_is_over_is_not_listed_by_its_old_number() {
     lab.connect(true);
     let (_, positions, kinds) = resume(&mut lab);
     assert_eq!((positions.len(), kinds), (0, vec![Kind::Resume, Kind::Join]));
+}
+
+#[test]
+fn a_room_that_is_about_to_be_attached_is_waited_for() {
+    let (mut lab, request) = resumed();
+    lab.send(2, "2");
+    lab.hear(request, Incoming::Detached(detached(ROOM, Code::AlreadyJoined)));
+    assert!(lab.state.output().is_empty(), "the room's Attached is on its way");
+    lab.hear(0, Incoming::Attached(following::attached("lobby", ROOM.0, 1)));
+    assert_eq!(lab.events(), [Event::Reconnected]);
+    assert_eq!(lab.kinds(), [Kind::Publish]);
+}
+
+#[test]
+fn a_room_that_is_not_attached_after_all_is_joined_by_its_name() {
+    let (mut lab, request) = resumed();
+    lab.hear(request, Incoming::Detached(detached(ROOM, Code::AlreadyJoined)));
+    lab.at(lab.ms + 4_999);
+    assert!(lab.state.output().is_empty());
+    lab.at(lab.ms + 1);
+    let join = lab.only(Kind::Join);
+    // Still on its way: that ends nothing.
+    lab.refuse(join, Code::AlreadyJoined, 0);
+    assert_eq!(lab.events(), []);
+    lab.at(lab.ms + 5_000);
+    let mut lab = rejoined(lab);
+    assert_eq!(lab.events(), [Event::Reconnected]);
 }

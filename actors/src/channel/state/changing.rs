@@ -17,7 +17,7 @@ use crate::{
         history::Purpose,
         orphans, parked,
     },
-    members::rights::{Act, may},
+    members::rights::Act,
     message::Publish,
     port::{DeviceKey, Now, Rewrite, StoreError, Target},
 };
@@ -104,7 +104,7 @@ impl State {
 
     /// Whether a device's user moderates the room.
     fn is_moderator(&self, device: &DeviceKey) -> bool {
-        self.rights_of(device).is_some_and(|rights| may(self.people.kind, rights.role, Act::Moderate))
+        self.rights_of(device).is_some_and(|rights| rights.may(self.people.kind, Act::Moderate))
     }
 
     pub(super) fn find(&self, seq: Seq) -> Found {

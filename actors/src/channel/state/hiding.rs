@@ -7,7 +7,7 @@ use parlor_protocol::{Code, Name};
 use super::{BUSY_RETRY_MS, State};
 use crate::{
     channel::{devices::Rights, history::Fetched},
-    members::rights::{Act, may},
+    members::rights::Act,
     message::{FromChannel, Hidden},
 };
 
@@ -20,7 +20,7 @@ impl State {
         }
         let (first, tail, kind) = (self.extent.first, self.extent.tail, self.people.kind);
         // Who may not be here at all is put out, and told that.
-        let concerned = |user: &Name, rights: Rights| may(kind, rights.role, Act::Join) && whose(user, rights);
+        let concerned = |user: &Name, rights: Rights| rights.may(kind, Act::Join) && whose(user, rights);
         let mut hidden = Vec::new();
         for (key, device) in self.devices.each() {
             if let Some(rights) = device.rights.filter(|rights| device.is_attached() && concerned(&key.user, *rights)) {

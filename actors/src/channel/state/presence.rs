@@ -10,7 +10,7 @@ use crate::{
         devices::Device,
         gathering::{self, Gathering, Input},
     },
-    members::rights::{Act, Kind, may},
+    members::rights::{Act, Kind},
     message::Join,
     port::{DeviceKey, Now},
 };
@@ -114,5 +114,5 @@ impl State {
 /// Whether a subscriber of a device is in the room, and not about to be refused. One that was in the room before its channel
 /// was rebuilt, or before the room slept, is, until the contrary is known.
 fn is_in(kind: Kind, device: &Device<Join>) -> bool {
-    device.is_attached() && device.rights.map_or(device.is_let_in(), |rights| may(kind, rights.role, Act::Join))
+    device.is_attached() && device.rights.map_or(device.is_let_in(), |rights| rights.may(kind, Act::Join))
 }

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     channel::{change::Change, window::Known},
-    members::rights::{Act, may},
+    members::rights::Act,
     message::{Batch, FromChannel, Publish, Stored},
     port::{Answer, AppendRecord, Now, Place, StoreError},
     rates::Pace,
@@ -40,7 +40,7 @@ impl State {
             return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
         };
         let known = window.look_up(nonce, hash);
-        let allowed = may(self.people.kind, rights.role, Act::Speak);
+        let allowed = rights.may(self.people.kind, Act::Speak);
         let payload_max = self.options.payload_bytes_max;
         let too_large = payload_max > 0 && publish.payload.len() > payload_max as usize;
         if known != Known::New || !allowed || too_large {

@@ -11,7 +11,7 @@ use crate::{
         orphans,
         refill::{self, Refill},
     },
-    members::rights::{Act, may},
+    members::rights::Act,
     message::{Conn, Fetch, FromChannel},
     port::{Now, Read, Records, StoreError},
 };
@@ -50,7 +50,7 @@ impl State {
         let Some(rights) = self.rights_of(device) else {
             return self.refuse(conn, request, Code::RoomUnavailable, BUSY_RETRY_MS, "the room is being rebuilt");
         };
-        if !may(self.people.kind, rights.role, Act::Join) {
+        if !rights.may(self.people.kind, Act::Join) {
             return self.refuse(conn, request, Code::Forbidden, 0, "the user may not read this room");
         }
         let (wanted, tail) = ((start, direction, limit), self.extent.tail);

@@ -125,7 +125,12 @@ impl State {
 
     /// A subscriber's user is gone. Comes before its device goes, which knows what he sent.
     pub(super) fn detach_user(&mut self, device: &DeviceKey) {
-        let out = self.rights_of(device).is_some_and(|rights| !may(self.people.kind, rights.role, Act::Join));
+        let (kind, rights) = (self.people.kind, self.rights_of(device));
+        let out = rights.is_some_and(|rights| !may(kind, rights.role, Act::Join));
+        if !out && rights.is_some_and(|rights| rights.out) {
+            // He was removed, and may come back; what he sent is the room's.
+            self.users.let_in(&device.user);
+        }
         if let Some(newest) = self.devices.newest(device).filter(|_| !out) {
             self.users.sent(&device.user, Mark { seq: newest.seq, count: newest.count });
         }
@@ -240,7 +245,7 @@ impl State {
         if !self.users.attached(&user).contains(&mark.device.tag) {
             return self.refuse(mark.conn, mark.request, Code::NotJoined, 0, "the session has left this room");
         }
-        if self.rights_of(&mark.device).is_some_and(|rights| !may(self.people.kind, rights.role, Act::Join)) {
+        if self.rights_of(&mark.device).is_some_and(|rights| !rights.may(self.people.kind, Act::Join)) {
             return self.refuse(mark.conn, mark.request, Code::Forbidden, 0, "the user may not read this room");
         }
         self.load_marks(&user);

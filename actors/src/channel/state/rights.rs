@@ -16,7 +16,7 @@ use parlor_protocol::{
 use super::{BUSY_RETRY_MS, Effect, State};
 use crate::{
     channel::{
-        devices::Rights,
+        devices::{Device, Rights},
         position::{Extent, Start},
     },
     members::{
@@ -107,12 +107,12 @@ impl State {
     }
 
     fn rights(&self, user: &Name, member: Option<&Member>) -> Rights {
-        let Some(member) = member else { return Rights { role: None, since: self.extent.tail + 1 } };
+        let Some(member) = member else { return Rights { since: self.extent.tail + 1, ..Rights::default() } };
         let since = match self.people.added.get(user) {
             Some(mark) => mark.seq + 1,
             None => member.since_in(&self.extent.epochs),
         };
-        Rights { role: Some(member.role), since }
+        Rights { role: Some(member.role), since, out: false }
     }
 
     pub(super) fn on_rights(&mut self, device: &DeviceKey, member: Result<Option<Member>, StoreError>) {
@@ -120,7 +120,12 @@ impl State {
         match member {
             Ok(member) => {
                 let rights = self.rights(&device.user, member.as_ref());
-                for join in self.devices.rights_loaded(device, rights) {
+                let is_back = self.devices.get(device).is_some_and(Device::is_let_in);
+                let waited = self.devices.rights_loaded(device, rights);
+                if is_back {
+                    self.note_members([&device.user]);
+                }
+                for join in waited {
                     self.on_device_ready(join);
                 }
             }
@@ -204,7 +209,8 @@ impl State {
             let gone = matches!(role, None | Some(Role::Banned));
             if gone {
                 // The store has forgotten them with the membership.
-                self.users.reset(&one.user, !may(self.people.kind, role, Act::Join));
+                let out = !self.users.attached(&one.user).is_empty() || !may(self.people.kind, role, Act::Join);
+                self.users.reset(&one.user, out);
             } else {
                 self.users.let_in(&one.user);
             }
@@ -232,26 +238,49 @@ impl State {
         let mut later: HashSet<Name> = HashSet::new();
         for (key, device) in self.devices.each() {
             if let Some(rights) = changed.get(&key.user) {
-                let before = device.rights.replace(*rights);
+                let gone = matches!(rights.role, None | Some(Role::Banned));
+                // Who is added again before he is out was put out all the same, and his client is told so.
+                let out = device.is_let_in() && (gone || device.rights.is_some_and(|before| before.out));
+                let before = device.rights.replace(Rights { out, ..*rights });
                 if before.is_some_and(|before| before.since < rights.since) {
                     later.insert(key.user.clone());
                 }
             }
         }
         self.hide(|user, _| later.contains(user));
+        self.note_members(change.users.iter().map(|one| &one.user));
     }
 
     /// Whether what was said before a user was added is not told yet: it would be delivered to him if he were there. The
     /// store had it when he was added, so it is soon told, unless the room's records can no longer be stored.
     pub(super) fn is_ahead(&self, rights: Rights) -> bool {
         let behind = self.extent.tail + 1 < rights.since && self.failed.is_none();
-        behind && self.people.hides_past && may(self.people.kind, rights.role, Act::Join) && rights.role.is_some()
+        behind && self.people.hides_past && rights.may(self.people.kind, Act::Join) && rights.role.is_some()
     }
 
-    /// Detaches everybody who may not be here any more.
+    /// Strangers who are here may have become members: their relays keep that in mind, for a channel after this one.
+    fn note_members<'a>(&mut self, users: impl IntoIterator<Item = &'a Name>) {
+        let mut members = Vec::new();
+        for user in users {
+            let mut noted = false;
+            for tag in self.users.attached(user) {
+                let key = DeviceKey { user: user.clone(), tag: *tag };
+                noted |= self.devices.device(&key).is_some_and(Device::note_member);
+            }
+            if noted {
+                members.push(user.clone());
+            }
+        }
+        if !members.is_empty() {
+            let members: Arc<[Name]> = members.into();
+            self.relay_all(|| FromChannel::Members(members.clone()));
+        }
+    }
+
+    /// Detaches everybody who may not be here any more, or was removed.
     pub(super) fn expel(&mut self) {
         let kind = self.people.kind;
-        let expelled = |rights: Rights| !may(kind, rights.role, Act::Join);
+        let expelled = |rights: Rights| !rights.may(kind, Act::Join);
         let devices =
             self.devices.each().filter(|(_, device)| device.is_attached() && device.rights.is_some_and(expelled));
         let mut users: Vec<Name> = devices.map(|(key, _)| key.user.clone()).collect();
@@ -262,11 +291,15 @@ impl State {
         users.sort_unstable();
         users.dedup();
         let users: Arc<[Name]> = users.into();
+        let (code, message) = (Code::Forbidden, "the user was removed, or may no longer be in this room");
+        self.relay_all(|| FromChannel::Detach { users: users.clone(), code, message });
+    }
+
+    /// Tells every arbiter that has subscribers.
+    fn relay_all(&mut self, news: impl Fn() -> FromChannel) {
         for arbiter in (0..).take(self.subscribers.len()) {
             if self.subscribers[usize::from(arbiter)] > 0 {
-                let (users, code) = (users.clone(), Code::Forbidden);
-                let message = "the user may no longer be in this room";
-                self.relay(arbiter, FromChannel::Detach { users, code, message });
+                self.relay(arbiter, news());
             }
         }
     }

@@ -4,7 +4,7 @@ use parlor_protocol::Code;
 
 use super::State;
 use crate::{
-    members::rights::{Act, may},
+    members::rights::Act,
     message::{FromChannel, Signal},
     port::DeviceKey,
 };
@@ -32,7 +32,7 @@ impl State {
             return Err((Code::NotJoined, "the session has left this room"));
         }
         let rights = self.rights_of(device).unwrap_or_default();
-        if may(self.people.kind, rights.role, Act::Speak) {
+        if rights.may(self.people.kind, Act::Speak) {
             Ok(())
         } else {
             Err((Code::Forbidden, "the user may not signal in this room"))

@@ -18,10 +18,8 @@ use super::{BUSY_RETRY_MS, Effect, Input, State};
 use crate::{
     arbiters::Arbiters,
     channel::refill::Refill,
-    members::{
-        Changed,
-        rights::{Act, may},
-    },
+    members::{Changed, rights::Act},
+    message::Returning,
     port::{DeviceKey, Mark, Now},
 };
 
@@ -41,8 +39,8 @@ pub enum Sleep {
     Woken {
         /// Which arbiter.
         arbiter: u16,
-        /// Their devices, one for each subscriber.
-        devices: Vec<DeviceKey>,
+        /// One entry for each subscriber.
+        devices: Vec<Returning>,
     },
 }
 
@@ -88,10 +86,10 @@ impl State {
             Sleep::LetGo(arbiter) => self.on_let_go(arbiter),
             Sleep::Expect(arbiters) => (self.sleep.expected, self.sleep.woken) = (arbiters, true),
             Sleep::Woken { arbiter, devices } => {
-                for device in devices {
+                for Returning { device, member } in devices {
                     self.subscribers[usize::from(arbiter)] += 1;
                     self.users.attach(&device.user, device.tag);
-                    self.devices.attach_unloaded(&device);
+                    self.devices.returns(&device, member);
                 }
                 self.people.adopting.push(arbiter);
                 self.finish_adoptions();
@@ -182,7 +180,7 @@ impl State {
         }
         let kind = self.people.kind;
         let may_not_stay = self.devices.get(key).is_some_and(|device| {
-            device.is_attached() && device.rights.is_some_and(|rights| !may(kind, rights.role, Act::Join))
+            device.is_attached() && device.rights.is_some_and(|rights| !rights.may(kind, Act::Join))
         });
         if may_not_stay {
             self.expel();

@@ -107,6 +107,11 @@ fn joined(tail: Seq) -> Room {
     room
 }
 
+/// Subscribers of a channel before, all strangers.
+pub(super) fn back(users: &[&str]) -> Vec<Returning> {
+    users.iter().map(|user| Returning { device: key(user), member: false }).collect()
+}
+
 pub(super) fn key(user: &str) -> DeviceKey {
     DeviceKey { user: user.parse().unwrap(), tag: DeviceTag(1) }
 }
@@ -303,6 +308,9 @@ fn text(news: FromChannel) -> String {
             users.sort_unstable();
             format!("detach {} {}", users.join(" "), code.name().unwrap())
         }
+        FromChannel::Members(users) => {
+            format!("members {}", users.iter().map(|user| &**user).collect::<Vec<_>>().join(" "))
+        }
         FromChannel::Hide(hidden) => {
             let mut hidden: Vec<_> =
                 hidden.iter().map(|one| format!(" {} below {}", one.device.user, one.first)).collect();
@@ -490,7 +498,7 @@ fn what_is_refused_for_good_at_last_holds_nothing_back() {
 fn a_publish_refused_while_answers_are_loaded_is_not_overtaken() {
     let mut room = room(Durability::Synced, 1, 2);
     let want = ["load ann", "0: adopted 1-2"];
-    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann"), key("ann")] }, &want);
+    room.check(Input::Adopt { arbiter: 0, devices: back(&["ann", "ann"]) }, &want);
     room.ann(2, 6, &["0: #2 RoomUnavailable"]);
     room.answers("ann", vec![answer(5, 2, "x")]);
     room.ann(3, 7, &["0: #3 HeldBack"]);
@@ -498,7 +506,7 @@ fn a_publish_refused_while_answers_are_loaded_is_not_overtaken() {
     room.ann(5, 7, &[]);
     // One that was stored before the rebuild releases what was held back for it, too.
     let mut room = self::room(Durability::Synced, 1, 2);
-    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann")] }, &want);
+    room.check(Input::Adopt { arbiter: 0, devices: back(&["ann"]) }, &want);
     room.ann(2, 5, &["0: #2 RoomUnavailable"]);
     room.answers("ann", vec![answer(5, 2, "x")]);
     room.ann(3, 6, &["0: #3 HeldBack"]);
@@ -602,7 +610,7 @@ fn a_join_whose_answers_cannot_be_loaded_is_refused_and_leaves_nothing() {
 fn an_answer_that_was_asked_for_before_a_device_left_is_not_taken_for_a_newer_one() {
     let mut room = room(Durability::Synced, 1, 0);
     // Adopted, gone and back: two loads would be under way, and the older might be answered last.
-    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann")] }, &["load ann", "0: adopted 1-0"]);
+    room.check(Input::Adopt { arbiter: 0, devices: back(&["ann"]) }, &["load ann", "0: adopted 1-0"]);
     room.detach("ann", 0);
     assert_eq!(room.join("ann", 0, JoinFrom::Tail), [""; 0], "one load at a time");
     assert_eq!(room.answers("ann", vec![]), ["0: attach ann at 0 of 0"]);
@@ -614,7 +622,7 @@ fn an_answer_that_was_asked_for_before_a_device_left_is_not_taken_for_a_newer_on
     room.ann(3, 1, &["0: #3 stored at 1 again"]);
     // Gone while it is loaded: nothing is left behind.
     room.detach("ann", 0);
-    room.check(Input::Adopt { arbiter: 0, devices: vec![key("ann")] }, &["load ann", "0: adopted 1-1"]);
+    room.check(Input::Adopt { arbiter: 0, devices: back(&["ann"]) }, &["load ann", "0: adopted 1-1"]);
     room.detach("ann", 0);
     room.answers("ann", vec![]);
     assert_eq!(room.state.devices(), 0);

@@ -4,15 +4,14 @@ use std::cmp::Ordering;
 
 use bytes::Bytes;
 use parlor_protocol::{
-    Code, Extensions, RoomNumber, Seq,
+    Code, Extensions, Name, RoomNumber, Seq,
     message::{Error, Gap, GapReason, Left, Position},
 };
 
 use super::{Closing, Effect, PULLS_PER_CONNECTION_MAX, Pending, Room, Standing, State, Subscriber};
 use crate::{
     channel::position::Extent,
-    message::{Attach, Batch, Conn},
-    port::DeviceKey,
+    message::{Attach, Batch, Conn, Returning},
 };
 
 impl State {
@@ -23,7 +22,7 @@ impl State {
     }
 
     pub(super) fn on_attach(&mut self, room: RoomNumber, attach: Attach) {
-        let Attach { conn, request, device, name, epoch, tail, cursor, answer } = attach;
+        let Attach { conn, request, device, member, name, epoch, tail, cursor, answer } = attach;
         if self.rooms.get(&room).is_some_and(|entry| entry.orphaned) {
             // It overtook the adoption of those before it, and was answered, unless a client uses a number twice.
             self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the room is being rebuilt");
@@ -48,7 +47,7 @@ impl State {
         let standing = if cursor == tail { Standing::Live } else { Standing::Lagging };
         #[expect(clippy::cast_possible_truncation, reason = "the number of connections is limited")]
         let index = entry.subscribers.len() as u32;
-        entry.subscribers.push(Subscriber { slot: conn.slot, standing, cursor });
+        entry.subscribers.push(Subscriber { slot: conn.slot, standing, member, cursor });
         if let Some(connection) = self.connection_mut(conn) {
             if connection.rooms.is_empty() {
                 connection.rooms.reserve_exact(1); // Mostly it stays at one.
@@ -179,12 +178,24 @@ impl State {
         freed.into_iter().for_each(|conn| self.pull_lagging(conn));
     }
 
-    /// The devices of the room's subscribers here, for its new channel. Empty if there are none.
+    /// The room's subscribers here, for its new channel. Empty if there are none.
     #[must_use]
-    pub fn devices_in(&self, room: RoomNumber) -> Vec<DeviceKey> {
+    pub fn devices_in(&self, room: RoomNumber) -> Vec<Returning> {
         let subscribers = self.rooms.get(&room).map_or(&[][..], |entry| &entry.subscribers);
-        let device = |subscriber: &Subscriber| Some(self.connections.get(subscriber.slot as usize)?.device.clone());
-        subscribers.iter().filter_map(device).collect()
+        let returning = |subscriber: &Subscriber| {
+            let device = self.connections.get(subscriber.slot as usize)?.device.clone();
+            Some(Returning { device, member: subscriber.member })
+        };
+        subscribers.iter().filter_map(returning).collect()
+    }
+
+    /// These users came as strangers, and are members now.
+    pub(super) fn on_members(&mut self, room: RoomNumber, users: &[Name]) {
+        let Some(entry) = self.rooms.get_mut(&room) else { return };
+        for subscriber in &mut entry.subscribers {
+            let connection = self.connections.get(subscriber.slot as usize);
+            subscriber.member |= connection.is_some_and(|connection| users.contains(&connection.device.user));
+        }
     }
 
     pub(super) fn on_adopted(&mut self, room: RoomNumber, extent: &Extent) {

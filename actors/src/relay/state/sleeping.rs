@@ -6,13 +6,13 @@
 
 use std::collections::VecDeque;
 
-use parlor_protocol::{Code, Extensions, RoomNumber, message::Error};
+use parlor_protocol::{Code, Extensions, Name, RoomNumber, Seq, message::Error};
+use rustc_hash::FxHashMap;
 
 use super::{Effect, State};
 use crate::{
     channel::{gathering, state::Input},
-    message::FromChannel,
-    port::DeviceKey,
+    message::{FromChannel, Returning},
 };
 
 const NOT_WOKEN: &str = "the room cannot be woken now";
@@ -25,6 +25,19 @@ pub(super) struct Nap {
     /// Whether the supervisor was asked to wake it.
     asked: bool,
     waiting: VecDeque<Input>,
+    /// How far users are who have received more: the next channel is told, and nobody is woken for it.
+    delivered: FxHashMap<Name, Seq>,
+}
+
+impl Nap {
+    /// What waited, and how far users are.
+    fn take(&mut self) -> VecDeque<Input> {
+        let mut delivered: Vec<(Name, Seq)> = self.delivered.drain().collect();
+        delivered.sort_unstable(); // So that a simulation repeats itself.
+        let mut waiting = std::mem::take(&mut self.waiting);
+        waiting.extend(delivered.into_iter().map(|(user, seq)| Input::Delivered { user, seq }));
+        waiting
+    }
 }
 
 impl State {
@@ -41,6 +54,14 @@ impl State {
                 self.forget_nap(room);
             } else {
                 nap.waiting.push_back(input);
+            }
+            return None;
+        }
+        if let Input::Delivered { user, seq } = input {
+            // One for which there is no place is told by the beat or the join behind the next record.
+            if nap.delivered.len() < self.limits.waiters_per_room_max || nap.delivered.contains_key(&user) {
+                let known = nap.delivered.entry(user).or_default();
+                *known = seq.max(*known);
             }
             return None;
         }
@@ -65,7 +86,7 @@ impl State {
     /// The channel that was let go goes on. Returns what waited for it; `None` if the room is of no interest here.
     pub fn on_awake(&mut self, room: RoomNumber) -> Option<VecDeque<Input>> {
         let nap = self.naps.remove(&room);
-        let waiting = nap.map(|nap| nap.waiting);
+        let waiting = nap.map(|mut nap| nap.take());
         waiting.or_else(|| self.knows(room).then(VecDeque::new))
     }
 
@@ -82,14 +103,14 @@ impl State {
         self.forget_nap(room);
     }
 
-    /// A room that slept has a channel. Returns the devices of the subscribers, and what waited and follows behind them;
+    /// A room that slept has a channel. Returns the subscribers, and what waited and follows behind them;
     /// `None` if there are none here.
-    pub fn on_woken(&mut self, room: RoomNumber) -> Option<(Vec<DeviceKey>, VecDeque<Input>)> {
+    pub fn on_woken(&mut self, room: RoomNumber) -> Option<(Vec<Returning>, VecDeque<Input>)> {
         let mut nap = self.naps.remove(&room)?;
         self.stop_pulls(room);
         // Who lags pulls anew once he is taken up.
         nap.waiting.retain(|input| !matches!(input, Input::Pull { .. }));
-        Some((self.devices_in(room), nap.waiting))
+        Some((self.devices_in(room), nap.take()))
     }
 
     /// A room that slept cannot be woken now: what waited is refused, and the next who wants something tries again.
@@ -136,7 +157,6 @@ impl State {
             Input::Pull { conn, after } => {
                 return self.on_news(room, FromChannel::Pulled { conns: vec![conn], after, page: None });
             }
-            // The next beat that moves says more.
             _ => return,
         };
         self.refuse_in(conn, request, room, code, 100, message);

@@ -11,7 +11,7 @@ use parlor_protocol::{
 
 use super::*;
 use crate::{
-    message::{Attach, Batch, Hidden, Stored},
+    message::{Attach, Batch, Hidden, Returning, Stored},
     outbound::{Outbound, Wire},
     port::EpochStart,
     testkit::with_deliver,
@@ -145,7 +145,8 @@ impl Relay {
     fn attach(&mut self, conn: Conn, user: &str, cursor: Seq, tail: Seq) -> Vec<String> {
         self.begin(conn, 1, Asks::Join);
         let (name, answer) = ("room".parse().unwrap(), Bytes::new());
-        let attach = Attach { conn, request: 1, device: key(user), name, epoch: Epoch(3), tail, cursor, answer };
+        let attach =
+            Attach { conn, request: 1, device: key(user), member: false, name, epoch: Epoch(3), tail, cursor, answer };
         self.state.on_news(ROOM, FromChannel::Attach(attach));
         self.effects()
     }
@@ -328,7 +329,7 @@ fn pulls_of_a_room_that_died_are_not_waited_for() {
         let (room, name, answer) = (RoomNumber(number), "room".parse().unwrap(), Bytes::new());
         relay.state.begin(ann, Pending { request: 1, room: Some(room), asks: Asks::Join });
         let (device, epoch, tail, cursor) = (key("ann"), Epoch(3), 5, number - 2);
-        let attach = Attach { conn: ann, request: 1, device, name, epoch, tail, cursor, answer };
+        let attach = Attach { conn: ann, request: 1, device, member: false, name, epoch, tail, cursor, answer };
         relay.state.on_news(room, FromChannel::Attach(attach));
     }
     let pulls: Vec<String> = relay.effects().into_iter().filter(|effect| effect.starts_with("pull")).collect();
@@ -492,13 +493,24 @@ fn a_publish_refused_for_now_holds_back_the_later_ones_of_its_room() {
 }
 
 #[test]
+fn the_next_channel_is_told_who_was_a_member() {
+    let mut relay = relay();
+    relay.live("ann", 5);
+    relay.live("bob", 5);
+    relay.news(FromChannel::Members(["bob".parse().unwrap()].into()), &[]);
+    relay.state.on_channel_down(ROOM);
+    let returning = |user, member| Returning { device: key(user), member };
+    assert_eq!(relay.state.devices_in(ROOM), [returning("ann", false), returning("bob", true)]);
+}
+
+#[test]
 fn a_rebuilt_room_goes_on_from_the_cursors() {
     #[track_caller]
     fn check(adoption: FromChannel, want: &str, then: &[&str]) {
         let mut relay = relay();
         let ann = relay.live("ann", 5);
         relay.state.on_channel_down(ROOM);
-        assert_eq!(relay.state.devices_in(ROOM), [key("ann")]);
+        assert_eq!(relay.state.devices_in(ROOM), [Returning { device: key("ann"), member: false }]);
         relay.news(adoption, then);
         assert_eq!(relay.reads(ann), want);
     }

@@ -40,6 +40,8 @@ pub(super) struct Following {
     waiting: VecDeque<Wanted>,
     /// Rooms that the user was added to while the session was in them: he was put out before, or it had joined already.
     again: Vec<Wanted>,
+    /// Rooms that the user was added to while the session had as many as it may, until it has a place.
+    full: VecDeque<Wanted>,
     /// Where its client stands in rooms that it is not in any more, as far as this connection knows; the newest are last.
     stands: Vec<Position>,
     under_way: usize,
@@ -65,6 +67,7 @@ impl Following {
             newest: 0,
             waiting: VecDeque::new(),
             again: Vec::new(),
+            full: VecDeque::new(),
             stands: Vec::new(),
             under_way: 0,
             retry_at: None,
@@ -132,7 +135,7 @@ impl State {
             let from = following.from(room);
             following.waiting.push_back(Wanted { request, room, name, from });
         }
-        self.attach_waiting();
+        self.attach_waiting(0);
     }
 
     /// A question was refused, maybe the one for the rooms to follow.
@@ -141,7 +144,7 @@ impl State {
         if following.request == Some(request) {
             // Rooms that the user was added to meanwhile are attached all the same.
             (following.request, following.listing) = (None, false);
-            self.attach_waiting();
+            self.attach_waiting(0);
         }
     }
 
@@ -158,7 +161,7 @@ impl State {
         if following.waiting.iter().all(|wanted| wanted.room != room) {
             following.waiting.push_back(Wanted { request: 0, room, name, from });
         }
-        self.attach_waiting();
+        self.attach_waiting(0);
     }
 
     /// The session is not in a room any more, which its user may have been added to since.
@@ -172,10 +175,11 @@ impl State {
             following.stands.push(stands);
         }
         let Some(following) = &mut self.following else { return };
-        let Some(at) = following.again.iter().position(|wanted| wanted.name == *name) else { return };
-        let wanted = following.again.swap_remove(at);
-        following.waiting.push_back(wanted);
-        self.attach_waiting();
+        if let Some(at) = following.again.iter().position(|wanted| wanted.name == *name) {
+            let wanted = following.again.swap_remove(at);
+            following.waiting.push_back(wanted);
+        }
+        self.attach_waiting(0);
     }
 
     /// The session is in a room, and gets on there.
@@ -189,6 +193,7 @@ impl State {
     pub(super) fn follow_no_more(&mut self, room: RoomNumber) {
         if let Some(following) = &mut self.following {
             following.again.retain(|wanted| wanted.room != room);
+            self.attach_waiting(0);
         }
     }
 
@@ -196,7 +201,7 @@ impl State {
     pub(super) fn follow_on(&mut self, now: Now) {
         if let Some(following) = &mut self.following {
             following.retry_at.take_if(|at| *at <= now.mono_ms);
-            self.attach_waiting();
+            self.attach_waiting(0);
         }
     }
 
@@ -212,16 +217,30 @@ impl State {
                 self.effects.push_back(Effect::Arm);
             }
         }
-        self.attach_waiting();
+        // One that was attached is among the session's rooms behind this.
+        self.attach_waiting(usize::from(refused.is_none()));
     }
 
-    fn attach_waiting(&mut self) {
+    /// Attaches what waits, while there are places for it besides so many that are `taken` and not noted yet.
+    fn attach_waiting(&mut self, taken: usize) {
         let Some(mut following) = self.following.take() else { return };
+        let rooms_max = self.rooms_max as usize;
+        if self.rooms.len() + self.joining.len() + taken < rooms_max {
+            following.waiting.extend(std::mem::take(&mut following.full));
+        }
         while following.under_way < UNDER_WAY_MAX
             && following.retry_at.is_none()
             && let Some(Wanted { request, room, name, from }) = following.waiting.pop_front()
         {
-            if self.has(&name) || self.rooms.len() + self.joining.len() >= self.rooms_max as usize {
+            if self.has(&name) {
+                continue;
+            }
+            if self.rooms.len() + self.joining.len() + taken >= rooms_max {
+                following.full.retain(|wanted| wanted.room != room);
+                // What a `Follow` listed beyond that is left out.
+                if request == 0 && following.full.len() < rooms_max {
+                    following.full.push_back(Wanted { request, room, name, from });
+                }
                 continue;
             }
             let from = if request == 0 { following.behind_what_is_held(room, from) } else { from };
@@ -234,7 +253,8 @@ impl State {
         if rests && let Some(request) = following.request.take() {
             self.answer(request, &Done::default());
         }
-        if !rests || !following.again.is_empty() || !following.stands.is_empty() {
+        let keeps = !following.again.is_empty() || !following.stands.is_empty() || !following.full.is_empty();
+        if !rests || keeps {
             self.following = Some(following);
         }
     }

@@ -8,10 +8,10 @@ use crate::{
     channel::refill::Refill,
     channel::state::{
         Input,
-        tests::{Room, conn, key, room_of},
+        tests::{Room, back, conn, key, room_of},
     },
     members::{Asker, Counts, MemberChange},
-    message::Fetch,
+    message::{Fetch, Returning},
 };
 
 fn member(role: Role, since: Seq) -> Member {
@@ -21,6 +21,11 @@ fn member(role: Role, since: Seq) -> Member {
 /// A room of this access with 5 records in the store that knows somebody, so that rights are loaded.
 fn room(access: Access, past: Past) -> Room {
     room_of("room", RoomOptions { access, past, ..RoomOptions::default() }, (1, 5), 1)
+}
+
+/// Subscribers of a channel before, whose users were members.
+fn members(users: &[&str]) -> Vec<Returning> {
+    users.iter().map(|user| Returning { device: key(user), member: true }).collect()
 }
 
 impl Room {
@@ -184,13 +189,13 @@ fn a_room_becomes_one_for_members() {
 #[test]
 fn subscribers_are_taken_up_once_it_is_known_who_may_be_there() {
     let mut room = room(Access::Members, Past::All);
-    let devices = vec![key("ann"), key("bob")];
+    let devices = members(&["ann", "bob"]);
     let want = ["load ann", "load rights of ann", "load bob", "load rights of bob"];
     room.check(Input::Adopt { arbiter: 1, devices }, &want);
     assert_eq!(room.rights("ann", Some(member(Role::Member, 1))), [""; 0]);
     let want = ["1: adopted 1-5", "1: detach bob Forbidden"];
     assert_eq!(room.rights("bob", Some(member(Role::Banned, 1))), want);
-    room.check(Input::Adopt { arbiter: 0, devices: vec![key("cem")] }, &["load cem", "load rights of cem"]);
+    room.check(Input::Adopt { arbiter: 0, devices: back(&["cem"]) }, &["load cem", "load rights of cem"]);
     let busy = Input::Rights { device: key("cem"), member: Err(StoreError::Busy) };
     room.check(busy, &["stop"]);
 }
@@ -268,3 +273,4 @@ fn what_is_asked_for_backward_and_hidden_is_told() {
 }
 
 mod hiding;
+mod removing;

@@ -120,8 +120,7 @@ fn a_rebuilt_room_tells_all_of_it_when_its_arbiters_have_told_their_sessions() {
     // Also where the rights of its people are not loaded by then.
     for known in [0, 1] {
         let mut room = room_of("room", RoomOptions::default(), (1, 0), known);
-        let adopt =
-            |arbiter, users: &[&str]| Input::Adopt { arbiter, devices: users.iter().map(|user| key(user)).collect() };
+        let adopt = |arbiter, users: &[&str]| Input::Adopt { arbiter, devices: back(users) };
         room.handle(adopt(0, &["ann"]));
         room.check(Input::Presence(Asked::Again { arbiter: 0 }), &["presence in 1000"]);
         room.handle(adopt(1, &["bob"]));
@@ -153,7 +152,8 @@ fn who_was_in_a_room_before_it_slept_is_in_it_when_it_is_woken() {
         let member = Member { role, since: 1, epoch: Epoch(3), count: 0, added: 1 };
         room.handle(Input::Rights { device: key(user), member: Ok(Some(member)) })
     };
-    assert_eq!(load(&mut room, "ann", 0, Role::Member), ["0: signal 5 of ann", "1: signal 5 of ann"]);
+    let known = ["0: members ann", "1: members ann", "0: signal 5 of ann", "1: signal 5 of ann"];
+    assert_eq!(load(&mut room, "ann", 0, Role::Member), known);
     assert_eq!(room.count(), "the host: 2");
     let put_out = ["0: detach cem Forbidden", "1: detach cem Forbidden", "1: signal #8 Forbidden"];
     assert_eq!(load(&mut room, "cem", 1, Role::Banned), put_out);

@@ -44,7 +44,7 @@ impl Room {
     }
 
     pub(super) fn woken(&mut self, arbiter: u16, users: &[&str]) -> Vec<String> {
-        let devices = users.iter().map(|user| key(user)).collect();
+        let devices = back(users);
         self.handle(Input::Sleep(Sleep::Woken { arbiter, devices }))
     }
 }
@@ -320,7 +320,7 @@ fn what_changed_while_a_room_slept_puts_out_whom_it_concerns() {
     let mut lines = room.handle(Input::Changed { id: 5, change: configured.into() });
     lines.sort_unstable();
     assert_eq!(lines, ["load rights of ann", "load rights of bob", "told 5"]);
-    room.check(Input::Rights { device: key("ann"), member: Ok(Some(member(Role::Member))) }, &[]);
+    room.check(Input::Rights { device: key("ann"), member: Ok(Some(member(Role::Member))) }, &["0: members ann"]);
     room.check(Input::Rights { device: key("bob"), member: Ok(None) }, &["0: detach bob Forbidden"]);
     // Nobody stays on a guess.
     let configured = Changed::Configured(RoomNumber(1), RoomOptions { access: Access::Members, ..options });

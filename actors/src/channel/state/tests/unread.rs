@@ -190,6 +190,14 @@ impl World {
                     let Marked { read, unread, .. } = body(&frame);
                     self.told(USERS[request as usize], read, unread);
                 }
+                Effect::Relay { news: FromChannel::Detach { users, .. }, .. } => {
+                    let put_out = |(user, _): &&(&str, u64)| users.iter().any(|name| **name == **user);
+                    let put_out: Vec<_> = self.attached.iter().filter(put_out).copied().collect();
+                    for (user, tag) in put_out {
+                        self.attached.remove(&(user, tag));
+                        inbox.lock().push_back(Input::Detached { arbiter: 0, device: device(user, tag) });
+                    }
+                }
                 Effect::Stop => unreachable!("the store is not broken here"),
                 _ => {}
             }

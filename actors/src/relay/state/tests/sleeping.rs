@@ -90,7 +90,7 @@ fn subscribers_stay_and_the_next_channel_is_told_of_them() {
     relay.news(batch(5, 5, 10), &[]);
     assert_eq!(relay.reads(ann), "");
     let (devices, waited) = relay.state.on_woken(ROOM).unwrap();
-    assert_eq!((devices, names(waited)), (vec![key("ann")], vec!["mark"]));
+    assert_eq!((devices, names(waited)), (vec![Returning { device: key("ann"), member: false }], vec!["mark"]));
     relay.news(adopted(&[(3, 1)], 1, 5), &["pull 0 after 4"]);
     assert!(relay.state.pass(ROOM, fetch(ann, 8)).is_some());
 }
@@ -192,4 +192,34 @@ fn no_more_wait_for_a_room_than_may() {
     relay.begin(ann, 8, Asks::Fetch);
     relay.waits(fetch(ann, 8), &["answered 0"]);
     assert_eq!(relay.reads(ann), "#8 RoomUnavailable");
+}
+
+#[test]
+fn a_position_that_rose_wakes_nobody_and_is_told_when_the_room_is_woken() {
+    let has = |user: &str, seq| Input::Delivered { user: user.parse().unwrap(), seq };
+    let told = |inputs: VecDeque<Input>| {
+        let one = |input| match input {
+            Input::Delivered { user, seq } => format!("{user} has {seq}"),
+            input => names([input])[0].to_owned(),
+        };
+        inputs.into_iter().map(one).collect::<Vec<_>>()
+    };
+    let mut relay = relay();
+    let ann = relay.live("ann", 4);
+    relay.live("bob", 4);
+    relay.state.on_let_go(ROOM);
+    relay.waits(has("ann", 2), &[]);
+    relay.state.on_asleep(ROOM);
+    for (user, seq) in [("bob", 4), ("ann", 4), ("ann", 3)] {
+        relay.waits(has(user, seq), &[]);
+    }
+    relay.waits(fetch(ann, 7), &["wake 1"]);
+    let (_, waited) = relay.state.on_woken(ROOM).unwrap();
+    assert_eq!(told(waited), ["fetch", "ann has 4", "bob has 4"]);
+    // Or when its channel stays. As many as may wait are kept.
+    relay.state.limits = Arc::new(Limits { waiters_per_room_max: 1, ..Limits::default() });
+    relay.state.on_let_go(ROOM);
+    relay.waits(has("ann", 4), &[]);
+    relay.waits(has("bob", 4), &[]);
+    assert_eq!(told(relay.state.on_awake(ROOM).unwrap()), ["ann has 4"]);
 }

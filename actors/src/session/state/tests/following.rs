@@ -2,7 +2,7 @@
 
 use parlor_protocol::{
     Code, Epoch, Extensions, List, Name, RoomNumber, Seq,
-    message::{Follow, Heartbeat, JoinFrom, Position},
+    message::{Follow, Heartbeat, JoinFrom, Leave, Position},
 };
 
 use super::{Session, session};
@@ -90,6 +90,33 @@ fn a_session_has_no_more_rooms_than_it_may() {
     let mut session = session().joined();
     session.follow(&[], &[4, 8], refs!(attaching(1, 4)));
     session.ended(1, 4, None, &["#1 Done"]);
+}
+
+#[test]
+fn a_room_that_the_user_is_added_to_waits_for_a_place() {
+    let added = |room| {
+        let name = format!("room {room}").parse().unwrap();
+        Input::Added { room: RoomNumber(room), name, from: JoinFrom::Seq(1) }
+    };
+    let mut session = session().joined();
+    session.check(added(4), refs!(attaching(0, 4)));
+    session.resolved(0, 4, &["#0 join 4 Seq(1)"]);
+    session.ended(0, 4, None, &[]);
+    // Two are all that it may have, and so many may wait.
+    for room in [8, 9, 8, 10] {
+        session.check(added(room), &[]);
+    }
+    // A room that is lost makes a place, and one that is left.
+    session.check(lost_of(4), refs!(attaching(0, 9)));
+    session.resolved(0, 9, &["#0 join 9 Seq(1)"]);
+    session.ended(0, 9, None, &[]);
+    let leave = Leave { room: RoomNumber(9), extensions: Extensions::default() };
+    session.frame(5, &leave, &["#0 begins to Follow", "#0 resolve room 8, which was 8", "#5 leave 9"]);
+    session.ended(0, 8, Some(Code::Forbidden), &[]);
+}
+
+fn lost_of(room: u64) -> Input {
+    Input::Lost(Position { room: RoomNumber(room), epoch: Epoch(1), seq: 5 })
 }
 
 #[test]

@@ -36,14 +36,15 @@ fn who_is_added_anew_reads_no_further_back_at_once_and_a_mute_disturbs_no_page()
     room.enter("ann", 0, ann);
     assert_eq!(room.fetch("ann", Some(2), Direction::Forward), ["read 1: 2-5, 3 of them"]);
     assert_eq!(room.change(7, "ann", ann, muted), ["told 7"]);
-    assert_eq!(room.change(8, "ann", muted, None), ["0: hide from ann below 6", "0: #9 Busy", "told 8"]);
+    let anew = Some(member(Role::Member, 6));
+    assert_eq!(room.change(8, "ann", muted, anew), ["0: hide from ann below 6", "0: #9 Busy", "told 8"]);
 }
 
 #[test]
 fn members_of_a_rebuilt_room_go_on_where_they_may_read() {
     let mut room = room(Access::Members, Past::SinceAdded);
     let want = ["load ann", "load rights of ann"];
-    room.check(Input::Adopt { arbiter: 1, devices: vec![key("ann")] }, &want);
+    room.check(Input::Adopt { arbiter: 1, devices: members(&["ann"]) }, &want);
     let want = ["1: adopted 1-5", "1: hide from ann below 4"];
     assert_eq!(room.rights("ann", Some(member(Role::Member, 4))), want);
 }
@@ -61,7 +62,7 @@ fn who_was_added_behind_what_is_not_told_yet_is_taken_up_behind_it() {
     let added = Some(member(Role::Member, 7));
     for told in [false, true] {
         let mut room = room_with_news();
-        room.check(Input::Adopt { arbiter: 1, devices: vec![key("bob")] }, &["load bob", "load rights of bob"]);
+        room.check(Input::Adopt { arbiter: 1, devices: members(&["bob"]) }, &["load bob", "load rights of bob"]);
         if told {
             assert_eq!(room.change(7, "bob", None, added), ["told 7"]);
         }
@@ -77,7 +78,7 @@ fn who_was_added_behind_what_is_not_told_yet_is_taken_up_behind_it() {
 fn who_was_added_behind_what_is_never_told_is_taken_up_when_that_is_known() {
     let mut room = room_with_news();
     room.handle(Input::EndOfTurn);
-    room.handle(Input::Adopt { arbiter: 1, devices: vec![key("bob")] });
+    room.handle(Input::Adopt { arbiter: 1, devices: members(&["bob"]) });
     room.rights("bob", Some(member(Role::Member, 7)));
     let failed = Input::Failed(StoreError::Poisoned("a test".into()));
     room.check(
