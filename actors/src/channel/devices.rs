@@ -32,6 +32,8 @@ pub struct Rights {
     pub role: Option<Role>,
     /// Where the past is hidden: the first seq that he may read.
     pub since: Seq,
+    /// How many countable records a stranger found when he came.
+    pub count: u64,
     /// Subscribers of the device are being put out, whatever he may do now: what they asked for meanwhile is not done.
     pub out: bool,
 }

@@ -8,6 +8,9 @@ use super::{
 };
 use crate::port::{Mark, Marks, Read, Records, Run, StoreError};
 
+/// Where more is gone after each read, so many have to do.
+const GONE_READS_MAX: u32 = 4;
+
 /// A count that is looked for in the store.
 #[derive(Debug)]
 pub(super) struct Counting {
@@ -24,10 +27,33 @@ pub(super) struct Counting {
 pub(super) struct Gone {
     /// The highest place of which it is known.
     known: Mark,
-    /// The read that looks for that of the room's beginning…
-    reading: Option<u64>,
+    /// The read that looks for that of the room's beginning, and where it ends…
+    reading: Option<(u64, Seq)>,
+    /// …how many there were for those who wait…
+    tries: u32,
     /// …and who waits for it.
-    waiting: Vec<Arrival>,
+    waiting: Vec<Waiter>,
+}
+
+/// Who waits for the count of what is gone.
+#[derive(Debug)]
+pub(super) enum Waiter {
+    Arrival(Arrival),
+    /// A user is told where he stands, and his other sessions if he `moved`.
+    Tell {
+        user: Name,
+        told: Told,
+        moved: bool,
+    },
+}
+
+impl Waiter {
+    fn user(&self) -> &Name {
+        match self {
+            Self::Arrival(arrival) => arrival.user(),
+            Self::Tell { user, .. } => user,
+        }
+    }
 }
 
 /// The oldest record of some.
@@ -72,48 +98,74 @@ impl State {
 
     /// Who is told how a user stands waits until the count of what is gone is known. It is read once for all of them; where
     /// it cannot be, the least that it may be has to do.
-    pub(super) fn wait_for_gone(&mut self, arrival: Arrival) -> Option<Arrival> {
-        let (least, most) = self.gone_counts();
-        if least == most || self.gone.waiting.len() >= self.limits.waiters_per_room_max {
-            return Some(arrival);
+    pub(super) fn wait_for_gone(&mut self, waiter: Waiter) -> Option<Waiter> {
+        if self.gone_is_known() || self.gone.waiting.len() >= self.limits.waiters_per_room_max {
+            return Some(waiter);
         }
         if self.gone.reading.is_none() {
-            let end = self.oldest_known().0.saturating_sub(1);
-            self.gone.reading = self.read_one(self.extent.first, end).ok();
+            self.gone.tries = 0;
+            self.read_gone(self.extent.first);
         }
         if self.gone.reading.is_none() {
-            return Some(arrival);
+            return Some(waiter);
         }
-        self.users.pin(arrival.user());
-        self.gone.waiting.push(arrival);
+        self.users.pin(waiter.user());
+        self.gone.waiting.push(waiter);
         None
     }
 
-    fn on_gone_read(&mut self, records: Result<Records, StoreError>) {
+    fn gone_is_known(&self) -> bool {
+        let (least, most) = self.gone_counts();
+        least == most
+    }
+
+    /// Looks for the oldest record from `from` on, up to where memory knows more.
+    fn read_gone(&mut self, from: Seq) {
+        let end = self.oldest_known().0.saturating_sub(1);
+        self.gone.reading = self.read_one(from, end).ok().map(|id| (id, end));
+    }
+
+    fn on_gone_read(&mut self, end: Seq, records: Result<Records, StoreError>) {
         self.gone.reading = None;
         match records {
-            Ok(records) => match (records.runs.iter().find_map(oldest), records.next) {
-                // Those between are gone.
-                (Some(Oldest { seq, before, .. }), _) => self.learn_gone(seq, before),
-                (None, Some(next)) => {
-                    let end = self.oldest_known().0.saturating_sub(1);
-                    self.gone.reading = self.read_one(next, end).ok();
+            Ok(records) => {
+                let (next, before) = self.oldest_known();
+                match (records.runs.iter().find_map(oldest), records.next) {
+                    // Those between are gone.
+                    (Some(Oldest { seq, before, .. }), _) => self.learn_gone(seq, before),
+                    (None, Some(next)) => self.read_gone(next),
+                    // What has fallen out of memory since was not looked at.
+                    (None, None) if next > end + 1 => self.read_gone(end + 1),
+                    (None, None) => self.learn_gone(next, before),
                 }
-                (None, None) => {
-                    let (next, before) = self.oldest_known();
-                    self.learn_gone(next, before);
+                // More may be gone since.
+                self.gone.tries += 1;
+                if self.gone.reading.is_none() && !self.gone_is_known() && self.gone.tries < GONE_READS_MAX {
+                    self.read_gone(self.extent.first);
                 }
-            },
+            }
             Err(error) => tracing::debug!(room = %self.name, %error, "the count of what is gone could not be read"),
         }
         if self.gone.reading.is_some() {
             return;
         }
-        for arrival in std::mem::take(&mut self.gone.waiting) {
-            let user = arrival.user().clone();
+        for waiter in std::mem::take(&mut self.gone.waiting) {
+            let user = waiter.user().clone();
             self.users.unpin(&user);
-            self.let_in(arrival);
+            self.gone_known(waiter);
             self.users.settle(&user);
+        }
+    }
+
+    fn gone_known(&mut self, waiter: Waiter) {
+        match waiter {
+            Waiter::Arrival(arrival) => self.let_in(arrival),
+            Waiter::Tell { user, told, moved } => {
+                if moved {
+                    self.tell_others(&user, &told);
+                }
+                self.tell(&user, told);
+            }
         }
     }
 
@@ -166,8 +218,8 @@ impl State {
     }
 
     pub(super) fn on_count_read(&mut self, id: u64, records: Result<Records, StoreError>) {
-        if self.gone.reading == Some(id) {
-            return self.on_gone_read(records);
+        if let Some((_, end)) = self.gone.reading.filter(|(reading, _)| *reading == id) {
+            return self.on_gone_read(end, records);
         }
         let Some(at) = self.counting.iter().position(|(read, _)| *read == id) else { return };
         let (_, counting) = self.counting.swap_remove(at);
@@ -193,13 +245,16 @@ impl State {
         let read = if matches!(told, Told::Nobody) { Mark::default() } else { mark };
         let before = self.users.marks(&user).map(|marks| marks.read);
         // Who has read it has received it.
+        let mut moved = false;
         if self.users.raise(&user, &Marks { read, delivered: mark, ..Marks::default() }) {
             self.save_soon();
-            if self.users.marks(&user).map(|marks| marks.read) != before {
-                self.tell_others(&user, &told);
-            }
+            moved = self.users.marks(&user).map(|marks| marks.read) != before;
         }
-        self.tell(&user, told);
+        let tells = moved || !matches!(told, Told::Nobody);
+        let waiter = Waiter::Tell { user: user.clone(), told, moved };
+        if tells && let Some(waiter) = self.wait_for_gone(waiter) {
+            self.gone_known(waiter);
+        }
         self.end_count(&user, tail);
     }
 

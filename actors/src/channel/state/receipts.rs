@@ -4,7 +4,11 @@ use std::fmt;
 
 use parlor_protocol::{Code, DeviceTag, Extensions, Name, Seq, message};
 
-use super::{BUSY_RETRY_MS, Effect, State, counting::Counting, readers::Asked};
+use super::{
+    BUSY_RETRY_MS, Effect, State,
+    counting::{Counting, Waiter},
+    readers::Asked,
+};
 use crate::{
     channel::marks::unread,
     members::rights::{Act, may},
@@ -155,7 +159,7 @@ impl State {
     }
 
     fn on_arrival(&mut self, arrival: Arrival) {
-        if let Some(arrival) = self.wait_for_gone(arrival) {
+        if let Some(Waiter::Arrival(arrival)) = self.wait_for_gone(Waiter::Arrival(arrival)) {
             self.let_in(arrival);
         }
     }
@@ -200,11 +204,16 @@ impl State {
 
     /// Marks never stand above the tail: what they spoke of there was never stored, or lost.
     pub(super) fn within(&self, marks: Marks) -> Marks {
-        let tail = Mark { seq: self.extent.tail, count: self.committed_count };
-        let within = |mark: Mark| if mark.seq > tail.seq { tail } else { mark };
+        let tail = self.within_tail(Mark { seq: Seq::MAX, count: 0 });
+        let within = |mark: Mark| self.within_tail(mark);
         // A record of his own may be on its way.
         let sent = if marks.sent.seq > self.given { tail } else { marks.sent };
         Marks { read: within(marks.read), delivered: within(marks.delivered), sent, since: within(marks.since) }
+    }
+
+    fn within_tail(&self, mark: Mark) -> Mark {
+        let tail = Mark { seq: self.extent.tail, count: self.committed_count };
+        if mark.seq > tail.seq { tail } else { mark }
     }
 
     /// How a user stands whose marks are here.
@@ -233,11 +242,8 @@ impl State {
         }
         let devices = self.users.attached(user).iter().map(|tag| DeviceKey { user: user.clone(), tag: *tag });
         let strangers = devices.filter_map(|device| self.rights_of(&device)).filter(|rights| rights.role.is_none());
-        let seq = strangers.map(|rights| rights.since.saturating_sub(1)).min().unwrap_or_default();
-        let seq = seq.min(self.extent.tail);
-        // Where it is not known, each record since then counts.
-        let least = self.committed_count.saturating_sub(self.extent.tail - seq);
-        Mark { seq, count: if seq == 0 { 0 } else { self.count_at(seq).unwrap_or(least) } }
+        let met = strangers.map(|rights| Mark { seq: rights.since.saturating_sub(1), count: rights.count }).min();
+        self.within_tail(met.unwrap_or_default())
     }
 
     pub(super) fn on_mark(&mut self, mark: MarkRead) {

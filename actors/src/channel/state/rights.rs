@@ -107,12 +107,14 @@ impl State {
     }
 
     fn rights(&self, user: &Name, member: Option<&Member>) -> Rights {
-        let Some(member) = member else { return Rights { since: self.extent.tail + 1, ..Rights::default() } };
+        let Some(member) = member else {
+            return Rights { since: self.extent.tail + 1, count: self.committed_count, ..Rights::default() };
+        };
         let since = match self.people.added.get(user) {
             Some(mark) => mark.seq + 1,
             None => member.since_in(&self.extent.epochs),
         };
-        Rights { role: Some(member.role), since, out: false }
+        Rights { role: Some(member.role), since, ..Rights::default() }
     }
 
     pub(super) fn on_rights(&mut self, device: &DeviceKey, member: Result<Option<Member>, StoreError>) {
@@ -179,6 +181,7 @@ impl State {
     pub(super) fn on_changed(&mut self, now: Now, id: u64, change: &Changed) {
         match change {
             Changed::Configured(_, options) => {
+                let kept = self.options.records_max > 0;
                 self.options = *options;
                 self.people.kind = deciding::kind(&self.name, options.access);
                 let hid = std::mem::replace(&mut self.people.hides_past, hides_past(options));
@@ -187,7 +190,9 @@ impl State {
                 }
                 // It may keep less from now on. If it keeps more, what was gone must not come back.
                 self.keep(0);
-                self.trim_hidden();
+                if kept {
+                    self.trim_hidden();
+                }
             }
             Changed::Members(change) => {
                 self.on_members(change);

@@ -218,6 +218,7 @@ impl State {
 
     fn on_ask_idle(&mut self, now: Now) {
         self.look_at_shares();
+        self.trim_hiding();
         let touched = *self.sleep.touched.get_or_insert(now.mono_ms);
         if now.mono_ms < touched.saturating_add(self.idle_ms()) || !self.may_sleep() || self.is_busy() {
             return;

@@ -32,13 +32,26 @@ pub(super) struct Held {
     pub(super) asked: bool,
     /// Whether there was too much to delete when it was being asked already.
     again: bool,
+    /// Whether it is to be asked to delete all that is shown no longer…
+    hides: bool,
+    /// …and whether it is being asked for that.
+    hiding: bool,
     /// Who is told why nothing is there to be erased, once the store has deleted everything below a seq.
     awaited: Vec<(Seq, Told, Refusal)>,
 }
 
 impl Held {
     pub(super) fn new(first: Seq, bytes_before: u64, bytes_upto: u64) -> Self {
-        Self { first, bytes_before, bytes_upto, asked: false, again: false, awaited: Vec::new() }
+        Self {
+            first,
+            bytes_before,
+            bytes_upto,
+            asked: false,
+            again: false,
+            hides: false,
+            hiding: false,
+            awaited: Vec::new(),
+        }
     }
 }
 
@@ -49,11 +62,13 @@ pub(super) struct Wall {
     word: Arc<Word>,
     /// How often somebody had said that it is right.
     heard: u64,
+    /// It was not believed at the last look, which was said.
+    off: bool,
 }
 
 impl Wall {
     pub(super) fn new(word: Arc<Word>) -> Self {
-        Self { guard: WallGuard::new(0), heard: word.given(), word }
+        Self { guard: WallGuard::new(0), heard: word.given(), word, off: false }
     }
 
     /// Whether it is good enough to delete by.
@@ -62,7 +77,14 @@ impl Wall {
         if std::mem::replace(&mut self.heard, given) != given {
             self.guard.trust();
         }
-        self.guard.look(now).is_none()
+        let off = self.guard.look(now);
+        if let Some(off_ms) = off
+            && !self.off
+        {
+            tracing::error!(off_ms, "the wall clock has jumped: rooms in memory forget nothing that expires meanwhile");
+        }
+        self.off = off.is_some();
+        off.is_none()
     }
 }
 
@@ -90,6 +112,9 @@ impl State {
         if records_max > 0 {
             self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Why::Trimmed);
         }
+        // The store may have cut off what was still on its way here.
+        self.forget_below(self.held.first, Why::Trimmed);
+        self.trim_hiding();
         if self.holds_too_much() {
             self.held.again = self.held.asked;
             self.trim_now();
@@ -116,11 +141,17 @@ impl State {
         }
     }
 
-    /// Has the store delete what it shows no longer, however little that is.
+    /// Has the store delete what the room shows no longer, however little that is, and say where it has cut the room itself.
     pub(super) fn trim_hidden(&mut self) {
-        if self.extent.first > self.held.first {
-            self.held.again = self.held.asked;
+        self.held.hides = true;
+        self.trim_hiding();
+    }
+
+    pub(super) fn trim_hiding(&mut self) {
+        if self.held.hides && !self.held.asked {
+            self.held.hides = false;
             self.trim_now();
+            self.held.hiding = true;
         }
     }
 
@@ -154,6 +185,7 @@ impl State {
     /// The store's answer to [`Effect::Trim`].
     pub(super) fn on_trimmed(&mut self, trimmed: Result<Trimmed, StoreError>) {
         self.held.asked = false;
+        let hiding = std::mem::take(&mut self.held.hiding);
         self.tell_awaiting(trimmed.as_ref().map(|trimmed| trimmed.first).ok());
         match trimmed {
             Ok(Trimmed { first, gone_count, bytes_before }) => {
@@ -166,8 +198,12 @@ impl State {
                 }
             }
             // The next commit asks again. A room that was succeeded has no next.
-            Err(error) => tracing::debug!(room = %self.name, %error, "old records could not be deleted now"),
+            Err(error) => {
+                self.held.hides |= hiding;
+                return tracing::debug!(room = %self.name, %error, "old records could not be deleted now");
+            }
         }
+        self.trim_hiding();
     }
 
     /// A sweep took everything below `first`; the newest of that has this count.

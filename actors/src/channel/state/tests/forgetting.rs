@@ -97,6 +97,27 @@ fn what_expired_is_unreadable_at_once() {
 }
 
 #[test]
+fn what_was_hidden_while_the_store_was_deleting_is_deleted_though_the_room_keeps_more_now() {
+    let mut room = home(RoomOptions { records_max: 2, ..RoomOptions::default() });
+    for _ in 0..70 {
+        room.stored(0, None);
+    }
+    let trims = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains("trim")).count();
+    let trimmed = |first: Seq| Input::Trimmed(Ok(Trimmed { first, gone_count: first - 1, bytes_before: 0 }));
+    let keeps_all = crate::members::Changed::Configured(RoomNumber(1), RoomOptions::default());
+    // One is under way, from when there was much.
+    assert!(room.state.held.asked);
+    let change = Input::Changed { id: 1, change: Arc::new(keeps_all) };
+    assert_eq!(trims(room.handle(change)), 0);
+    assert_eq!(trims(room.handle(trimmed(65))), 1);
+    // It failed, and is asked again when somebody looks.
+    room.handle(Input::Trimmed(Err(StoreError::Busy)));
+    assert_eq!(trims(room.handle(Input::Sleep(Sleep::Ask))), 1);
+    room.handle(trimmed(69));
+    assert_eq!((room.state.extent.first, room.state.held.first), (69, 69));
+}
+
+#[test]
 fn a_sweep_moves_the_oldest_readable_and_the_ring_with_it() {
     let mut room = home(RoomOptions::default());
     for _ in 0..4 {
@@ -116,7 +137,7 @@ fn a_sweep_moves_the_oldest_readable_and_the_ring_with_it() {
     room.check(Input::Swept { first: 6, gone_count: 5 }, &[]);
     assert_eq!((room.state.extent.first, room.state.ring.first()), (5, 5), "it is all gone");
     room.handle(Input::Committed(5));
-    assert_eq!((room.state.extent.first, room.state.tail()), (5, 5));
+    assert_eq!((room.state.extent.first, room.state.tail()), (6, 5));
 }
 
 #[test]

@@ -178,19 +178,7 @@ fn a_count_is_read_behind_a_gap_from_what_counts_or_does_not() {
 
 #[test]
 fn what_a_room_keeps_no_longer_is_not_unread_whether_it_counted_or_not() {
-    let options = RoomOptions { records_max: 6, ..RoomOptions::default() };
-    let mut room = room_with(options, Tiers::sending(SendRate::OFF), 1, 0);
-    for (user, arbiter) in [("ann", 0), ("bob", 1)] {
-        room.join(user, arbiter, JoinFrom::Tail);
-        room.answers(user, Vec::new());
-        room.handle(Input::Marks { user: user.parse().unwrap(), marks: Ok(Marks::default()) });
-    }
-    for nonce in 1..=16 {
-        let mut publish = publish("ann", 0, 1, nonce, "x");
-        publish.silent = nonce > 10;
-        room.handle(Input::Publish(publish));
-        room.commit();
-    }
+    let mut room = room_of_six(10, 6);
     assert_eq!((room.state.extent.first, room.state.ring.first()), (11, 13));
     // That nothing of 11 to 16 counts is seen from the oldest of them, once for all who ask meanwhile.
     room.check(mark("bob", 1, 5, 0), &["read 1: 11-12, 1 of them"]);
@@ -203,6 +191,39 @@ fn what_a_room_keeps_no_longer_is_not_unread_whether_it_counted_or_not() {
     room.handle(Input::Publish(publish("ann", 0, 1, 17, "x")));
     room.commit();
     room.check(mark("bob", 1, 8, 0), &["1: #8 read 0, 1 unread"]);
+}
+
+/// A room that keeps six records and holds four in memory; bob has read nothing, and ann has said so many things and has then
+/// been silent.
+fn room_of_six(said: u64, silent: u64) -> Room {
+    let options = RoomOptions { records_max: 6, ..RoomOptions::default() };
+    let mut room = room_with(options, Tiers::sending(SendRate::OFF), 1, 0);
+    for (user, arbiter) in [("ann", 0), ("bob", 1)] {
+        room.join(user, arbiter, JoinFrom::Tail);
+        room.answers(user, Vec::new());
+        room.handle(Input::Marks { user: user.parse().unwrap(), marks: Ok(Marks::default()) });
+    }
+    for nonce in 1..=said + silent {
+        room.handle(Input::Publish(Publish { silent: nonce > said, ..publish("ann", 0, 1, nonce, "x") }));
+        room.commit();
+    }
+    room
+}
+
+#[test]
+fn what_falls_out_of_memory_while_the_store_is_asked_is_looked_at_as_well() {
+    let mut room = room_of_six(10, 6);
+    room.check(mark("bob", 1, 5, 0), &["read 1: 11-12, 1 of them"]);
+    for nonce in 17..=18 {
+        room.handle(Input::Publish(publish("ann", 0, 1, nonce, "x")));
+        room.commit();
+    }
+    assert_eq!((room.state.extent.first, room.state.ring.first()), (13, 15));
+    let gap = Run::Gap { from: 11, to: 12, why: GapReason::EXPIRED };
+    let nothing = Records { runs: vec![gap], next: None };
+    room.check(Input::Read { id: 1, records: Ok(nothing) }, &["read 2: 13-14, 1 of them"]);
+    let records = Records { runs: vec![stored(13, 10, true)], next: None };
+    room.check(Input::Read { id: 2, records: Ok(records) }, &["1: #5 read 0, 2 unread"]);
 }
 
 #[test]

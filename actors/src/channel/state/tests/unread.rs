@@ -97,7 +97,8 @@ impl World {
         let turn = usize::try_from(seed).unwrap();
         let options = RoomOptions {
             durability: if seed.is_multiple_of(3) { Durability::Memory } else { Durability::Buffered },
-            records_max: [0, 0, 2][turn / 3 % 3],
+            // Less than the ring holds, or more.
+            records_max: [[0, 0, 2], [0, 6, 5]][usize::from(!turn.is_multiple_of(3))][turn / 3 % 3],
             lifetime_ms: [0, 50][turn / 9 % 2],
             ..RoomOptions::default()
         };
