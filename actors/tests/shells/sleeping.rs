@@ -104,7 +104,7 @@ fn a_room_is_woken_by_whatever_is_wanted_of_it() {
     let position = Position { room, epoch: Epoch(1), seq: 2 };
     let beat = bob.send(&Heartbeat { network: None, positions: List(vec![position]), extensions: extensions() });
     assert_eq!(bob.next().request, beat);
-    woken("by a position");
+    // A position is no reason to wake a room: the next wake is the join's.
     let mut cem = engine.connect("cem", 1);
     assert_eq!(cem.join(JoinFrom::Newest(1)), 1);
     assert_eq!(cem.deliveries(1, 1).0, [2]);
