@@ -7,9 +7,9 @@
 use std::collections::{HashMap, HashSet};
 
 use parlor_protocol::{
-    Frame, FrameError, Kind, Nonce, RoomNumber, decode, frame,
+    DeviceTag, Frame, FrameError, Kind, Nonce, RoomNumber, decode, frame,
     frame::PAYLOAD_BYTES_MAX,
-    message::{Ack, Deliver, Publish},
+    message::{Ack, Deliver, Publish, Welcome},
     split,
 };
 
@@ -18,6 +18,8 @@ use parlor_protocol::{
 pub(crate) struct Dropper {
     share: f64,
     seed: u64,
+    /// The client's own, once it is welcome: another device may have the same nonce for another message.
+    device: Option<DeviceTag>,
     /// The newest nonce of each room that was seen: what is above it was not sent before.
     seen: HashMap<RoomNumber, Nonce>,
     /// So many are to be picked.
@@ -36,7 +38,8 @@ impl Dropper {
     /// Drops this share of the acks; which ones, the seed says.
     pub(crate) fn new(share: f64, seed: u64) -> Self {
         let (awaited, doomed, seen) = Default::default();
-        Self { share, seed, seen, due: 0, awaited, doomed, asked: Vec::new(), answered: Vec::new(), dropped: 0 }
+        let (asked, answered) = (Vec::new(), Vec::new());
+        Self { share, seed, device: None, seen, due: 0, awaited, doomed, asked, answered, dropped: 0 }
     }
 
     /// One of its own for the connection of this number.
@@ -76,6 +79,9 @@ impl Dropper {
         while let Some(found) = split(&answered[at..], longest)?
             && !self.tells_of_awaited(&found)
         {
+            if found.header.kind == Kind::Welcome as u16 {
+                self.device = decode(found.body).ok().map(|Welcome { device_tag, .. }| device_tag);
+            }
             if !self.drops(&found) {
                 out.extend_from_slice(&answered[at..at + found.size()]);
             }
@@ -109,7 +115,10 @@ impl Dropper {
     fn tells_of_awaited(&self, frame: &Frame<'_>) -> bool {
         let told = match Kind::from_wire(frame.header.kind) {
             Some(Kind::Ack) => decode(frame.body).map(|Ack { room, nonce, .. }| (room, nonce)),
-            Some(Kind::Deliver) => decode(frame.body).map(|Deliver { room, nonce, .. }| (room, nonce)),
+            Some(Kind::Deliver) => match decode(frame.body) {
+                Ok(Deliver { device_tag, .. }) if Some(device_tag) != self.device => return false,
+                deliver => deliver.map(|Deliver { room, nonce, .. }| (room, nonce)),
+            },
             _ => return false,
         };
         told.is_ok_and(|told| self.awaited.contains(&told))
@@ -187,6 +196,36 @@ mod tests {
         dropper.answer(&ack(5, true));
         assert_eq!(dropper.passing().unwrap(), ack(5, true), "the repeat's comes");
         assert_eq!(dropper.dropped, 1);
+    }
+
+    fn deliver(nonce: Nonce, device_tag: DeviceTag) -> Vec<u8> {
+        let deliver = Deliver {
+            room: ROOM,
+            seq: nonce,
+            time: 1,
+            sender: "somebody",
+            device_tag,
+            nonce,
+            kind: RecordKind::MESSAGE,
+            refers_to: 0,
+            expires: 0,
+            count: nonce,
+            content_type: ContentType::TEXT,
+            payload: b"x",
+            extensions: Extensions::default(),
+        };
+        to_bytes(0, &deliver).to_vec()
+    }
+
+    #[test]
+    fn what_another_device_said_under_the_same_nonce_waits_for_nothing() {
+        let mut dropper = Dropper::new(1.0, 1);
+        dropper.device = Some(DeviceTag(7));
+        dropper.ask(&publish(5)).unwrap();
+        dropper.answer(&deliver(5, DeviceTag(8)));
+        dropper.answer(&deliver(5, DeviceTag(7)));
+        assert_eq!(dropper.passing().unwrap(), deliver(5, DeviceTag(8)));
+        assert!(dropper.passing().unwrap().is_empty(), "its own tells that it is stored");
     }
 
     #[test]
