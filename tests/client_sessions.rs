@@ -146,9 +146,8 @@ async fn an_inbox_fills_by_itself() {
     ann.remove_members("old", &["bob"]).await.unwrap();
     soon("the old room is over, though anybody may join it", async {
         loop {
-            match events.next().await.expect("it says why it is over") {
-                Event::Closed { code, .. } => break assert_eq!(code, Code::Forbidden),
-                _ => {}
+            if let Event::Closed { code, .. } = events.next().await.expect("it says why it is over") {
+                break assert_eq!(code, Code::Forbidden);
             }
         }
     })

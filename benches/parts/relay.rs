@@ -38,6 +38,7 @@ impl Audience {
             let conn = state.on_connect(device.clone());
             state.begin(conn, Pending { request: 1, room: Some(ROOM), asks: Asks::Join });
             let attach = Attach {
+                member: true,
                 conn,
                 request: 1,
                 device,
