@@ -32,8 +32,6 @@ pub struct Ring {
     rewritten_bytes: usize,
     records_max: usize,
     bytes_max: usize,
-    /// The count of the newest record that has fallen off, if somebody is to know.
-    gone_count: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -92,20 +90,7 @@ impl Ring {
             rewritten_bytes: 0,
             records_max,
             bytes_max,
-            gone_count: None,
         }
-    }
-
-    /// Remembers the count of what falls off from now on, for a room that has its records nowhere else.
-    #[must_use]
-    pub fn counting(self) -> Self {
-        Self { gone_count: Some(0), ..self }
-    }
-
-    /// The count of the newest record that has fallen off; 0 if none has, or nobody is to know.
-    #[must_use]
-    pub fn gone_count(&self) -> u64 {
-        self.gone_count.unwrap_or_default()
     }
 
     /// The oldest seq held; one above the newest committed one if the ring is empty.
@@ -269,9 +254,6 @@ impl Ring {
     }
 
     fn pop(&mut self) {
-        if self.gone_count.is_some() {
-            self.gone_count = self.count(self.first).or(self.gone_count);
-        }
         let end = self.offset(self.first + 1);
         self.entries.pop_front();
         self.frames.drain(..end);

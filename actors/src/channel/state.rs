@@ -323,7 +323,6 @@ pub struct State {
     devices: Devices<Join>,
     users: Users<Arrival>,
     saves: Saves,
-    /// The count of the newest record that is gone on purpose.
     gone: Gone,
     reads: Reads,
     counting: Vec<(u64, Counting)>,
@@ -367,8 +366,6 @@ impl State {
         let people = People::new(&loaded);
         let in_memory = loaded.options.durability == Durability::Memory;
         let Loaded { first, trimmed, tail, .. } = loaded;
-        let ring = Ring::new(tail + 1, limits.ring_records_max, limits.ring_bytes_max);
-        let ring = if in_memory { ring.counting() } else { ring };
         let mut state = Self {
             room: loaded.room,
             name: loaded.name,
@@ -379,7 +376,7 @@ impl State {
             time: loaded.time,
             given_count: loaded.count,
             committed_count: loaded.count,
-            ring,
+            ring: Ring::new(tail + 1, limits.ring_records_max, limits.ring_bytes_max),
             share: pools.ring_bytes.share(),
             devices: Devices::new(in_memory, limits.absent_devices_per_room_max, pools.absent.share()),
             users: Users::new(in_memory, limits.absent_devices_per_room_max, pools.absent.share()),

@@ -251,8 +251,7 @@ impl State {
             moved = self.users.marks(&user).map(|marks| marks.read) != before;
         }
         let tells = moved || !matches!(told, Told::Nobody);
-        let waiter = Waiter::Tell { user: user.clone(), told, moved };
-        if tells && let Some(waiter) = self.wait_for_gone(waiter) {
+        if tells && let Some(waiter) = self.wait_for_gone(Waiter::Tell { user: user.clone(), told, moved }) {
             self.gone_known(waiter);
         }
         self.end_count(&user, tail);

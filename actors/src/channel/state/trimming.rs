@@ -105,7 +105,6 @@ impl State {
         if self.options.durability == Durability::Memory {
             self.ring.keep(records_max, bytes_max);
             // What falls off the ring is nowhere else.
-            self.learn_gone(self.ring.first(), self.ring.gone_count());
             return self.forget_below(self.ring.first(), Why::Trimmed);
         }
         self.held.bytes_upto = self.held.bytes_upto.saturating_add_signed(bytes);
@@ -226,10 +225,6 @@ impl State {
         let first = first.min(self.extent.tail + 1);
         if first <= self.extent.first {
             return;
-        }
-        // Where the ring does not say it, the store does when it is asked.
-        if let Some(count) = self.ring.count(first - 1) {
-            self.learn_gone(first, count);
         }
         self.extent.first = first;
         if why == Why::Trimmed {
