@@ -25,6 +25,8 @@ const BYTES_LEAST: u64 = 16 << 10;
 pub(super) struct Held {
     /// The oldest seq that it may have.
     pub(super) first: Seq,
+    /// The oldest that the last trim has left.
+    trimmed: Seq,
     /// The bytes of all frames before that one, and up to and with the newest committed.
     pub(super) bytes_before: u64,
     pub(super) bytes_upto: u64,
@@ -44,6 +46,7 @@ impl Held {
     pub(super) fn new(first: Seq, bytes_before: u64, bytes_upto: u64) -> Self {
         Self {
             first,
+            trimmed: 1,
             bytes_before,
             bytes_upto,
             asked: false,
@@ -111,8 +114,9 @@ impl State {
         if records_max > 0 {
             self.forget_below((self.extent.tail + 1).saturating_sub(records_max), Why::Trimmed);
         }
-        // The store may have cut off what was still on its way here.
-        self.forget_below(self.held.first, Why::Trimmed);
+        // The store may have cut off, or swept, what was still on its way here.
+        self.forget_below(self.held.trimmed, Why::Trimmed);
+        self.forget_below(self.held.first, Why::Expired);
         self.trim_hiding();
         if self.holds_too_much() {
             self.held.again = self.held.asked;
@@ -190,6 +194,7 @@ impl State {
             Ok(Trimmed { first, gone_count, bytes_before }) => {
                 self.learn_gone(first, gone_count);
                 (self.held.first, self.held.bytes_before) = (first, bytes_before);
+                self.held.trimmed = first;
                 self.forget_below(first, Why::Trimmed);
                 // The room may be quiet from now on. Only once for what came meanwhile: the store may count otherwise.
                 if std::mem::take(&mut self.held.again) && self.holds_too_much() {

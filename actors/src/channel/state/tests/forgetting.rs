@@ -138,6 +138,7 @@ fn a_sweep_moves_the_oldest_readable_and_the_ring_with_it() {
     assert_eq!((room.state.extent.first, room.state.ring.first()), (5, 5), "it is all gone");
     room.handle(Input::Committed(5));
     assert_eq!((room.state.extent.first, room.state.tail()), (6, 5));
+    assert_eq!(room.state.extent.why_gone(5), GapReason::EXPIRED, "a sweep took it, and no rule on what is kept");
 }
 
 #[test]
