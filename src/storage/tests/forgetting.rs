@@ -61,7 +61,7 @@ fn newest_wal(path: &Path) -> io::Result<(PathBuf, u64)> {
     Ok(newest)
 }
 
-fn ask<T: Send + 'static>(question: impl FnOnce(Reply<T>)) -> Result<T, StoreError> {
+pub(super) fn ask<T: Send + 'static>(question: impl FnOnce(Reply<T>)) -> Result<T, StoreError> {
     let (told, answer) = channel();
     question(Box::new(move |answer| told.send(answer).unwrap()));
     answer.recv().unwrap()

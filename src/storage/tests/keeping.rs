@@ -2,13 +2,11 @@
 
 use parlor_actors::members::{Asker, RoomChange, What};
 
-use super::*;
+use super::{forgetting::ask, *};
 
 fn load(rig: &Rig, records_max: u64) -> Loaded {
-    let (told, answer) = channel();
     let create = Some(RoomOptions { records_max, ..RoomOptions::default() });
-    rig.store.load(Load { name: "room".parse().unwrap(), create }, Box::new(move |loaded| told.send(loaded).unwrap()));
-    answer.recv().unwrap().unwrap()
+    ask(|reply| rig.store.load(Load { name: "room".parse().unwrap(), create }, reply)).unwrap()
 }
 
 #[test]
@@ -32,10 +30,8 @@ fn what_a_room_kept_no_longer_does_not_come_back_when_it_keeps_more() {
     for (records_max, first) in [(20, 21), (0, 21), (5, 21), (0, 26)] {
         let options = RoomOptions { records_max, ..RoomOptions::default() };
         let (name, by, what) = ("room".parse().unwrap(), Asker::Host, What::Configure(options));
-        let (told, answer) = channel();
         let change = RoomChange { name, by, at: 1, members_max: 9, what };
-        rig.store.change(change, Box::new(move |changed| told.send(changed).unwrap()));
-        answer.recv().unwrap().unwrap().unwrap();
+        ask(|reply| rig.store.change(change, reply)).unwrap().unwrap();
         let loaded = load(&rig, 0);
         assert_eq!(
             (loaded.first, loaded.trimmed, loaded.tail),

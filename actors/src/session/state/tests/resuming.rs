@@ -27,6 +27,16 @@ fn resume(rooms: &[u64]) -> Resume<'static> {
     Resume { positions: List(rooms.iter().map(position).collect()), extensions: Extensions::default() }
 }
 
+impl Session {
+    /// Its user is added to room 7, to which it is being attached then.
+    #[track_caller]
+    fn is_attached_anew(&mut self) {
+        let (room, name) = (RoomNumber(7), "room".parse().unwrap());
+        let attaches = ["#0 begins to Follow", "#0 resolve room, which was 7"];
+        self.check(Input::Added { room, name, from: JoinFrom::Seq(1) }, &attaches);
+    }
+}
+
 #[test]
 fn its_rooms_are_joined_from_the_positions_that_its_client_holds() {
     let mut session = again(session().joined());
@@ -47,22 +57,14 @@ fn its_rooms_are_joined_from_the_positions_that_its_client_holds() {
 #[test]
 fn a_room_that_following_attaches_first_is_not_said_to_be_none_of_its_own() {
     let mut session = again(session().joined());
-    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
-    session.check(
-        Input::Added { room, name, from: JoinFrom::Seq(1) },
-        &["#0 begins to Follow", "#0 resolve room, which was 7"],
-    );
+    session.is_attached_anew();
     // Also if it has as many rooms as it may.
     session.join(1, "other", &["#1 begins to Join", "#1 resolve other"]);
     session.frame(2, &resume(&[7]), &["#2 not resumed 7 AlreadyJoined"]);
     let mut session = again(session);
-    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
-    session.check(
-        Input::Added { room, name, from: JoinFrom::Seq(1) },
-        &["#0 begins to Follow", "#0 resolve room, which was 7"],
-    );
-    let joined = Ok((room, "room".parse().unwrap()));
-    session.check(Input::JoinEnded { request: 0, asked: Some(room), room: joined }, &[]);
+    session.is_attached_anew();
+    let joined = Ok((RoomNumber(7), "room".parse().unwrap()));
+    session.check(Input::JoinEnded { request: 0, asked: Some(RoomNumber(7)), room: joined }, &[]);
     session.frame(2, &resume(&[7]), &["#2 not resumed 7 AlreadyJoined"]);
 }
 
@@ -70,22 +72,14 @@ fn a_room_that_following_attaches_first_is_not_said_to_be_none_of_its_own() {
 fn a_room_that_following_attaches_anew_is_not_said_to_be_lost() {
     // The session was put out of room 7 and is being attached to it again, of which its client has heard nothing.
     let mut session = again(session());
-    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
-    session.check(
-        Input::Added { room, name, from: JoinFrom::Seq(1) },
-        &["#0 begins to Follow", "#0 resolve room, which was 7"],
-    );
+    session.is_attached_anew();
     session.frame(2, &resume(&[7]), &["#2 not resumed 7 AlreadyJoined"]);
 }
 
 #[test]
 fn a_room_that_following_attaches_first_is_not_one_too_many() {
     let mut session = again(session().joined());
-    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
-    session.check(
-        Input::Added { room, name, from: JoinFrom::Seq(1) },
-        &["#0 begins to Follow", "#0 resolve room, which was 7"],
-    );
+    session.is_attached_anew();
     session.join(2, "other", &["#2 begins to Join", "#2 resolve other"]);
     session.frame(3, &resume(&[7]), &["#3 not resumed 7 AlreadyJoined"]);
 }
@@ -136,11 +130,7 @@ fn a_room_that_is_being_attached_anew_takes_no_other_ones_place() {
     let joined = Ok((RoomNumber(8), "other".parse().unwrap()));
     session.check(Input::JoinEnded { request: 1, asked: None, room: joined }, &[]);
     let mut broken = again(session);
-    let (room, name) = (RoomNumber(7), "room".parse().unwrap());
-    broken.check(
-        Input::Added { room, name, from: JoinFrom::Seq(1) },
-        &["#0 begins to Follow", "#0 resolve room, which was 7"],
-    );
+    broken.is_attached_anew();
     let rooms = broken.state.park().unwrap().rooms;
     assert_eq!(rooms.iter().map(|(room, _)| room.0).collect::<Vec<_>>(), [7, 8]);
 }
