@@ -11,8 +11,10 @@ use super::{publishing::content_hash, *};
 
 mod changing;
 use crate::{
-    message::Batch,
-    port::{EpochStart, Run},
+    channel::history::NewRead,
+    members::Member,
+    message::{Batch, Fetch, FetchReaders, MarkRead, Publish, Signal},
+    port::{EpochStart, Marks, Records, RoomMarks, Run, Trim},
     testkit::with_deliver,
     tiers::{SendRate, TierNumber},
 };
