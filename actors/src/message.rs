@@ -190,7 +190,7 @@ pub struct Attach {
 pub struct Returning {
     /// Its device.
     pub device: DeviceKey,
-    /// Whether its user was a member when the channel before last said so.
+    /// Whether its user was a member, as that channel knew last.
     pub member: bool,
 }
 

@@ -11,9 +11,6 @@ use parlor_protocol::{
     message::{self, JoinFrom, ROOMS_PER_SESSION_MAX},
 };
 
-/// How long a room is waited for that the server says it attaches of itself, before it is joined by its name.
-const COMES_WITHIN: Duration = Duration::from_secs(5);
-
 use super::{
     effect::{Effect, Now, Pending, RoomKey},
     error::RequestError,
@@ -24,6 +21,9 @@ use super::{
     rooms::RETRY_MIN,
     state::State,
 };
+
+/// How long a room is waited for that the server says it attaches of itself, before it is joined by its name.
+const COMES_WITHIN: Duration = Duration::from_secs(5);
 
 impl State {
     /// The connection is lost. No room is attached until the next one says so.

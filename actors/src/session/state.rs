@@ -209,15 +209,8 @@ impl State {
             }
             Input::End(code) => self.close(code, "the user connected again", None),
             Input::PutOff(rest_ms) => {
-                let retry_after_ms = rest_ms.try_into().unwrap_or(u32::MAX);
-                let message = Cow::Borrowed("the server's part for this device failed again and again");
-                self.on_closed(Code::SessionsFail);
-                self.effects.push_back(Effect::Close {
-                    code: Code::SessionsFail,
-                    message,
-                    retry_after_ms,
-                    goodbye: None,
-                });
+                let message = "the server's part for this device failed again and again";
+                self.close_for(Code::SessionsFail, message, rest_ms.try_into().unwrap_or(u32::MAX), None);
             }
             Input::Kick(reason) => self.close(Code::Kicked, reason.to_string(), None),
         }
@@ -442,9 +435,18 @@ impl State {
     }
 
     fn close(&mut self, code: Code, message: impl Into<Cow<'static, str>>, goodbye: Option<u32>) {
+        self.close_for(code, message, 0, goodbye);
+    }
+
+    fn close_for(
+        &mut self,
+        code: Code,
+        message: impl Into<Cow<'static, str>>,
+        retry_after_ms: u32,
+        goodbye: Option<u32>,
+    ) {
         self.on_closed(code);
-        let message = message.into();
-        self.effects.push_back(Effect::Close { code, message, retry_after_ms: 0, goodbye });
+        self.effects.push_back(Effect::Close { code, message: message.into(), retry_after_ms, goodbye });
     }
 }
 
