@@ -22,8 +22,16 @@ pub struct BeatIntervals {
     pub unknown_ms: u32,
     /// Never more often than this.
     pub least_ms: u32,
-    /// The least grace behind a grant; otherwise a tenth of it.
+    /// How long behind its grant a beat is still in time, in hundredths of the grant…
+    pub grace_percent: u32,
+    /// …and at least so long.
     pub grace_least_ms: u32,
+    /// By how much the interval is divided for a client that missed one of the last beats…
+    pub divisor_one_missed: u32,
+    /// …or more of them.
+    pub divisor_more_missed: u32,
+    /// Grants, each with its grace, that may pass without any frame before the lease ends.
+    pub grants_per_lease: u32,
 }
 
 impl Default for BeatIntervals {
@@ -35,16 +43,17 @@ impl Default for BeatIntervals {
             mobile_2g_ms: 240_000,
             unknown_ms: 30_000,
             least_ms: 5_000,
+            grace_percent: 10,
             grace_least_ms: 2_000,
+            divisor_one_missed: 2,
+            divisor_more_missed: 4,
+            grants_per_lease: 3,
         }
     }
 }
 
 /// Intervals whose misses count.
 const INTERVALS_KEPT: usize = 3;
-
-/// Grants that may pass without any frame before the lease ends.
-const GRANTS_PER_LEASE: u64 = 3;
 
 /// A session's beats.
 #[derive(Clone, Debug)]
@@ -102,7 +111,7 @@ impl Heartbeat {
     #[must_use]
     pub fn lease_ms(&self) -> u64 {
         let grant = self.grant_ms();
-        GRANTS_PER_LEASE * u64::from(grant + self.intervals.grace(grant))
+        u64::from(self.intervals.grants_per_lease) * u64::from(grant.saturating_add(self.intervals.grace(grant)))
     }
 }
 
@@ -125,8 +134,8 @@ impl BeatIntervals {
         let base = self.base(network);
         let share = match missed {
             0 => base,
-            1 => base / 2,
-            _ => base / 4,
+            1 => base / self.divisor_one_missed.max(1),
+            _ => base / self.divisor_more_missed.max(1),
         };
         share.max(self.least_ms.min(base))
     }
@@ -141,7 +150,8 @@ impl BeatIntervals {
     /// How long behind its grant a beat is still in time.
     #[must_use]
     pub fn grace(&self, grant: u32) -> u32 {
-        (grant / 10).max(self.grace_least_ms)
+        let grace = u64::from(grant) * u64::from(self.grace_percent) / 100;
+        u32::try_from(grace).unwrap_or(u32::MAX).max(self.grace_least_ms)
     }
 }
 
@@ -181,6 +191,26 @@ mod tests {
             assert_eq!(intervals.missed(30_000, elapsed), want, "{elapsed} ms");
         }
         assert_eq!(intervals.missed(5_000, 6_999), 0, "the grace is at least 2 s");
+    }
+
+    #[test]
+    fn each_figure_of_the_rule_is_configuration() {
+        let intervals = BeatIntervals {
+            grace_percent: 50,
+            grace_least_ms: 100,
+            divisor_one_missed: 3,
+            divisor_more_missed: 10,
+            grants_per_lease: 2,
+            ..BeatIntervals::default()
+        };
+        let granted = |missed| intervals.granted(Network::Mobile2g, missed);
+        assert_eq!([0, 1, 2, 3].map(granted), [240_000, 80_000, 24_000, 24_000]);
+        assert_eq!(
+            [(1_000, 1_500), (1_000, 1_501), (150, 250)].map(|(grant, at)| intervals.missed(grant, at)),
+            [0, 1, 0]
+        );
+        let heartbeat = Heartbeat::new(intervals, Network::Wired, 0);
+        assert_eq!(heartbeat.lease_ms(), 2 * 15_000);
     }
 
     /// How many beats are missed in each interval, oldest first, and what is granted behind each.
