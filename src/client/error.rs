@@ -199,8 +199,8 @@ pub enum PublishError {
     /// The room was left, or is being left.
     #[error("the room was left")]
     NotJoined,
-    /// The client is closed. If the message was on its way, it may be stored.
-    #[error("the client is closed: {code}: {message}")]
+    /// The client is closed, or its user was put out of the room. If the message was on its way, it may be stored.
+    #[error("the room or the client is closed: {code}: {message}")]
     Closed {
         /// Why.
         code: Code,

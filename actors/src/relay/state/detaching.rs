@@ -18,7 +18,7 @@ impl State {
         let code = Code::RoomDeleted;
         let all: Vec<Conn> = self.connections.iter().map(|(slot, connection)| self.conn(slot, connection)).collect();
         for conn in all {
-            self.put_out(conn, room, code, "the room was deleted");
+            self.put_out(conn, room, code, "the room was deleted", |_| (code, "the room was deleted"));
         }
     }
 
@@ -30,17 +30,28 @@ impl State {
         let subscribers = entry.subscribers.iter().filter_map(|subscriber| of(subscriber.slot));
         let theirs = subscribers.filter(|(_, connection)| users.contains(&connection.device.user));
         let conns: Vec<Conn> = theirs.map(|(slot, connection)| self.conn(slot as usize, connection)).collect();
+        // A message may have been taken before its sender was removed, and be stored.
+        let unknown = (Code::OutcomeUnknown, "the user was put out of the room: it may be stored or not");
+        let refused = |asks| if matches!(asks, Asks::Publish(_)) { unknown } else { (code, message) };
         for conn in conns {
-            self.put_out(conn, room, code, message);
+            self.put_out(conn, room, code, message, refused);
         }
     }
 
     /// Refuses what waits in the room for a connection, and detaches it if it is attached.
-    fn put_out(&mut self, conn: Conn, room: RoomNumber, code: Code, message: &'static str) {
+    fn put_out(
+        &mut self,
+        conn: Conn,
+        room: RoomNumber,
+        code: Code,
+        message: &'static str,
+        refused: impl Fn(Asks) -> (Code, &'static str),
+    ) {
         let Some(connection) = self.connection(conn) else { return };
         let here = connection.pending.iter().filter(|pending| pending.room == Some(room));
         let waiting: Vec<Pending> = here.copied().collect();
         for pending in waiting {
+            let (code, message) = refused(pending.asks);
             self.refuse_in(conn, pending.request, room, code, 0, message);
         }
         let epoch = self.rooms.get(&room).map(|entry| entry.epoch).unwrap_or_default();

@@ -223,7 +223,7 @@ fn who_is_put_out_is_told_and_gets_nothing_more() {
     relay.news(pulled(&[ann], 4, 5), &[]);
     let page = FromChannel::Answer { conn: ann, request: 7, frame: deliver(5, 10) };
     relay.news(page, &[]);
-    assert_eq!(relay.reads(ann), "#7 Forbidden #8 Forbidden Detached");
+    assert_eq!(relay.reads(ann), "#7 Forbidden #8 OutcomeUnknown Detached");
     assert_eq!(relay.reads(bob), "5");
     relay.news(detach(&["ann"]), &[]);
     assert_eq!(relay.attach(ann, "ann", 5, 5), ["answered 0", "join of 0 ends"], "she may come back");
