@@ -76,7 +76,9 @@ fi
 
 if ! have rumqttd; then
     echo "to be installed with cargo: rumqttd"
-    "${CARGO:-cargo}" install rumqttd --version 0.20.0 --no-default-features --locked || echo "not installed: rumqttd" >&2
+    # What it was released with does not compile with every Rust; then with what fits its versions today.
+    rumqttd=(install rumqttd --version 0.20.0 --no-default-features)
+    "${CARGO:-cargo}" "${rumqttd[@]}" --locked || "${CARGO:-cargo}" "${rumqttd[@]}" || echo "not installed: rumqttd" >&2
 fi
 # The library wants exactly its own version.
 runner=$(sed -n 's/^gungraun = .*version = "=\([0-9.]*\)".*/\1/p' "$(dirname "$0")/../Cargo.toml")
