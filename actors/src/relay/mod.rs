@@ -5,48 +5,42 @@
 
 use std::{
     cell::{OnceCell, RefCell},
-    ops::Range,
     rc::Rc,
     sync::Arc,
     task::{Context as TaskContext, Poll, Waker},
     time::Duration,
 };
 
-use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use bytes::Bytes;
-use parlor_protocol::{Body, Code, Name, RoomNumber, message::Position};
+use actix::{Actor, Addr, AsyncContext, Context, Handler};
+use parlor_protocol::{Code, RoomNumber};
 use rustc_hash::FxHashMap;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::{
-    arbiters::Arbiters,
-    channel::{
-        self, Channel, Knock,
-        gathering::{To, Told},
-        state::Sleep,
-    },
+    channel::{self, Channel, state::Sleep},
     context::Shared,
-    handover::Handover,
-    message::{Conn, FromChannel, Signal},
+    message::Conn,
     outbound::Wire,
     session::{ToSession, timers::Timers},
     supervisor::{Supervisor, ToSupervisor, state::sleeping::Said},
     turns::Turns,
 };
 use link::Link;
-use state::{Effect, Pending, State};
+use state::{Effect, State};
 
+pub(crate) use speech::{RoomNews, ToRelay, Woken};
+
+mod draining;
 pub mod link;
 pub mod onlookers;
 pub(crate) mod presence;
+mod serving;
+mod speech;
 pub mod state;
 pub mod watching;
 
 /// How often deadlines are looked at.
 const TICK: Duration = Duration::from_millis(200);
-
-/// How often a shutdown looks whether everything is answered.
-const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 /// One arbiter's deliveries.
 pub struct Relay {
@@ -73,69 +67,6 @@ struct Inside {
     draining: std::cell::Cell<bool>,
     /// Who is told of presence.
     watchers: presence::Watchers,
-}
-
-/// What a channel says, with its address where the relay may not know it yet.
-pub(crate) struct RoomNews {
-    pub(crate) room: RoomNumber,
-    pub(crate) news: FromChannel,
-    pub(crate) channel: Option<Addr<Channel>>,
-}
-
-impl Message for RoomNews {
-    type Result = ();
-}
-
-/// A room that slept, and whoever runs it now.
-pub(crate) struct Woken<H> {
-    pub(crate) room: RoomNumber,
-    pub(crate) channel: H,
-    /// The arbiters whose subscribers the channel waits for.
-    pub(crate) expected: Arbiters,
-    /// Whether it is told all that changed meanwhile.
-    pub(crate) trusted: bool,
-}
-
-/// What others say to a relay.
-pub(crate) enum ToRelay {
-    /// All relays, by their arbiters' numbers: the first message of all.
-    Relays(Arc<[Addr<Relay>]>),
-    /// A signal for some connections of the arbiter.
-    Signal(Vec<Conn>, Signal),
-    /// Something about a user changed whom somebody here watches.
-    Presence(Name),
-    /// Who is in a room, for those who watch it.
-    RoomPresence { room: RoomNumber, watch: u32, to: To, told: Arc<Told> },
-    /// A room's channel died.
-    Down(RoomNumber),
-    /// A room was deleted, and its channel has ended.
-    Gone(RoomNumber),
-    /// A room has a new channel.
-    Up(RoomNumber, Addr<Channel>),
-    /// Send nothing more to a room's channel, and tell it so.
-    LetGo(RoomNumber, Addr<Channel>),
-    /// A channel that was let go goes on.
-    Awake(RoomNumber, Addr<Channel>),
-    /// A channel that was let go has ended: its room sleeps.
-    Asleep(RoomNumber),
-    /// A room that slept has a channel.
-    Woken(Woken<Addr<Channel>>),
-    /// A room that sleeps cannot be woken now.
-    NotWoken(RoomNumber),
-    /// A join came to a channel that had ended.
-    Unheard { room: RoomNumber, conn: Conn, request: u32 },
-    /// The end of a turn in which channels appended.
-    HandOver(Arc<Handover>),
-    /// Appends of the arbiter's channels are settled.
-    Settled(Arc<Handover>),
-    /// Run this on the arbiter's thread.
-    Run(Box<dyn FnOnce(&Local) + Send>),
-    /// Take nothing more, answer everything, then close all connections.
-    Drain { patience: Duration, come_back_ms: Range<u32>, done: oneshot::Sender<()> },
-}
-
-impl Message for ToRelay {
-    type Result = ();
 }
 
 impl Relay {
@@ -209,7 +140,7 @@ impl Handler<ToRelay> for Relay {
             ToRelay::Settled(handover) => handover.tell(),
             ToRelay::Run(run) => run(&self.local),
             ToRelay::Drain { patience, come_back_ms, done } => {
-                actix_rt::spawn(drain(self.local.clone(), patience, come_back_ms, done));
+                actix_rt::spawn(draining::drain(self.local.clone(), patience, come_back_ms, done));
             }
         }
         self.turns.count(ctx);
@@ -426,120 +357,6 @@ impl Local {
         }
         outcome
     }
-
-    // What follows is for the arbiter's sessions.
-
-    pub(crate) fn send<'a, B: Body<'a>>(&self, conn: Conn, request: u32, body: &B) {
-        self.with(|state| state.on_send(conn, request, body));
-    }
-
-    pub(crate) fn begin(&self, conn: Conn, pending: Pending) {
-        self.0.state.borrow_mut().begin(conn, pending);
-    }
-
-    pub(crate) fn may_ask(&self, conn: Conn) -> bool {
-        self.0.state.borrow_mut().may_ask(conn)
-    }
-
-    pub(crate) fn is_pending(&self, conn: Conn, request: u32) -> bool {
-        self.0.state.borrow().is_pending(conn, request)
-    }
-
-    pub(crate) fn owes(&self, conn: Conn, follow: Option<u32>) -> bool {
-        self.0.state.borrow().owes(conn, follow)
-    }
-
-    pub(crate) fn takes(&self, conn: Conn) -> bool {
-        self.0.state.borrow().takes(conn)
-    }
-
-    pub(crate) fn refuse(&self, conn: Conn, request: u32, code: Code, retry_after_ms: u32, message: &str) {
-        self.with(|state| state.refuse(conn, request, code, retry_after_ms, message));
-    }
-
-    pub(crate) fn refuse_in(
-        &self,
-        conn: Conn,
-        request: u32,
-        room: RoomNumber,
-        code: Code,
-        retry_after_ms: u32,
-        message: &str,
-    ) {
-        self.with(|state| state.refuse_in(conn, request, room, code, retry_after_ms, message));
-    }
-
-    pub(crate) fn answer(&self, conn: Conn, request: u32, frame: Bytes) {
-        self.with(|state| state.on_answer(conn, request, frame));
-    }
-
-    pub(crate) fn join(&self, room: RoomNumber, channel: &Addr<Channel>, join: crate::message::Join) {
-        let (conn, request) = (join.conn, join.request);
-        self.0.state.borrow_mut().on_resolved(conn, request, room);
-        // Told by the message itself if the channel has ended, or does before it has it.
-        let relay = self.0.relays.get().and_then(|relays| relays.get(usize::from(conn.arbiter)));
-        match relay {
-            Some(relay) => channel.do_send(Knock::new(room, join, relay.clone())),
-            None => self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the engine begins"),
-        }
-    }
-
-    pub(crate) fn to_channel(&self, conn: Conn, request: u32, room: RoomNumber, input: channel::state::Input) {
-        if !self.0.state.borrow_mut().may_pass(conn, request) {
-            return self.refuse(conn, request, Code::HeldBack, 100, "an earlier send was refused: send again in order");
-        }
-        let Some(input) = self.0.state.borrow_mut().pass(room, input) else { return self.run() };
-        let channel = self.0.channels.borrow().get(&room).filter(|channel| channel.connected()).cloned();
-        match channel {
-            Some(channel) => channel.do_send(input),
-            None => self.refuse(conn, request, Code::RoomUnavailable, 100, "the room is being rebuilt"),
-        }
-    }
-
-    pub(crate) fn leave(&self, conn: Conn, request: u32, room: RoomNumber) {
-        self.unwatch_room(conn, room);
-        self.with(|state| state.on_left(conn, request, room));
-    }
-
-    pub(crate) fn beat(&self, conn: Conn, positions: &[Position]) {
-        self.with(|state| state.on_beat(conn, positions));
-    }
-
-    pub(crate) fn close(&self, conn: Conn, code: Code, message: &str, retry_after_ms: u32, goodbye: Option<u32>) {
-        self.with(|state| state.on_close(conn, code, message, retry_after_ms, goodbye));
-    }
-
-    /// Brings a signal to all sessions of a user.
-    pub(crate) fn signal_user(&self, user: &str, signal: &Signal) {
-        let mut conns = self.0.shared.router.conns(user);
-        conns.sort_unstable_by_key(|conn| conn.arbiter);
-        let own = self.0.state.borrow().arbiter();
-        for conns in conns.chunk_by(|a, b| a.arbiter == b.arbiter) {
-            let arbiter = conns[0].arbiter;
-            if arbiter == own {
-                self.with(|state| state.on_signal_to(conns, signal));
-            } else if let Some(relay) = self.0.relays.get().and_then(|relays| relays.get(usize::from(arbiter))) {
-                relay.do_send(ToRelay::Signal(conns.to_vec(), signal.clone()));
-            }
-        }
-    }
-
-    pub(crate) fn signal_dropped(&self) {
-        self.0.state.borrow_mut().on_signal_dropped();
-    }
-
-    /// How many signals the arbiter has dropped.
-    #[must_use]
-    pub fn signals_dropped(&self) -> u64 {
-        self.0.state.borrow().signals_dropped()
-    }
-
-    /// Wakes the session at `at`, or before.
-    pub(crate) fn arm(&self, conn: Conn, at: u64) {
-        if self.link(conn).is_some() {
-            self.0.timers.borrow_mut().arm(at, conn.slot);
-        }
-    }
 }
 
 /// At the end of each turn, visits every connection that has something to write, once, in bounded steps.
@@ -565,55 +382,4 @@ async fn flush_turns(local: Local) {
         }
     })
     .await;
-}
-
-/// When each of `count` clients may come back: one a millisecond, or as many as it takes for all to be told a time within
-/// `come_back_ms`.
-fn spread(count: usize, come_back_ms: &Range<u32>) -> impl Iterator<Item = u32> {
-    let (start, window) = (come_back_ms.start, u64::from(come_back_ms.end.saturating_sub(come_back_ms.start)));
-    let (count, window) = (count.max(1) as u64, window.min(count as u64));
-    #[expect(clippy::cast_possible_truncation, reason = "less than the window, which fits")]
-    (0..count).map(move |at| start + (at * window / count) as u32)
-}
-
-async fn drain(local: Local, patience: Duration, come_back_ms: Range<u32>, done: oneshot::Sender<()>) {
-    local.0.draining.set(true);
-    let wait_for = async |idle: fn(&Local) -> bool| {
-        let waiting = async {
-            while !idle(&local) {
-                tokio::time::sleep(DRAIN_POLL).await;
-            }
-        };
-        tokio::time::timeout(patience, waiting).await
-    };
-    if wait_for(Local::is_idle).await.is_err() {
-        tracing::warn!("the shutdown did not wait for all answers");
-    }
-    local.with(|state| {
-        let conns = state.all();
-        let times = spread(conns.len(), &come_back_ms);
-        for (conn, retry_after_ms) in conns.into_iter().zip(times) {
-            state.close(conn, 0, Code::GoingAway, "the server shuts down", retry_after_ms);
-        }
-    });
-    if wait_for(|local| local.connections() == 0).await.is_err() {
-        tracing::warn!("the shutdown did not wait for all connections to read their last frames");
-    }
-    // The receiver is gone if the engine did not wait; then nobody is to be told.
-    let _ = done.send(());
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn clients_come_back_one_by_one() {
-        let times = |count, range| spread(count, &range).collect::<Vec<u32>>();
-        assert_eq!(times(3, 500..30_000), [500, 501, 502]);
-        assert_eq!(times(4, 500..502), [500, 500, 501, 501]);
-        assert_eq!(times(2, 500..500), [500, 500]);
-        assert_eq!(spread(100_000, &(500..30_500)).max(), Some(30_499));
-        assert_eq!(times(0, 500..600), [500]);
-    }
 }

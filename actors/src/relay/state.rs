@@ -11,11 +11,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use bytes::Bytes;
-use parlor_protocol::{
-    Code, Epoch, Extensions, Name, Nonce, RoomNumber, Seq,
-    message::{Close, Position},
-};
+use parlor_protocol::{Epoch, Name, Nonce, RoomNumber, Seq};
 use rustc_hash::FxHashMap;
 use slab::Slab;
 
@@ -27,117 +23,14 @@ use crate::{
     port::DeviceKey,
 };
 
+pub use self::speech::{Asks, Effect, Pending};
+use self::{signals::Aside, sleeping::Nap};
+
 /// Pulls that one connection may have under way.
 const PULLS_PER_CONNECTION_MAX: usize = 4;
 
 /// Fetches that one connection may have under way.
 const FETCHES_PER_CONNECTION_MAX: usize = 4;
-
-use self::{signals::Aside, sleeping::Nap};
-
-/// What a relay wants done.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Effect {
-    /// Tell the room's channel that this subscriber can take more.
-    Pull {
-        /// Which room.
-        room: RoomNumber,
-        /// Which subscriber.
-        conn: Conn,
-        /// Its cursor.
-        after: Seq,
-    },
-    /// Tell the room's channel that a subscriber of this device is gone.
-    Detached {
-        /// Which room.
-        room: RoomNumber,
-        /// Its device.
-        device: DeviceKey,
-    },
-    /// Tell the connection's session how its join ended.
-    JoinEnded {
-        /// Which connection.
-        conn: Conn,
-        /// Which request.
-        request: u32,
-        /// Of which room, where the request is about several.
-        asked: Option<RoomNumber>,
-        /// The room, or why the join was refused.
-        room: Result<(RoomNumber, Name), Code>,
-    },
-    /// Tell the connection's session that it is no longer attached to a room.
-    Lost {
-        /// Which connection.
-        conn: Conn,
-        /// Which room, and where its client stands there when it reads of this.
-        stands: Position,
-    },
-    /// Tell the connection's session that fewer requests wait for an answer, or fewer answers for the socket.
-    Answered(Conn),
-    /// Tell the room's channel that a user's device has received everything up to here.
-    Delivered {
-        /// Which room.
-        room: RoomNumber,
-        /// Whose device.
-        user: Name,
-        /// Up to here.
-        seq: Seq,
-    },
-    /// Ask the supervisor to wake a room.
-    Wake(RoomNumber),
-    /// Tell the supervisor that a room that sleeps has no subscribers here any more.
-    Forgot(RoomNumber),
-    /// The connection has had its last frame: end it once that is written.
-    Finish(Conn),
-    /// The connection had its last frame long ago and does not read it: end it now.
-    Kill(Conn),
-}
-
-/// A request that a channel or the supervisor has to answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pending {
-    /// Its number.
-    pub request: u32,
-    /// The room, once it is known.
-    pub room: Option<RoomNumber>,
-    /// What it asks for.
-    pub asks: Asks,
-}
-
-impl Pending {
-    /// Whether the server wants it by itself, so that its number is none of the client's.
-    fn is_unasked(&self) -> bool {
-        self.request == 0 && self.asks == Asks::Follow
-    }
-
-    /// Whether it is a join of one kind or another.
-    fn is_join(&self) -> bool {
-        matches!(self.asks, Asks::Join | Asks::Resume(_) | Asks::Follow)
-    }
-
-    fn is(&self, room: RoomNumber, asks: Asks) -> bool {
-        self.room == Some(room) && self.asks == asks
-    }
-}
-
-/// What a pending request asks for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asks {
-    /// To join.
-    Join,
-    /// To join a room that the session was in, behind this seq. One request asks for several.
-    Resume(Seq),
-    /// To join rooms of the session's user, all in one request, or as he is added: the session alone hears of refusals.
-    Follow,
-    /// To publish, under this nonce.
-    Publish(Nonce),
-    /// To read.
-    Fetch,
-    /// About rooms, members and presence: answered with one frame.
-    Rooms,
-    /// To have a cursor moved.
-    Mark,
-}
 
 /// A connection.
 #[derive(Debug)]
@@ -354,11 +247,6 @@ impl State {
         self.pending -= connection.pending.len();
     }
 
-    /// A whole frame for one connection that nobody asked for.
-    pub fn on_frame(&mut self, conn: Conn, frame: Bytes) {
-        self.push(conn, frame);
-    }
-
     /// Whether a connection is attached to a room.
     #[must_use]
     pub fn is_attached(&self, conn: Conn, room: RoomNumber) -> bool {
@@ -369,49 +257,6 @@ impl State {
     #[must_use]
     pub fn user_of(&self, conn: Conn) -> Option<Name> {
         self.connection(conn).map(|connection| connection.device.user.clone())
-    }
-
-    /// A frame for one connection that no pending request waits for.
-    pub fn on_send<'a, B: parlor_protocol::Body<'a>>(&mut self, conn: Conn, request: u32, body: &B) {
-        self.queue(conn, request, |outbound| outbound.encode(request, body));
-    }
-
-    /// Queues frames of a request. Those that nobody asked for, under 0, end the connection instead if it has read too little of
-    /// the ones before; what is asked for is bounded by how much may be asked.
-    fn queue(&mut self, conn: Conn, request: u32, frames: impl FnOnce(&mut Outbound)) {
-        let max = self.limits.outbound_bytes_max;
-        let Some(connection) = self.open_mut(conn) else { return };
-        if request == 0 && connection.unasked_bytes > max {
-            return self.close(conn, 0, Code::SlowReader, "too much was not read: join again with the position", 0);
-        }
-        let before = connection.outbound.bytes();
-        frames(&mut connection.outbound);
-        if request == 0 {
-            connection.unasked_bytes += connection.outbound.bytes() - before;
-        }
-        self.mark_dirty(conn.slot);
-    }
-
-    /// The session ends the connection: now, or, for a goodbye of this request, when everything accepted is answered.
-    pub fn on_close(&mut self, conn: Conn, code: Code, message: &str, retry_after_ms: u32, goodbye: Option<u32>) {
-        let Some(connection) = self.open_mut(conn) else { return };
-        if let Some(request) = goodbye {
-            connection.closing = Closing::WhenAnswered(request);
-            self.close_if_answered(conn);
-        } else {
-            self.close(conn, 0, code, message, retry_after_ms);
-        }
-    }
-
-    /// Ends a connection with a last frame; nothing follows it. `request` is that of the goodbye it answers, or 0.
-    pub fn close(&mut self, conn: Conn, request: u32, code: Code, message: &str, retry_after_ms: u32) {
-        if let Some(connection) = self.open_mut(conn) {
-            let close = Close { code, retry_after_ms, message, extensions: Extensions::default() };
-            connection.outbound.encode(request, &close);
-            connection.closing = Closing::Closed;
-            self.mark_dirty(conn.slot);
-            self.effects.push_back(Effect::Finish(conn));
-        }
     }
 
     /// Every connection, for closing them all.
@@ -464,27 +309,6 @@ impl State {
         }
     }
 
-    /// The socket took what it could; `progressed` if that was anything.
-    pub fn on_written(&mut self, conn: Conn, progressed: bool, now_mono: u64) {
-        let low = self.limits.outbound_low_bytes;
-        let Some(connection) = self.connection_mut(conn) else { return };
-        if connection.outbound.bytes() == 0 {
-            connection.blocked_since = None;
-        } else if progressed || connection.blocked_since.is_none() {
-            connection.blocked_since = Some(now_mono);
-            self.watch(conn);
-        }
-        let Some(connection) = self.connection_mut(conn) else { return };
-        if connection.outbound.bytes() <= low {
-            connection.unasked_bytes = 0;
-            if std::mem::take(&mut connection.unheard) {
-                self.effects.push_back(Effect::Answered(conn));
-            }
-            self.pull_lagging(conn);
-            self.bring_kept(conn);
-        }
-    }
-
     /// Time passed: tries failed pulls again and closes connections that do not read.
     pub fn on_tick(&mut self, now_mono: u64) {
         for (conn, room) in std::mem::take(&mut self.retries) {
@@ -507,81 +331,6 @@ impl State {
     /// Whether what is asked of a room gets to a channel that knows its subscribers, or wakes it.
     fn is_served(&self, room: RoomNumber) -> bool {
         self.naps.contains_key(&room) || self.rooms.get(&room).is_some_and(|entry| !entry.orphaned)
-    }
-
-    /// Ends what is over for a watched connection, which stays watched while there is something to watch.
-    fn look_at(&mut self, conn: Conn, now_mono: u64) {
-        let hold_until = now_mono + self.limits.hold_back_ms;
-        let (slow_reader_ms, close_linger_ms) = (self.limits.slow_reader_ms, self.limits.close_linger_ms);
-        let Some(connection) = self.connection_mut(conn) else { return };
-        connection.watched = false;
-        connection.held.retain_mut(|held| *held.until.get_or_insert(hold_until) > now_mono);
-        let closed = connection.closing == Closing::Closed;
-        let patience = if closed { close_linger_ms } else { slow_reader_ms };
-        let (blocked, holds) = (connection.blocked_since, !connection.held.is_empty());
-        if blocked.is_some() || holds {
-            self.watch(conn);
-        }
-        if blocked.is_none_or(|since| now_mono < since + patience) {
-            return;
-        }
-        if closed {
-            self.effects.push_back(Effect::Kill(conn));
-        } else {
-            self.close(conn, 0, Code::SlowReader, "nothing was read for too long: join again with the position", 0);
-            self.on_written(conn, true, now_mono);
-        }
-    }
-
-    /// Has the next tick look at a connection.
-    fn watch(&mut self, conn: Conn) {
-        if let Some(connection) = self.connection_mut(conn)
-            && !std::mem::replace(&mut connection.watched, true)
-        {
-            self.watched.push(conn);
-        }
-    }
-
-    /// Whether some connection has something to write.
-    #[must_use]
-    pub fn is_dirty(&self) -> bool {
-        !self.dirty.is_empty()
-    }
-
-    /// Connections with something to write, at most `max`.
-    pub fn take_dirty(&mut self, max: usize) -> Vec<Conn> {
-        let mut dirty = Vec::with_capacity(self.dirty.len().min(max));
-        while dirty.len() < max
-            && let Some(slot) = self.dirty.pop_front()
-        {
-            if let Some(connection) = self.connections.get_mut(slot as usize)
-                && std::mem::take(&mut connection.dirty)
-            {
-                dirty.push(Conn { arbiter: self.arbiter, slot, serial: connection.serial });
-            }
-        }
-        dirty
-    }
-
-    /// What waits for a connection.
-    pub fn outbound(&mut self, conn: Conn) -> Option<&mut Outbound> {
-        self.connection_mut(conn).map(|connection| &mut connection.outbound)
-    }
-
-    fn push(&mut self, conn: Conn, frames: Bytes) {
-        if let Some(connection) = self.open_mut(conn) {
-            connection.outbound.push(frames);
-            self.mark_dirty(conn.slot);
-        }
-    }
-
-    fn mark_dirty(&mut self, slot: u32) {
-        if let Some(connection) = self.connections.get_mut(slot as usize)
-            && !connection.dirty
-        {
-            connection.dirty = true;
-            self.dirty.push_back(slot);
-        }
     }
 
     fn connection(&self, conn: Conn) -> Option<&Connection> {
@@ -611,5 +360,7 @@ mod detaching;
 mod hiding;
 mod signals;
 mod sleeping;
+mod speech;
 #[cfg(test)]
 mod tests;
+mod writing;

@@ -2,11 +2,11 @@
 
 use std::{cell::RefCell, task::Poll};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use parlor_protocol::{
-    Body, DeviceTag, Header, Kind, UnixMillis,
+    Body, Code, DeviceTag, Extensions, Header, Kind, UnixMillis,
     frame::HEADER_BYTES,
-    message::{ContentType, Deliver, Durability, Error, Gap, Left, RecordKind},
+    message::{Close, ContentType, Deliver, Durability, Error, Gap, Left, Position, RecordKind},
 };
 
 use super::*;

@@ -1,6 +1,6 @@
 //! Signals under and without pressure, notices, and what clients have received.
 
-use parlor_protocol::message::{Position, Signaled};
+use parlor_protocol::message::Signaled;
 
 use super::*;
 use crate::message::Signal;
