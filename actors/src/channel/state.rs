@@ -363,8 +363,7 @@ impl State {
     }
 
     fn on_join(&mut self, join: Join) {
-        let known = self.devices.get(&join.device);
-        if known.is_some_and(|known| known.is_attached() && known.rights.is_some_and(|rights| rights.out)) {
+        if self.is_being_put_out(&join.device.user) {
             return self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, BEING_PUT_OUT);
         }
         if self.devices.attach(&join.device) {
@@ -405,7 +404,7 @@ impl State {
             self.devices.detach(&join.device);
             return self.refuse(join.conn, join.request, Code::Forbidden, 0, "the user may not join this room");
         }
-        if rights.out {
+        if self.is_being_put_out(&join.device.user) {
             // With what he was before he was put out.
             self.detach_user(&join.device);
             self.devices.detach(&join.device);

@@ -282,6 +282,15 @@ impl State {
         }
     }
 
+    /// Whether some device of this user is being put out. Relays are told of users: who came in on another one would be put
+    /// out with it when that is said again.
+    pub(super) fn is_being_put_out(&self, user: &Name) -> bool {
+        self.users.attached(user).iter().any(|tag| {
+            let known = self.devices.get(&DeviceKey { user: user.clone(), tag: *tag });
+            known.is_some_and(|known| known.is_attached() && known.rights.is_some_and(|rights| rights.out))
+        })
+    }
+
     /// Detaches everybody who may not be here any more, or was removed.
     pub(super) fn expel(&mut self) {
         let kind = self.people.kind;

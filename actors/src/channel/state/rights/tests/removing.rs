@@ -71,6 +71,23 @@ fn who_is_removed_and_added_in_one_turn_is_put_out_and_what_he_asks_meanwhile_is
     }
 }
 
+#[test]
+fn who_comes_in_on_another_device_while_he_is_put_out_on_one_stays_in() {
+    let mut room = room(Access::Open, Past::All);
+    room.enter("ann", 0, ann());
+    assert_eq!(room.change(7, "ann", ann(), None), ["0: detach ann Forbidden", "told 7"]);
+    // As a stranger, before the relay of the first has said that she is out.
+    let second = DeviceKey { tag: parlor_protocol::DeviceTag(2), ..key("ann") };
+    let mut came = room.handle(Input::Join(Join { conn: conn(1), device: second.clone(), ..join("ann") }));
+    came.extend(room.handle(Input::Answers { device: second.clone(), answers: Ok(Vec::new()) }));
+    came.extend(room.handle(Input::Rights { device: second, member: Ok(None) }));
+    let is_in = came.iter().any(|line| line.starts_with("1: attach ann"));
+    // Something else changes.
+    let told = room.change(8, "bob", ann(), None);
+    let out = told.iter().any(|line| line == "1: detach ann Forbidden");
+    assert!(!(is_in && out), "{came:?} {told:?}");
+}
+
 fn join(user: &str) -> Join {
     Join { conn: conn(0), request: 1, device: key(user), from: JoinFrom::Tail, follows: false }
 }
