@@ -227,7 +227,8 @@ impl<S: Clone> Sessions<S> {
         let mut replaced = Vec::new();
         for older in sessions.extract_if(.., goes) {
             replaced.extend(older.replaced);
-            replaced.push((older.device, older.token));
+            // Its client may know it by either.
+            replaced.extend([older.instead_of, Some(older.token)].into_iter().flatten().map(|it| (older.device, it)));
             match older.status {
                 Status::Here(session) => self.told.push_back(Told::End(session, Code::Replaced)),
                 Status::Passing(passing) => {

@@ -174,7 +174,7 @@ impl Attendance {
                 let entry = self.entries.remove(conn).unwrap_or_else(|| panic!("{user} goes, and was not there"));
                 self.hellos.remove(conn);
                 self.gone.extend(entry.replaced);
-                self.gone.push(entry.token);
+                self.gone.extend([entry.instead_of, Some(entry.token)].into_iter().flatten());
                 Heard::Exit(*conn, entry.away.is_some())
             }
         });

@@ -298,6 +298,17 @@ fn who_was_replaced_on_its_own_device_is_told_when_it_comes_back() {
 }
 
 #[test]
+fn who_was_replaced_before_it_heard_of_its_new_token_is_told_when_it_comes_back() {
+    let mut lab = lab(SessionPolicy::default());
+    // Its session is over, and the welcome that told it of the new one is lost.
+    lab.opened(hello(1, Some(9), 7), &["one begins anew", "ann enters by 1"]);
+    lab.broke(1, &["ann rests at 1"]);
+    lab.opened(hello(2, None, 1), &["ann exits by 1", "ann enters by 2"]);
+    lab.opened(hello(3, Some(9), 8), &["three Replaced"]);
+    lab.opened(hello(3, Some(1), 8), &["three Replaced"]);
+}
+
+#[test]
 fn a_device_that_begins_again_and_again_makes_no_other_one_forgotten() {
     let mut lab = lab(SessionPolicy::Single);
     lab.opened(hello(1, None, 1), &["ann enters by 1"]);
