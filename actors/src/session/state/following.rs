@@ -193,6 +193,7 @@ impl State {
     pub(super) fn follow_no_more(&mut self, room: RoomNumber) {
         if let Some(following) = &mut self.following {
             following.again.retain(|wanted| wanted.room != room);
+            following.waiting.retain(|wanted| wanted.room != room);
             self.attach_waiting(0);
         }
     }

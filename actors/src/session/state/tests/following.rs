@@ -115,6 +115,22 @@ fn a_room_that_the_user_is_added_to_waits_for_a_place() {
     session.ended(0, 8, Some(Code::Forbidden), &[]);
 }
 
+#[test]
+fn a_room_that_was_left_while_it_was_to_be_tried_again_is_not_attached() {
+    let mut session = session();
+    let added = Input::Added { room: RoomNumber(4), name: "room 4".parse().unwrap(), from: JoinFrom::Seq(1) };
+    session.check(added, refs!(attaching(0, 4)));
+    session.ended(0, 4, Some(Code::Busy), &["timer at 500"]);
+    // Its client has heard of it elsewhere, and joins and leaves it.
+    session.join(2, "room 4", &["#2 begins to Join", "#2 resolve room 4"]);
+    let room = (RoomNumber(4), "room 4".parse().unwrap());
+    session.check(Input::JoinEnded { request: 2, asked: Some(room.0), room: Ok(room) }, &[]);
+    let leave = Leave { room: RoomNumber(4), extensions: Extensions::default() };
+    session.frame(3, &leave, &["#3 leave 4"]);
+    session.now.mono_ms = 500;
+    session.check(Input::Timer { owes: true }, &[]);
+}
+
 fn lost_of(room: u64) -> Input {
     Input::Lost(Position { room: RoomNumber(room), epoch: Epoch(1), seq: 5 })
 }
