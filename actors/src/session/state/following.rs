@@ -31,6 +31,8 @@ const RETRY_MS: u64 = 500;
 pub(super) struct Following {
     /// The `Follow` that waits for its `Done`.
     request: Option<u32>,
+    /// There was one over this connection.
+    asked: bool,
     /// The rooms are being listed for it.
     listing: bool,
     /// Where its client said that it stands…
@@ -62,6 +64,7 @@ impl Following {
     fn new() -> Box<Self> {
         Box::new(Self {
             request: None,
+            asked: false,
             listing: false,
             positions: Vec::new(),
             newest: 0,
@@ -114,7 +117,7 @@ impl State {
             self.error(request, Code::Busy, "an earlier follow waits for its answer".into());
             return Ok(());
         }
-        following.request = Some(request);
+        (following.request, following.asked) = (Some(request), true);
         (following.listing, following.positions, following.newest) = (true, positions.0, newest);
         self.effects.push_back(Effect::Begin(Pending { request, room: None, asks: Asks::Rooms }));
         // First, so that no room is missed between the list and what is told.
@@ -223,7 +226,7 @@ impl State {
     }
 
     /// Attaches what waits, while there are places for it besides so many that are `taken` and not noted yet.
-    fn attach_waiting(&mut self, taken: usize) {
+    pub(super) fn attach_waiting(&mut self, taken: usize) {
         let Some(mut following) = self.following.take() else { return };
         let rooms_max = self.rooms_max as usize;
         if self.rooms.len() + self.joining.len() + taken < rooms_max {
@@ -236,7 +239,10 @@ impl State {
             if self.has(&name) {
                 continue;
             }
-            if self.rooms.len() + self.joining.len() + taken >= rooms_max {
+            // What nobody asked for takes no place of those that its client may go on with.
+            let kept = |behind: &&(RoomNumber, Name)| request == 0 && !following.asked && behind.0 != room;
+            let kept = self.left_behind.iter().filter(kept).count();
+            if self.rooms.len() + self.joining.len() + taken + kept >= rooms_max {
                 following.full.retain(|wanted| wanted.room != room);
                 // What a `Follow` listed beyond that is left out.
                 if request == 0 && following.full.len() < rooms_max {

@@ -101,6 +101,8 @@ impl State {
                 self.effects.push_back(Effect::Resolve { request, resumes: Some(room), name });
             }
         }
+        // Places of which it did not make use are free.
+        self.attach_waiting(0);
         Ok(())
     }
 }

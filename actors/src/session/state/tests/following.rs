@@ -2,7 +2,7 @@
 
 use parlor_protocol::{
     Code, Epoch, Extensions, List, Name, RoomNumber, Seq,
-    message::{Follow, Heartbeat, JoinFrom, Leave, Position},
+    message::{Follow, Heartbeat, JoinFrom, Leave, Network, Position, Resume},
 };
 
 use super::{Session, session};
@@ -129,6 +129,31 @@ fn a_room_that_was_left_while_it_was_to_be_tried_again_is_not_attached() {
     session.frame(3, &leave, &["#3 leave 4"]);
     session.now.mono_ms = 500;
     session.check(Input::Timer { owes: true }, &[]);
+}
+
+#[test]
+fn a_room_that_is_added_takes_no_place_of_those_that_its_client_goes_on_with() {
+    let resuming = |room: u64| {
+        let name = if room == 7 { "room".into() } else { format!("room {room}") };
+        [format!("#2 begins to Resume(5)"), format!("#2 resolve {name}, which was {room}")]
+    };
+    for (goes_on_with, want) in [
+        (&[7, 4][..], [resuming(7), resuming(4)]),
+        // Then there is a place.
+        (&[7], [resuming(7), attaching(0, 8)]),
+    ] {
+        let mut before = session().joined();
+        before.follow(&[], &[4], refs!(attaching(1, 4)));
+        before.ended(1, 4, None, &["#1 Done"]);
+        let parked = before.state.park().unwrap();
+        let mut session = session();
+        session.state.take_up(session.now, Network::Wifi, parked);
+        let added = Input::Added { room: RoomNumber(8), name: "room 8".parse().unwrap(), from: JoinFrom::Seq(1) };
+        session.check(added, &[]);
+        let positions = goes_on_with.iter().map(|room| Position { room: RoomNumber(*room), epoch: Epoch(1), seq: 5 });
+        let resume = Resume { positions: List(positions.collect()), extensions: Extensions::default() };
+        session.frame(2, &resume, refs!(lines(want)));
+    }
 }
 
 fn lost_of(room: u64) -> Input {
