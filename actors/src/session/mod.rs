@@ -270,6 +270,11 @@ impl Session {
         ctx.spawn(Driver);
     }
 
+    /// Whether it owes its client answers, for which it may have stopped reading.
+    fn owes(&self) -> bool {
+        !self.backlog.is_empty() || self.local.owes(self.conn, self.state.follow_request())
+    }
+
     /// Tells the supervisor, once, that its connection is gone or does not count any more, and what is left of it.
     fn say_gone(&mut self, hands_over: bool) {
         if std::mem::replace(&mut self.known, false) {
@@ -278,6 +283,9 @@ impl Session {
             } else if std::thread::panicking() {
                 self.state.park_failed(&self.local.shared().limits)
             } else if hands_over || self.link.wire.may_go_unnoticed() {
+                if self.owes() {
+                    self.state.waited_for(self.now());
+                }
                 self.state.park()
             } else {
                 None // A connection whose end cannot go unnoticed was ended on purpose.
@@ -360,7 +368,7 @@ impl Session {
             ToSession::Added { room, name, from } => self.input(Input::Added { room, name, from }, ctx),
             ToSession::Lost(stands) => self.input(Input::Lost(stands), ctx),
             ToSession::Timer => {
-                let owes = !self.backlog.is_empty() || self.local.owes(self.conn, self.state.follow_request());
+                let owes = self.owes();
                 self.input(Input::Timer { owes }, ctx);
                 let at_once = self.now().mono_ms + 1;
                 self.local.arm(self.conn, self.state.deadline().max(at_once));

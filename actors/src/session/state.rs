@@ -159,6 +159,11 @@ impl State {
         if self.leased { self.last_frame + self.heartbeat.lease_ms() } else { u64::MAX }
     }
 
+    /// Its client has waited for the server until now: it is not silent, as its frames are not read.
+    pub fn waited_for(&mut self, now: Now) {
+        self.last_frame = now.mono_ms;
+    }
+
     /// What the client is connected through.
     #[must_use]
     pub fn network(&self) -> message::Network {
@@ -197,8 +202,7 @@ impl State {
                 self.expire_upload(now, owes);
                 self.follow_on(now);
                 if owes {
-                    // A client that waits for the server is not silent: its frames are not read.
-                    self.last_frame = now.mono_ms;
+                    self.waited_for(now);
                 } else if now.mono_ms >= self.lease_ends() {
                     self.close(Code::LeaseExpired, "nothing was heard for three granted intervals", None);
                 }

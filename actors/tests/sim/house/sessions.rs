@@ -163,7 +163,7 @@ impl House {
     pub(super) fn say_gone(&mut self, conn: Conn, fails: bool) {
         let limits = self.limits.clone();
         let forgets = self.plant == Some(Plant::RoomsForgotten);
-        let now = self.now();
+        let (now, owes) = (self.now(), self.owes(conn));
         let Some(line) = self.line_of(conn) else { return };
         if std::mem::replace(&mut line.known, false) {
             let mut parked = if line.opening.is_some() {
@@ -171,6 +171,9 @@ impl House {
             } else if fails {
                 line.session.park_failed(&limits).map(Box::new)
             } else {
+                if owes {
+                    line.session.waited_for(now);
+                }
                 line.session.park().map(Box::new)
             };
             if forgets && let Some(parked) = &mut parked {
