@@ -9,7 +9,7 @@ use parlor_protocol::{
 };
 
 use crate::{
-    port::{DeviceKey, EpochStart},
+    port::{DeviceKey, EpochStart, Mark},
     tiers::TierNumber,
 };
 
@@ -171,8 +171,10 @@ pub struct Attach {
     pub request: u32,
     /// Its device, for the channel to know when it leaves.
     pub device: DeviceKey,
-    /// Whether its user is a member of the room.
+    /// Whether its user is a member of the room…
     pub member: bool,
+    /// …and how far the room was when he came as a stranger.
+    pub met: Mark,
     /// The room's name.
     pub name: Name,
     /// The room's epoch.
@@ -190,8 +192,10 @@ pub struct Attach {
 pub struct Returning {
     /// Its device.
     pub device: DeviceKey,
-    /// Whether its user was a member, as that channel knew last.
+    /// Whether its user was a member, as that channel knew last…
     pub member: bool,
+    /// …and how far the room was when he came as a stranger.
+    pub met: Mark,
 }
 
 /// From whom the past is hidden.

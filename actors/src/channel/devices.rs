@@ -9,7 +9,7 @@ use super::{absent::Absent, window::Window};
 use crate::{
     members::rights::{Act, Kind, may},
     pools::Share,
-    port::{Answer, DeviceKey},
+    port::{Answer, DeviceKey, Mark},
 };
 
 /// What a channel knows of its devices.
@@ -44,6 +44,15 @@ impl Rights {
     pub fn may(self, kind: Kind, act: Act) -> bool {
         !self.out && may(kind, self.role, act)
     }
+
+    /// How far the room was when a stranger came; nothing for a member.
+    #[must_use]
+    pub fn met(self) -> Mark {
+        match self.role {
+            None => Mark { seq: self.since.saturating_sub(1), count: self.count },
+            Some(_) => Mark::default(),
+        }
+    }
 }
 
 /// One device.
@@ -57,6 +66,8 @@ pub struct Device<Waiting> {
     loading_rights: bool,
     /// Its user is a member as far as the relays know, for whom the channel before this one may have said so.
     pub was_member: bool,
+    /// How far the room was when its user came as a stranger, to the channel before this one.
+    pub met: Option<Mark>,
     /// A rebuilt room waits for its rights before it takes up the subscribers of the one before.
     pub adopted: bool,
     /// The lowest nonce that was refused for now, and until when later ones are held back.
@@ -101,6 +112,7 @@ impl<Waiting> Devices<Waiting> {
                     rights: None,
                     loading_rights: false,
                     was_member: false,
+                    met: None,
                     adopted: false,
                     held: None,
                     pending: 0,
@@ -113,11 +125,14 @@ impl<Waiting> Devices<Waiting> {
     }
 
     /// A subscriber of the channel before this one is there. `member` says whether its user was a member then: if he is none
-    /// any more, he was removed while nobody could tell, and it is put out.
-    pub fn returns(&mut self, key: &DeviceKey, member: bool) {
+    /// any more, he was removed while nobody could tell, and it is put out. If he was none, the room was so far when he came.
+    pub fn returns(&mut self, key: &DeviceKey, member: bool, met: Mark) {
         self.attach_unloaded(key);
         if let Some(device) = self.devices.get_mut(key) {
             device.was_member |= member;
+            if !member {
+                device.met = Some(device.met.map_or(met, |known| known.min(met)));
+            }
             if let Some(rights) = device.rights {
                 device.learn(rights);
             }
@@ -226,7 +241,7 @@ impl<Waiting> Devices<Waiting> {
             debug_assert!(device.attached > 0, "a device leaves as often as it came");
             device.attached = device.attached.saturating_sub(1);
             if device.attached == 0 {
-                device.was_member = false;
+                (device.was_member, device.met) = (false, None);
                 if let Some(rights) = &mut device.rights {
                     rights.out = false;
                 }

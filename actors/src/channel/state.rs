@@ -453,14 +453,14 @@ impl State {
         self.subscribers[usize::from(join.conn.arbiter)] += 1;
         self.stir(&join.device.user);
         let (name, cursor, answer) = (self.name.clone(), start.cursor, answer.freeze());
-        let member = rights.role.is_some();
+        let (member, met) = (rights.role.is_some(), rights.met());
         if let Some(device) = self.devices.device(&join.device) {
             device.was_member |= member;
         }
         let Join { conn, request, device, .. } = join;
         self.relay(
             conn.arbiter,
-            FromChannel::Attach(Attach { conn, request, device, member, name, epoch, tail, cursor, answer }),
+            FromChannel::Attach(Attach { conn, request, device, member, met, name, epoch, tail, cursor, answer }),
         );
     }
 
@@ -473,11 +473,11 @@ impl State {
     }
 
     fn on_adopt(&mut self, arbiter: u16, devices: Vec<Returning>) {
-        for Returning { device, member } in devices {
+        for Returning { device, member, met } in devices {
             self.subscribers[usize::from(arbiter)] += 1;
             self.attach_user(&device);
             self.stir(&device.user);
-            self.devices.returns(&device, member);
+            self.devices.returns(&device, member, met);
             if self.devices.wants_load(&device) {
                 self.effects.push_back(Effect::LoadAnswers(device.clone()));
             }

@@ -20,7 +20,7 @@ use crate::{
     limits::Limits,
     message::{Conn, FromChannel},
     outbound::Outbound,
-    port::DeviceKey,
+    port::{DeviceKey, Mark},
 };
 
 pub use self::speech::{Asks, Effect, Pending};
@@ -96,8 +96,9 @@ struct Room {
 struct Subscriber {
     slot: u32,
     standing: Standing,
-    /// Whether its user is a member: what a later channel has to know.
+    /// Whether its user is a member, and how far the room was when he came as a stranger: what a later channel has to know.
     member: bool,
+    met: Mark,
     cursor: Seq,
 }
 

@@ -259,7 +259,8 @@ impl World {
                 let forgotten = self.in_memory().then_some(0);
                 self.model.devices.insert(*who, Device { attached: true, forgotten, held: None });
             }
-            let returning = |who: (&str, u64)| Returning { device: key(who.0, who.1), member: false };
+            let returning =
+                |who: (&str, u64)| Returning { device: key(who.0, who.1), member: false, met: Mark::default() };
             let devices = devices.into_iter().map(returning).collect();
             self.room.give(Input::Adopt { arbiter: 0, devices });
             self.room.count("adopted");

@@ -211,7 +211,7 @@ impl State {
         Marks { read: within(marks.read), delivered: within(marks.delivered), sent, since: within(marks.since) }
     }
 
-    fn within_tail(&self, mark: Mark) -> Mark {
+    pub(super) fn within_tail(&self, mark: Mark) -> Mark {
         let tail = Mark { seq: self.extent.tail, count: self.committed_count };
         if mark.seq > tail.seq { tail } else { mark }
     }
@@ -241,8 +241,13 @@ impl State {
             return Mark::default();
         }
         let devices = self.users.attached(user).iter().map(|tag| DeviceKey { user: user.clone(), tag: *tag });
-        let strangers = devices.filter_map(|device| self.rights_of(&device)).filter(|rights| rights.role.is_none());
-        let met = strangers.map(|rights| Mark { seq: rights.since.saturating_sub(1), count: rights.count }).min();
+        let known = devices.filter_map(|device| self.devices.get(&device));
+        let met = known.filter_map(|device| match device.rights {
+            Some(rights) => rights.role.is_none().then(|| rights.met()),
+            // As far as its relay knows.
+            None => device.met.filter(|_| !device.was_member),
+        });
+        let met = met.min();
         self.within_tail(met.unwrap_or_default())
     }
 

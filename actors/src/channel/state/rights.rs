@@ -100,7 +100,7 @@ impl State {
 
     /// Has a device's rights loaded, if they are not known.
     pub(super) fn want_rights(&mut self, device: &DeviceKey) {
-        let known = (self.people.known == 0).then(|| self.rights(&device.user, None));
+        let known = (self.people.known == 0).then(|| self.rights_on(device, None));
         if self.devices.wants_rights(device, known) {
             self.effects.push_back(Effect::LoadRights(device.clone()));
         }
@@ -117,11 +117,23 @@ impl State {
         Rights { role: Some(member.role), since, ..Rights::default() }
     }
 
+    /// What the store says that a device's user may do, who may have come to the channel before this one.
+    fn rights_on(&self, device: &DeviceKey, member: Option<&Member>) -> Rights {
+        let rights = self.rights(&device.user, member);
+        match self.devices.get(device).and_then(|device| device.met) {
+            Some(met) if member.is_none() => {
+                let Mark { seq, count } = self.within_tail(met);
+                Rights { since: seq + 1, count, ..rights }
+            }
+            _ => rights,
+        }
+    }
+
     pub(super) fn on_rights(&mut self, device: &DeviceKey, member: Result<Option<Member>, StoreError>) {
         let adopted = self.devices.device(device).is_some_and(|device| std::mem::take(&mut device.adopted));
         match member {
             Ok(member) => {
-                let rights = self.rights(&device.user, member.as_ref());
+                let rights = self.rights_on(device, member.as_ref());
                 let is_back = self.devices.get(device).is_some_and(Device::is_let_in);
                 let waited = self.devices.rights_loaded(device, rights);
                 if is_back {
@@ -174,8 +186,8 @@ impl State {
             self.relay(arbiter, FromChannel::Adopted { epochs, first, trimmed, tail });
         }
         self.expel();
-        // It may have been hidden while nobody ran the room. Since when a stranger is there is not known any more.
-        self.hide(|_, rights| rights.role.is_some());
+        // It may have been hidden while nobody ran the room.
+        self.hide(|_, _| true);
     }
 
     pub(super) fn on_changed(&mut self, now: Now, id: u64, change: &Changed) {

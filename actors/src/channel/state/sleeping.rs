@@ -86,10 +86,10 @@ impl State {
             Sleep::LetGo(arbiter) => self.on_let_go(arbiter),
             Sleep::Expect(arbiters) => (self.sleep.expected, self.sleep.woken) = (arbiters, true),
             Sleep::Woken { arbiter, devices } => {
-                for Returning { device, member } in devices {
+                for Returning { device, member, met } in devices {
                     self.subscribers[usize::from(arbiter)] += 1;
                     self.users.attach(&device.user, device.tag);
-                    self.devices.returns(&device, member);
+                    self.devices.returns(&device, member, met);
                 }
                 self.people.adopting.push(arbiter);
                 self.finish_adoptions();

@@ -14,7 +14,7 @@ use crate::{
     channel::history::NewRead,
     members::Member,
     message::{Batch, Fetch, FetchReaders, MarkRead, Publish, Signal},
-    port::{EpochStart, Marks, Records, RoomMarks, Run, Trim},
+    port::{EpochStart, Mark, Marks, Records, RoomMarks, Run, Trim},
     testkit::with_deliver,
     tiers::{SendRate, TierNumber},
 };
@@ -111,7 +111,7 @@ fn joined(tail: Seq) -> Room {
 
 /// Subscribers of a channel before, all strangers.
 pub(super) fn back(users: &[&str]) -> Vec<Returning> {
-    users.iter().map(|user| Returning { device: key(user), member: false }).collect()
+    users.iter().map(|user| Returning { device: key(user), member: false, met: Mark::default() }).collect()
 }
 
 pub(super) fn key(user: &str) -> DeviceKey {
@@ -341,7 +341,7 @@ fn seqs(mut frames: &[u8]) -> String {
     if seqs.is_empty() { "none".into() } else { seqs.join(" ") }
 }
 
-fn records(first: Seq, last: Seq) -> Records {
+pub(super) fn records(first: Seq, last: Seq) -> Records {
     let frame = |seq| {
         let deliver = Deliver {
             room: RoomNumber(1),

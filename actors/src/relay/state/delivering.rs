@@ -22,7 +22,7 @@ impl State {
     }
 
     pub(super) fn on_attach(&mut self, room: RoomNumber, attach: Attach) {
-        let Attach { conn, request, device, member, name, epoch, tail, cursor, answer } = attach;
+        let Attach { conn, request, device, member, met, name, epoch, tail, cursor, answer } = attach;
         if self.rooms.get(&room).is_some_and(|entry| entry.orphaned) {
             // It overtook the adoption of those before it, and was answered, unless a client uses a number twice.
             self.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the room is being rebuilt");
@@ -47,7 +47,7 @@ impl State {
         let standing = if cursor == tail { Standing::Live } else { Standing::Lagging };
         #[expect(clippy::cast_possible_truncation, reason = "the number of connections is limited")]
         let index = entry.subscribers.len() as u32;
-        entry.subscribers.push(Subscriber { slot: conn.slot, standing, member, cursor });
+        entry.subscribers.push(Subscriber { slot: conn.slot, standing, member, met, cursor });
         if let Some(connection) = self.connection_mut(conn) {
             if connection.rooms.is_empty() {
                 connection.rooms.reserve_exact(1); // Mostly it stays at one.
@@ -184,7 +184,7 @@ impl State {
         let subscribers = self.rooms.get(&room).map_or(&[][..], |entry| &entry.subscribers);
         let returning = |subscriber: &Subscriber| {
             let device = self.connections.get(subscriber.slot as usize)?.device.clone();
-            Some(Returning { device, member: subscriber.member })
+            Some(Returning { device, member: subscriber.member, met: subscriber.met })
         };
         subscribers.iter().filter_map(returning).collect()
     }

@@ -145,8 +145,18 @@ impl Relay {
     fn attach(&mut self, conn: Conn, user: &str, cursor: Seq, tail: Seq) -> Vec<String> {
         self.begin(conn, 1, Asks::Join);
         let (name, answer) = ("room".parse().unwrap(), Bytes::new());
-        let attach =
-            Attach { conn, request: 1, device: key(user), member: false, name, epoch: Epoch(3), tail, cursor, answer };
+        let attach = Attach {
+            conn,
+            request: 1,
+            device: key(user),
+            member: false,
+            met: Mark { seq: 4, count: 2 },
+            name,
+            epoch: Epoch(3),
+            tail,
+            cursor,
+            answer,
+        };
         self.state.on_news(ROOM, FromChannel::Attach(attach));
         self.effects()
     }
@@ -329,7 +339,18 @@ fn pulls_of_a_room_that_died_are_not_waited_for() {
         let (room, name, answer) = (RoomNumber(number), "room".parse().unwrap(), Bytes::new());
         relay.state.begin(ann, Pending { request: 1, room: Some(room), asks: Asks::Join });
         let (device, epoch, tail, cursor) = (key("ann"), Epoch(3), 5, number - 2);
-        let attach = Attach { conn: ann, request: 1, device, member: false, name, epoch, tail, cursor, answer };
+        let attach = Attach {
+            conn: ann,
+            request: 1,
+            device,
+            member: false,
+            met: Mark::default(),
+            name,
+            epoch,
+            tail,
+            cursor,
+            answer,
+        };
         relay.state.on_news(room, FromChannel::Attach(attach));
     }
     let pulls: Vec<String> = relay.effects().into_iter().filter(|effect| effect.starts_with("pull")).collect();
@@ -499,7 +520,7 @@ fn the_next_channel_is_told_who_was_a_member() {
     relay.live("bob", 5);
     relay.news(FromChannel::Members(["bob".parse().unwrap()].into()), &[]);
     relay.state.on_channel_down(ROOM);
-    let returning = |user, member| Returning { device: key(user), member };
+    let returning = |user, member| Returning { device: key(user), member, met: Mark { seq: 4, count: 2 } };
     assert_eq!(relay.state.devices_in(ROOM), [returning("ann", false), returning("bob", true)]);
 }
 
@@ -510,7 +531,10 @@ fn a_rebuilt_room_goes_on_from_the_cursors() {
         let mut relay = relay();
         let ann = relay.live("ann", 5);
         relay.state.on_channel_down(ROOM);
-        assert_eq!(relay.state.devices_in(ROOM), [Returning { device: key("ann"), member: false }]);
+        assert_eq!(
+            relay.state.devices_in(ROOM),
+            [Returning { device: key("ann"), member: false, met: Mark { seq: 4, count: 2 } }]
+        );
         relay.news(adoption, then);
         assert_eq!(relay.reads(ann), want);
     }

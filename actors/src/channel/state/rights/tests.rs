@@ -7,8 +7,8 @@ use super::*;
 use crate::{
     channel::refill::Refill,
     channel::state::{
-        Input,
-        tests::{Room, back, conn, key, room_of},
+        Input, Sleep,
+        tests::{Room, back, conn, key, records, room_of},
     },
     members::{Asker, Counts, MemberChange},
     message::{Fetch, Returning},
@@ -25,7 +25,7 @@ fn room(access: Access, past: Past) -> Room {
 
 /// Subscribers of a channel before, whose users were members.
 fn members(users: &[&str]) -> Vec<Returning> {
-    users.iter().map(|user| Returning { device: key(user), member: true }).collect()
+    users.iter().map(|user| Returning { device: key(user), member: true, met: Mark::default() }).collect()
 }
 
 impl Room {
@@ -270,6 +270,42 @@ fn what_is_asked_for_backward_and_hidden_is_told() {
     room.enter("ann", 0, Some(member(Role::Member, 4)));
     let page = room.fetch("ann", Some(3), Direction::Backward).concat();
     assert_eq!(page, "0: #9 page none gap 1-3 not yours, next None, tail 5");
+}
+
+#[test]
+fn a_stranger_reads_since_he_came_though_the_room_slept() {
+    let options = RoomOptions { past: Past::SinceAdded, ..RoomOptions::default() };
+    let mark = || {
+        let read = crate::message::MarkRead { conn: conn(0), request: 3, device: key("bob"), read: 0 };
+        Input::Mark(read)
+    };
+    let mut room = room_of("room", options, (1, 5), 0);
+    room.join("bob", 0, JoinFrom::Tail);
+    room.answers("bob", vec![]);
+    room.join("ann", 1, JoinFrom::Tail);
+    room.answers("ann", vec![]);
+    for nonce in 1..=2 {
+        room.handle(Input::Publish(crate::channel::state::tests::publish("ann", 1, 1, nonce, "x")));
+        room.commit();
+    }
+    let before = [room.handle(mark()), room.fetch("bob", Some(6), Direction::Forward)].concat();
+    assert_eq!(before, ["0: #3 read 0, 2 unread", "0: #9 page 6 7, next None, tail 7"]);
+    // The room slept, and is woken by him.
+    let mut room = room_of("room", options, (1, 7), 0);
+    let expect = Sleep::Expect(crate::arbiters::Arbiters::first(1));
+    room.handle(Input::Sleep(expect));
+    let devices = back(&["bob"]).into_iter().map(|bob| Returning { met: Mark { seq: 5, count: 5 }, ..bob }).collect();
+    room.handle(Input::Sleep(Sleep::Woken { arbiter: 0, devices }));
+    room.check(mark(), &["0: #3 read 0, 2 unread"]);
+    assert_eq!(room.fetch("bob", Some(6), Direction::Forward), ["load bob"]);
+    assert_eq!(room.answers("bob", vec![]), ["read 1: 7-4, 4 of them"]);
+    let read = Input::Read { id: 1, records: Ok(records(4, 7)) };
+    room.check(read, &["0: #9 page 6 7, next None, tail 7"]);
+    assert_eq!(
+        room.fetch("bob", Some(5), Direction::Forward),
+        ["0: #9 page none gap 5-5 not yours, next Some(6), tail 7"]
+    );
+    room.check(mark(), &["0: #3 read 0, 2 unread"]);
 }
 
 mod hiding;

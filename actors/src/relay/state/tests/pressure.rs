@@ -39,7 +39,18 @@ impl Relay {
         self.state.begin(conn, Pending { request: 0, room: Some(room), asks: Asks::Follow });
         let (name, answer) = ("room".parse().unwrap(), deliver(1, 10));
         let (device, epoch) = (key(user), Epoch(3));
-        let attach = Attach { conn, request: 0, device, member: false, name, epoch, tail: 4, cursor: 4, answer };
+        let attach = Attach {
+            conn,
+            request: 0,
+            device,
+            member: false,
+            met: Mark::default(),
+            name,
+            epoch,
+            tail: 4,
+            cursor: 4,
+            answer,
+        };
         self.state.on_news(room, FromChannel::Attach(attach));
         self.effects();
     }

@@ -90,7 +90,10 @@ fn subscribers_stay_and_the_next_channel_is_told_of_them() {
     relay.news(batch(5, 5, 10), &[]);
     assert_eq!(relay.reads(ann), "");
     let (devices, waited) = relay.state.on_woken(ROOM).unwrap();
-    assert_eq!((devices, names(waited)), (vec![Returning { device: key("ann"), member: false }], vec!["mark"]));
+    assert_eq!(
+        (devices, names(waited)),
+        (vec![Returning { device: key("ann"), member: false, met: Mark { seq: 4, count: 2 } }], vec!["mark"])
+    );
     relay.news(adopted(&[(3, 1)], 1, 5), &["pull 0 after 4"]);
     assert!(relay.state.pass(ROOM, fetch(ann, 8)).is_some());
 }
