@@ -260,7 +260,7 @@ fn what_a_room_that_is_synced_from_now_on_appends_as_before_is_synced() {
         rig.append(&room, 2);
     });
     use Event::{Committed, Sync, Write};
-    rig.expect(&[Write, Write, Sync, Committed(number, 2)]);
+    rig.expect(&[Write, Write, Write, Sync, Committed(number, 2)]);
     // Its channel has yet to hear of that.
     rig.append(&room, 3);
     rig.expect(&[Write, Sync, Committed(number, 3)]);

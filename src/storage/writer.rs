@@ -394,9 +394,12 @@ impl Writer {
             self.rooms.remove(*room);
         }
         if let Ok(Ok(Changed::Configured(room, options))) = &changed
-            && let Some(live) = self.rooms.peek(*room)
         {
-            live.durability = options.durability;
+            if let Some(live) = self.rooms.peek(*room) {
+                live.durability = options.durability;
+            }
+            // So that no rewrite of this turn takes what was cut off for something that is there.
+            self.write();
         }
         if let Ok(Ok(Changed::Members(members))) = &changed
             && let Some(live) = self.rooms.peek(members.room)

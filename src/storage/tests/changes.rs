@@ -213,3 +213,25 @@ fn what_is_purged_is_in_no_file_any_more() {
     assert!(!files_hold(dir.path(), secret.as_bytes()));
     assert_eq!(rig.target(room.room, 2), target(&room, 2, 5, "", ""));
 }
+
+#[test]
+fn what_a_change_of_options_deletes_does_not_come_back_with_a_rewrite_of_the_same_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    let rig = Rig::open(dir.path());
+    let create = Some(RoomOptions { records_max: 2, ..RoomOptions::default() });
+    let load = Load { name: "s".parse().unwrap(), create };
+    let room = forgetting::ask(|reply| rig.store.load(load, reply)).unwrap();
+    (1..=3).for_each(|seq| rig.change(&room, seq, vec![]));
+    // Its channel has heard of the third and not of the fourth: it shows the second, and has it edited.
+    rig.one_turn(|| {
+        rig.change(&room, 4, vec![]);
+        let what = What::Configure(RoomOptions::default());
+        let change = RoomChange { name: "s".parse().unwrap(), by: Asker::Host, at: 0, members_max: 9, what };
+        rig.store.change(change, Box::new(|changed| assert!(matches!(changed, Ok(Ok(_))), "{changed:?}")));
+        rig.change(&room, 5, vec![rewrite(&room, 2, 5, "again", "")]);
+    });
+    while rig.settled() != Event::Committed(room.room.0, 5) {}
+    assert_eq!((rig.target(room.room, 1), rig.target(room.room, 2)), (None, None), "no trim would come by it again");
+    let again = rig.try_load("s", Durability::Synced).unwrap();
+    assert_eq!((again.first, again.trimmed, again.tail), (3, 3, 5));
+}
