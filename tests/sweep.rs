@@ -331,6 +331,8 @@ fn a_trim_is_the_current_channels_alone_and_says_why_records_are_gone() {
     sweep(&store, at(NOW + 2 * HOUR));
     let loaded = load(&store, "a");
     assert_eq!((loaded.first, loaded.trimmed, loaded.tail), (151, 9, 200));
+    let trimmed = trim(&loaded, 9).unwrap();
+    assert_eq!((trimmed.first, trimmed.trimmed), (151, 9), "a sweep took the rest");
     assert_eq!(trim(&loaded, 999).unwrap().first, 200, "the newest stays");
     let loaded = load(&store, "a");
     assert_eq!((loaded.first, loaded.trimmed, loaded.tail, loaded.count), (200, 200, 200, 200));

@@ -179,8 +179,10 @@ pub struct Trim {
 /// What a room has kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Trimmed {
-    /// Everything below this seq is gone.
+    /// Everything below this seq is gone…
     pub first: Seq,
+    /// …and what is gone above this one has expired: see [`Loaded::trimmed`].
+    pub trimmed: Seq,
     /// The count of the newest record that is gone; 0 if none is.
     pub gone_count: u64,
     /// The bytes of all frames before it, counted like [`Loaded::bytes_before`].

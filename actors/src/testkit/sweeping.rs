@@ -38,7 +38,7 @@ impl Inside {
             (room.first, room.trimmed) = (first, first);
         }
         let bytes_before = room.counted.saturating_sub(room.bytes_from(room.first));
-        Ok(Trimmed { first: room.first, gone_count: room.gone_count(), bytes_before })
+        Ok(Trimmed { first: room.first, trimmed: room.trimmed, gone_count: room.gone_count(), bytes_before })
     }
 }
 

@@ -288,7 +288,7 @@ impl Writer {
         let left = upto.saturating_sub(oldest.map_or(upto, |(_, bytes)| bytes)).saturating_add_signed(rewritten);
         let counted = self.rooms.find(room).map_or(left, |live| live.bytes_counted);
         let bytes_before = counted.saturating_sub(left);
-        Ok(Trimmed { first, gone_count: meta.gone_count, bytes_before })
+        Ok(Trimmed { first, trimmed: meta.trimmed.min(first), gone_count: meta.gone_count, bytes_before })
     }
 
     /// Compactions may drop changes of what was trimmed, once the mark and the floor are synced.

@@ -25,7 +25,7 @@ const BYTES_LEAST: u64 = 16 << 10;
 pub(super) struct Held {
     /// The oldest seq that it may have.
     pub(super) first: Seq,
-    /// The oldest that the last trim has left.
+    /// What is gone below this was cut off, as the last trim said, and did not only expire.
     trimmed: Seq,
     /// The bytes of all frames before that one, and up to and with the newest committed.
     pub(super) bytes_before: u64,
@@ -191,11 +191,14 @@ impl State {
         let hiding = std::mem::take(&mut self.held.hiding);
         self.tell_awaiting(trimmed.as_ref().map(|trimmed| trimmed.first).ok());
         match trimmed {
-            Ok(Trimmed { first, gone_count, bytes_before }) => {
+            Ok(Trimmed { first, trimmed, gone_count, bytes_before }) => {
                 self.learn_gone(first, gone_count);
                 (self.held.first, self.held.bytes_before) = (first, bytes_before);
-                self.held.trimmed = first;
-                self.forget_below(first, Why::Trimmed);
+                self.held.trimmed = trimmed;
+                self.forget_below(trimmed, Why::Trimmed);
+                // The rest was swept, which may be told later, or was told before.
+                self.forget_below(first, Why::Expired);
+                self.extent.trimmed = self.extent.trimmed.max(trimmed.min(self.extent.first));
                 // The room may be quiet from now on. Only once for what came meanwhile: the store may count otherwise.
                 if std::mem::take(&mut self.held.again) && self.holds_too_much() {
                     self.trim_now();

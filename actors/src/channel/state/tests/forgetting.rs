@@ -103,7 +103,7 @@ fn what_was_hidden_while_the_store_was_deleting_is_deleted_though_the_room_keeps
         room.stored(0, None);
     }
     let trims = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains("trim")).count();
-    let trimmed = |first: Seq| Input::Trimmed(Ok(Trimmed { first, gone_count: first - 1, bytes_before: 0 }));
+    let trimmed = |first: Seq| Input::Trimmed(Ok(Trimmed { first, trimmed: first, gone_count: first - 1, bytes_before: 0 }));
     let keeps_all = crate::members::Changed::Configured(RoomNumber(1), RoomOptions::default());
     // One is under way, from when there was much.
     assert!(room.state.held.asked);
@@ -142,6 +142,24 @@ fn a_sweep_moves_the_oldest_readable_and_the_ring_with_it() {
 }
 
 #[test]
+fn what_a_sweep_took_has_expired_also_if_a_trim_behind_it_is_told_first() {
+    let mut room = home(RoomOptions::default());
+    for _ in 0..4 {
+        room.stored(0, Some(10));
+    }
+    let trimmed = |first| Input::Trimmed(Ok(Trimmed { first, trimmed: 1, gone_count: first - 1, bytes_before: 0 }));
+    room.check(trimmed(3), &[]);
+    assert_eq!((room.state.extent.first, room.state.extent.why_gone(1)), (3, GapReason::EXPIRED));
+    room.check(Input::Swept { first: 3, gone_count: 2 }, &[]);
+    // As well of what has yet to be told as committed.
+    room.ann(1, 5, &["end turn"]);
+    room.handle(Input::EndOfTurn);
+    room.check(trimmed(6), &[]);
+    room.handle(Input::Committed(5));
+    assert_eq!((room.state.extent.first, room.state.extent.why_gone(1)), (6, GapReason::EXPIRED));
+}
+
+#[test]
 fn a_room_that_keeps_so_many_records_shows_no_more_and_deletes_many_at_a_time() {
     let mut room = home(RoomOptions { records_max: 2, ..RoomOptions::default() });
     for seq in 1..=65 {
@@ -166,7 +184,7 @@ fn a_room_that_keeps_so_many_records_shows_no_more_and_deletes_many_at_a_time() 
     room.ann(1, 68, &["end turn"]);
     room.handle(Input::EndOfTurn);
     assert_eq!(room.handle(Input::Committed(68))[0], "trim below 67 to 0 bytes");
-    room.check(Input::Trimmed(Ok(Trimmed { first: 67, gone_count: 66, bytes_before: 9 })), &[]);
+    room.check(Input::Trimmed(Ok(Trimmed { first: 67, trimmed: 67, gone_count: 66, bytes_before: 9 })), &[]);
     assert!(!room.state.held.asked && room.state.held.first == 67);
 }
 
@@ -192,7 +210,7 @@ fn a_room_that_keeps_so_many_bytes_is_trimmed_by_what_the_store_says() {
     let bytes = room.state.held.bytes_upto;
     assert!(bytes > 100 + (16 << 10) && bytes < 200 + (16 << 10), "{bytes}");
     let tail = room.state.tail();
-    room.check(Input::Trimmed(Ok(Trimmed { first: tail, gone_count: tail - 1, bytes_before: bytes - 60 })), &[]);
+    room.check(Input::Trimmed(Ok(Trimmed { first: tail, trimmed: tail, gone_count: tail - 1, bytes_before: bytes - 60 })), &[]);
     assert_eq!(room.state.extent.first, tail);
     room.page(Some(1), Direction::Forward, ("none", &[(1, tail - 1, GapReason::TRIMMED)], Some(tail)));
     room.stored(0, None);
@@ -208,7 +226,7 @@ fn what_came_too_much_while_the_store_was_deleting_is_deleted_as_well() {
             room.stored(0, None);
         }
         let (tail, bytes) = (room.state.tail(), room.state.held.bytes_upto);
-        let answer = || Input::Trimmed(Ok(Trimmed { first: tail, gone_count: tail - 1, bytes_before: bytes - 60 }));
+        let answer = || Input::Trimmed(Ok(Trimmed { first: tail, trimmed: tail, gone_count: tail - 1, bytes_before: bytes - 60 }));
         // The store has done what it was told, and the answer is on its way, when as much comes again.
         for _ in 0..=tail {
             room.stored(0, None);
@@ -235,7 +253,7 @@ fn a_page_that_was_read_while_its_records_were_trimmed_says_trimmed() {
         limit: 0,
     };
     room.check(Input::Fetch(fetch), &["read 1: 3-20, 2 of them"]);
-    room.check(Input::Trimmed(Ok(Trimmed { first: 9, gone_count: 8, bytes_before: 0 })), &[]);
+    room.check(Input::Trimmed(Ok(Trimmed { first: 9, trimmed: 9, gone_count: 8, bytes_before: 0 })), &[]);
     let gap = Run::Gap { from: 3, to: 8, why: GapReason::EXPIRED };
     room.state.handle(room.now, Input::Read { id: 1, records: Ok(Records { runs: vec![gap], next: Some(9) }) });
     let Some(Effect::Relay { news: FromChannel::Answer { frame, .. }, .. }) = room.state.poll() else { panic!() };
