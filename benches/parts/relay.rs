@@ -39,6 +39,7 @@ impl Audience {
             state.begin(conn, Pending { request: 1, room: Some(ROOM), asks: Asks::Join });
             let attach = Attach {
                 member: true,
+                met: parlor_actors::port::Mark::default(),
                 conn,
                 request: 1,
                 device,

@@ -393,8 +393,7 @@ impl Writer {
             // What its channel still appends is refused.
             self.rooms.remove(*room);
         }
-        if let Ok(Ok(Changed::Configured(room, options))) = &changed
-        {
+        if let Ok(Ok(Changed::Configured(room, options))) = &changed {
             if let Some(live) = self.rooms.peek(*room) {
                 live.durability = options.durability;
             }

@@ -8,7 +8,7 @@ use parlor_actors::{
     channel::state::Input,
     limits::Limits,
     message::{FromChannel, Join, Returning, Stored},
-    port::{RoomOptions, Store},
+    port::{Mark, RoomOptions, Store},
     testkit::{Crash, with_deliver},
     tiers::{SendRate, Tiers},
 };

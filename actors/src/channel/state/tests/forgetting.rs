@@ -103,7 +103,8 @@ fn what_was_hidden_while_the_store_was_deleting_is_deleted_though_the_room_keeps
         room.stored(0, None);
     }
     let trims = |lines: Vec<String>| lines.into_iter().filter(|line| line.contains("trim")).count();
-    let trimmed = |first: Seq| Input::Trimmed(Ok(Trimmed { first, trimmed: first, gone_count: first - 1, bytes_before: 0 }));
+    let trimmed =
+        |first: Seq| Input::Trimmed(Ok(Trimmed { first, trimmed: first, gone_count: first - 1, bytes_before: 0 }));
     let keeps_all = crate::members::Changed::Configured(RoomNumber(1), RoomOptions::default());
     // One is under way, from when there was much.
     assert!(room.state.held.asked);
@@ -210,7 +211,10 @@ fn a_room_that_keeps_so_many_bytes_is_trimmed_by_what_the_store_says() {
     let bytes = room.state.held.bytes_upto;
     assert!(bytes > 100 + (16 << 10) && bytes < 200 + (16 << 10), "{bytes}");
     let tail = room.state.tail();
-    room.check(Input::Trimmed(Ok(Trimmed { first: tail, trimmed: tail, gone_count: tail - 1, bytes_before: bytes - 60 })), &[]);
+    room.check(
+        Input::Trimmed(Ok(Trimmed { first: tail, trimmed: tail, gone_count: tail - 1, bytes_before: bytes - 60 })),
+        &[],
+    );
     assert_eq!(room.state.extent.first, tail);
     room.page(Some(1), Direction::Forward, ("none", &[(1, tail - 1, GapReason::TRIMMED)], Some(tail)));
     room.stored(0, None);
@@ -226,7 +230,9 @@ fn what_came_too_much_while_the_store_was_deleting_is_deleted_as_well() {
             room.stored(0, None);
         }
         let (tail, bytes) = (room.state.tail(), room.state.held.bytes_upto);
-        let answer = || Input::Trimmed(Ok(Trimmed { first: tail, trimmed: tail, gone_count: tail - 1, bytes_before: bytes - 60 }));
+        let answer = || {
+            Input::Trimmed(Ok(Trimmed { first: tail, trimmed: tail, gone_count: tail - 1, bytes_before: bytes - 60 }))
+        };
         // The store has done what it was told, and the answer is on its way, when as much comes again.
         for _ in 0..=tail {
             room.stored(0, None);

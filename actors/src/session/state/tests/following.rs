@@ -135,7 +135,7 @@ fn a_room_that_was_left_while_it_was_to_be_tried_again_is_not_attached() {
 fn a_room_that_is_added_takes_no_place_of_those_that_its_client_goes_on_with() {
     let resuming = |room: u64| {
         let name = if room == 7 { "room".into() } else { format!("room {room}") };
-        [format!("#2 begins to Resume(5)"), format!("#2 resolve {name}, which was {room}")]
+        ["#2 begins to Resume(5)".to_owned(), format!("#2 resolve {name}, which was {room}")]
     };
     for (goes_on_with, want) in [
         (&[7, 4][..], [resuming(7), resuming(4)]),
