@@ -72,14 +72,14 @@ fn lost_acks_make_clients_retry_and_nothing_twice() {
 }
 
 #[test]
-fn what_expires_while_it_is_talked_is_swept_and_nothing_else_is_lost() {
+fn what_expires_while_it_is_talked_is_said_to_be_and_nothing_else_is_lost() {
     let folder = tempfile::tempdir().unwrap();
     let log = folder.path().join("talk.log");
     let line = |number: usize| {
         format!("[10:{:02}] <{}> line {number}\n", number / 20, ["ann", "bob", "cem", "dua"][number % 4])
     };
     std::fs::write(&log, (0..400).map(line).collect::<String>()).unwrap();
-    // Twenty minutes in four seconds; the store sweeps every 50 ms, and deletes what expired a second ago.
+    // Twenty minutes in four seconds, in a store that sweeps meanwhile (what it deletes: `tests/sweep.rs`).
     let brief = ["--lifetime-ms", "500", "--speed", "300"];
     let faulty = ["--drop-acks", "0.1", "--ack-timeout-ms", "100", "--readers", "2", "--verify", "--json"];
     let (output, report) = replay(&[&brief[..], &faulty[..]].concat(), &[log]);

@@ -595,9 +595,12 @@ async fn the_rooms_of_somebody_who_has_a_thousand_are_listed_soon() {
             ann.ask(3, &publish(room, 1, b"hi")).await;
         }
     }
+    let loaded = engine.census().await.loaded;
+    assert_eq!(loaded, 100, "those that she has joined");
     let began = Instant::now();
     let page = engine.rooms_of("ann", None, 100).await.unwrap();
     let took = began.elapsed();
+    assert_eq!(engine.census().await.loaded, loaded, "it wakes no room");
     assert!(page.more && page.items.len() == 100 && page.items.is_sorted_by(|a, b| a.time >= b.time));
     eprintln!("the first page of 1,000 rooms took {took:?}");
     assert!(took.as_secs() < 2);
