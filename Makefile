@@ -48,6 +48,6 @@ lint: setup
 fmt:
 	$(CARGO) fmt --all
 
-# BENCH_OUT, BENCH_PEERS, BENCH_REPS and BENCH_SECS: see scripts/bench.sh. benches/README.md says how to read it.
+# BENCH_OUT, BENCH_PEERS, BENCH_REPS, BENCH_SECS and BENCH_LOGS: see scripts/bench.sh. benches/README.md says how to read it.
 bench: setup
 	CARGO="$(CARGO)" scripts/bench.sh

@@ -4,7 +4,7 @@
 #   BENCH_PEERS  "no": install nothing; what is missing is skipped by name
 #   BENCH_REPS   how often each peer is measured [3]
 #   BENCH_SECS   seconds of each measurement [3]
-#   BENCH_LOGS   a folder of chat logs for the scenario `chat`, which is skipped without
+#   BENCH_LOGS   a folder of chat logs for the scenario `chat`, which is skipped without [../shared/data/ubuntu-irc]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -14,6 +14,7 @@ out=$(cd "$out" && pwd)
 options=()
 [ -z "${BENCH_REPS:-}" ] || options+=(--reps "$BENCH_REPS")
 [ -z "${BENCH_SECS:-}" ] || options+=(--secs "$BENCH_SECS")
+logs="${BENCH_LOGS:-../shared/data/ubuntu-irc}"
 ulimit -n "$(ulimit -Hn)"
 failed=()
 
@@ -39,6 +40,7 @@ stress durable-16 durable --publishers 16
 stress durable-256 durable --publishers 256 --peers parlor,raw-sync,redis,nats,nats-buffered
 stress durable-16x16 durable --publishers 16 --window 16
 stress buffered-256 durable --publishers 256 --storage buffered
+stress memory-256 durable --publishers 256 --storage memory --peers parlor,redis
 stress idle idle
 stress replay replay --storage buffered
 stress beats idle --beats 30 --peers parlor,redis,nats --reps 1
@@ -47,7 +49,7 @@ stress reconnects reconnects
 stress rooms rooms
 stress asleep asleep --storage buffered --reps 1
 stress large large
-stress chat chat ${BENCH_LOGS:+--logs "$BENCH_LOGS"}
+if [ -n "${BENCH_LOGS:-}" ] || [ -d "$logs" ]; then stress chat chat --logs "$logs"; else stress chat chat; fi
 stress inprocess inprocess
 stress inprocess-fanout inprocess --members 10000
 stress growth growth --reps 1
