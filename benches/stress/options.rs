@@ -195,7 +195,7 @@ pub(crate) struct Common {
     #[arg(long, default_value_t = 3.0, value_parser = seconds)]
     pub(crate) secs: f64,
     /// Seconds of load before each measurement.
-    #[arg(long, default_value_t = 1.0)]
+    #[arg(long, default_value_t = 1.0, value_parser = rest)]
     pub(crate) warm: f64,
     /// Measure again, at most five times, while others use more than this of a CPU, in percent; the quietest counts.
     #[arg(long, value_name = "PERCENT")]
@@ -226,8 +226,19 @@ pub(crate) fn at_least_one<T: FromStr<Err: fmt::Display> + Default + PartialEq>(
     if number == T::default() { Err("at least 1 is needed".to_owned()) } else { Ok(number) }
 }
 
+/// Messages a second; 0 is as fast as it goes.
+pub(crate) fn rate(text: &str) -> Result<f64, String> {
+    let rate: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
+    if (0.0..=1e7).contains(&rate) { Ok(rate) } else { Err("a rate is 0 to 10000000 messages a second".to_owned()) }
+}
+
+/// A time that there need not be.
+fn rest(text: &str) -> Result<f64, String> {
+    if text.parse() == Ok(0.0) { Ok(0.0) } else { seconds(text) }
+}
+
 /// A time that something can be divided by.
-fn seconds(text: &str) -> Result<f64, String> {
+pub(crate) fn seconds(text: &str) -> Result<f64, String> {
     let seconds: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;
     if seconds > 0.0 && seconds <= 86_400.0 {
         Ok(seconds)

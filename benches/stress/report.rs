@@ -130,7 +130,9 @@ fn summarize(repetitions: &[Vec<Figure>]) -> Vec<Summary> {
         let values: Vec<f64> = repetitions.iter().map(|figures| figures[index].value).collect();
         let mut sorted = values.clone();
         sorted.sort_by(f64::total_cmp);
-        let (min, median, max) = (sorted[0], sorted[sorted.len() / 2], sorted[sorted.len() - 1]);
+        // Of an even number the two in the middle: the upper one alone is the greatest of two.
+        let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
+        let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
         Summary { name: figure.name.to_owned(), median, min, max, values }
     };
     first.iter().enumerate().map(column).collect()

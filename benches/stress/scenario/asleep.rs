@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, rate},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure},
@@ -35,7 +35,7 @@ pub(crate) struct Asleep {
     #[arg(long, default_value_t = 2, value_parser = at_least_one::<usize>)]
     members: usize,
     /// Publishes per second over all active rooms.
-    #[arg(long, default_value_t = 2_000.0)]
+    #[arg(long, default_value_t = 2_000.0, value_parser = rate)]
     rate: f64,
     /// How long a room has to be idle to be put to sleep, in milliseconds.
     #[arg(long, default_value_t = 5_000, value_parser = at_least_one::<u64>)]

@@ -21,6 +21,7 @@ use crate::{
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Durable {
     /// How many publish.
     #[arg(long, default_value_t = 256, value_parser = at_least_one::<u32>)]

@@ -1,6 +1,6 @@
 //! The messages in flight in a fan-out, and who has received them: nothing may be lost, repeated or reordered.
 
-use std::io;
+use std::{io, ops::Range};
 
 use hdrhistogram::Histogram;
 
@@ -32,8 +32,9 @@ pub(super) struct Flight {
     /// The number that each member expects next from each publisher of its room.
     expected: Vec<u64>,
     pubs: usize,
-    /// From publish to delivery.
+    /// From publish to delivery, of what was published in `counted`.
     pub(super) latency: Histogram<u64>,
+    pub(super) counted: Range<u64>,
     /// Messages received, over all members.
     pub(super) deliveries: u64,
     /// Messages that came to all members.
@@ -59,6 +60,7 @@ impl Flight {
             pubs: load.pubs,
             publishers,
             latency: latency_histogram(),
+            counted: 0..u64::MAX,
             deliveries: 0,
             completed: 0,
             skipped: 0,
@@ -120,8 +122,13 @@ impl Flight {
     /// If it is not the one that the member had to get next from that publisher.
     #[inline]
     pub(super) fn delivered(&mut self, conn: usize, payload: &[u8], sender: Option<u32>, now: u64) -> io::Result<()> {
+        if payload.len() != PAYLOAD {
+            return Err(io::Error::other(format!("member {conn} got {} bytes, {PAYLOAD} were sent", payload.len())));
+        }
         let Message { stamp, publisher, number } = payload::read(payload);
-        self.latency.saturating_record(now.saturating_sub(stamp));
+        if self.counted.contains(&stamp) {
+            self.latency.saturating_record(now.saturating_sub(stamp));
+        }
         self.received(conn, publisher, number, sender)
     }
 
@@ -137,7 +144,9 @@ impl Flight {
     #[inline]
     pub(super) fn received(&mut self, conn: usize, index: usize, number: u64, sender: Option<u32>) -> io::Result<()> {
         self.deliveries += 1;
-        let publisher = &mut self.publishers[index];
+        let Some(publisher) = self.publishers.get_mut(index) else {
+            return Err(io::Error::other(format!("member {conn} got a message that nobody published")));
+        };
         let expected = &mut self.expected[conn * self.pubs + index % self.pubs];
         let same_room = publisher.conn / self.members == conn / self.members;
         if !same_room || *expected != number || sender.is_some_and(|sender| sender as usize != publisher.conn) {

@@ -21,6 +21,7 @@ const FILL_WINDOW: usize = 64;
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Growth {
     /// How many messages are stored between the two measurements, by the same publishers.
     #[arg(long, default_value_t = 10_000_000, value_parser = at_least_one::<u64>)]

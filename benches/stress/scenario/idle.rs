@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{CONNECT_LIMIT, Scenario, sessions};
 use crate::{
     client::Client,
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, seconds},
     peers::{Event, Peer, Role, Session, Storage},
     server::Server,
     stats::{Figure, Meter, figure},
@@ -31,16 +31,17 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Idle {
     /// How many connections.
     #[arg(long, default_value_t = 10_000, value_parser = at_least_one::<u32>)]
     conns: u32,
     /// Seconds between the beats of a connection, evenly spread over all; without it nobody beats. Peers without a beat
     /// that the server answers are skipped.
-    #[arg(long, value_name = "SECS")]
+    #[arg(long, value_name = "SECS", value_parser = seconds)]
     beats: Option<f64>,
     /// Seconds over which the cost of the beats is measured.
-    #[arg(long, default_value_t = 60.0)]
+    #[arg(long, default_value_t = 60.0, value_parser = seconds)]
     beat_secs: f64,
 }
 
@@ -95,7 +96,25 @@ impl Scenario for Idle {
             figures.push(figure("CPU % with beats", 100.0 * spent.server / spent.seconds));
             figures.push(figure("server CPU µs per beat", 1e6 * spent.server / answered as f64));
         }
+        still_there(&mut client)?;
         Ok(figures)
+    }
+}
+
+/// Fails if the server closed a connection or sent a message meanwhile: what is measured must be that of all of them.
+fn still_there<S: Session>(client: &mut Client<S>) -> io::Result<()> {
+    let deadline = Instant::now() + CONNECT_LIMIT;
+    loop {
+        client.turn(Duration::ZERO, |_, event| match event {
+            Event::Delivery { .. } => Err(io::Error::other("a message that nobody published")),
+            _ => Ok(()),
+        })?;
+        if client.ready.is_empty() {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(io::Error::other(format!("connections are not idle after {CONNECT_LIMIT:?}")));
+        }
     }
 }
 

@@ -39,6 +39,7 @@ const JOIN: u32 = 2;
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct InProcess {
     /// How many subscribers the room has; the first of them publishes.
     #[arg(long, default_value_t = 1, value_parser = at_least_one::<u32>)]

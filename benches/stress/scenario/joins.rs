@@ -13,7 +13,7 @@ use serde::Serialize;
 use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, fanout::Load, follow::Follow, sessions, storm::Storm, traffic::Run};
 use crate::{
     client::Client,
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, rate},
     peers::{Peer, Role, Session, Storage},
     server::Server,
     stats::{Figure, Meter, figure, quantiles_ms},
@@ -24,6 +24,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Joins {
     /// How many clients come.
     #[arg(long, default_value_t = 5_000, value_parser = at_least_one::<u32>)]
@@ -38,7 +39,7 @@ pub(crate) struct Joins {
     #[arg(long, default_value_t = 0)]
     newest: u32,
     /// Publishes per second over all rooms, before and during the storm.
-    #[arg(long, default_value_t = 100.0)]
+    #[arg(long, default_value_t = 100.0, value_parser = rate)]
     rate: f64,
 }
 
@@ -120,6 +121,11 @@ fn talk_through<S: Session>(talkers: &mut Run<S>, load: &Load, phase: &AtomicU8)
         loop {
             talkers.go_on(load, LOOK_EVERY)?;
             if phase.load(Relaxed) != now {
+                if now == STORM {
+                    // What was on its way when the last had joined was held up by the storm, too.
+                    talkers.flight.counted.end = talkers.now();
+                    talkers.drain()?;
+                }
                 return io::Result::Ok(quantiles_ms(&talkers.flight.latency)[1]);
             }
         }

@@ -18,6 +18,7 @@ use crate::{
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Large {
     /// Members of the large room. Each takes a descriptor of the server's and one of the harness's.
     #[arg(long, default_value_t = 15_000, value_parser = at_least_one::<usize>)]

@@ -63,12 +63,14 @@ impl<S: Session> Publishing<S> {
         let meter = Meter::begin(server)?;
         self.during(window, Duration::from_secs_f64(common.secs))?;
         let spent = meter.end(server)?;
-        let latency = std::mem::replace(&mut self.latency, latency_histogram());
+        let messages = self.latency.len() as f64;
+        // What was on its way at the end belongs to it: a server that stalls there would else look like a fast one.
         self.upto(window, self.published)?;
+        let latency = std::mem::replace(&mut self.latency, latency_histogram());
         if self.client.conns.iter().any(|conn| conn.session.delivers()) {
             self.all_delivered()?;
         }
-        Ok(Stored { spent, latency })
+        Ok(Stored { messages, spent, latency })
     }
 
     /// Stores so many more messages. Returns how many per second.
@@ -160,16 +162,18 @@ impl<S: Session> Publishing<S> {
 
 /// What was stored in a measured time.
 pub(super) struct Stored {
+    /// How many were acknowledged in it.
+    messages: f64,
     /// What it cost.
     pub(super) spent: Spent,
-    /// From publish to ack, once for each message.
+    /// From publish to ack, also of those that were in flight at its end.
     pub(super) latency: Histogram<u64>,
 }
 
 impl Stored {
     /// How many.
     pub(super) fn messages(&self) -> f64 {
-        self.latency.len() as f64
+        self.messages
     }
 }
 

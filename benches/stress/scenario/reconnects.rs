@@ -31,6 +31,7 @@ const AWAY: Duration = Duration::from_millis(500);
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Reconnects {
     /// How many clients come back.
     #[arg(long, default_value_t = 2_000, value_parser = at_least_one::<u32>)]

@@ -35,6 +35,7 @@ const ASKER: u32 = 0;
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Recovery {
     /// How many messages are stored at first.
     #[arg(long, default_value_t = 10_000_000, value_parser = at_least_one::<u64>)]

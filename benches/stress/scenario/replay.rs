@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use super::{
     Scenario, not_offered,
+    payload::Noise,
     publishing::{Publishing, setup},
     scan::scan,
 };
@@ -28,6 +29,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Replay {
     /// How many are stored and read back.
     #[arg(long, default_value_t = 1_000_000, value_parser = at_least_one::<u64>)]
@@ -69,7 +71,7 @@ impl Scenario for Replay {
         let mut client = Client::connect(server.addr, [session], 1, LIMIT)?;
         let meter = Meter::begin(&server)?;
         let start = Instant::now();
-        let (mut got, mut asked) = (0, 0);
+        let (mut got, mut asked, mut stored) = (0, 0, Noise::new());
         while got < self.messages {
             if got >= asked {
                 let records = self.batch.min(self.messages - got);
@@ -78,7 +80,11 @@ impl Scenario for Replay {
                 client.conns[0].flush()?;
             }
             client.turn(Duration::from_millis(100), |_, event| {
-                got += u64::from(matches!(event, Event::Delivery { .. }));
+                let Event::Delivery { payload, .. } = event else { return Ok(()) };
+                if payload != stored.next() {
+                    return Err(io::Error::other(format!("message {got}, counted from 0, is not what was stored")));
+                }
+                got += 1;
                 Ok(())
             })?;
             if start.elapsed() > LIMIT {

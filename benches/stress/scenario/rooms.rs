@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, rate},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure},
@@ -30,6 +30,7 @@ const FIRST_ID: u32 = 50_000;
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Rooms {
     /// How many rooms are loaded; somebody is in each.
     #[arg(long, default_value_t = 100_000, value_parser = at_least_one::<u32>)]
@@ -47,7 +48,7 @@ pub(crate) struct Rooms {
     #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
     window: usize,
     /// Publishes per second over all rooms; 0: as fast as it goes.
-    #[arg(long, default_value_t = 0.0)]
+    #[arg(long, default_value_t = 0.0, value_parser = rate)]
     rate: f64,
 }
 

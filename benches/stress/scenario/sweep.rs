@@ -51,6 +51,7 @@ const DATA: &str = "rooms";
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Sweep {
     /// How many records expire.
     #[arg(long, default_value_t = 10_000_000)]

@@ -32,7 +32,8 @@ impl<S: Session> Run<S> {
         Self { flight: Flight::new(load), client, start, paced: None, due: 0, touched: Vec::new() }
     }
 
-    fn now(&self) -> u64 {
+    /// Nanoseconds since the start.
+    pub(super) fn now(&self) -> u64 {
         nanos(self.start)
     }
 

@@ -23,6 +23,7 @@ use crate::{
 
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
+#[group(skip)]
 pub(crate) struct Chat {
     /// The logs, or folders of files that end in .log: a room each. Their form is that of `parlor replay`.
     #[arg(long, value_delimiter = ',', value_name = "PATHS")]
