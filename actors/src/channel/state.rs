@@ -411,7 +411,8 @@ impl State {
             return self.refuse(join.conn, join.request, Code::Busy, BUSY_RETRY_MS, BEING_PUT_OUT);
         }
         self.users.let_in(&join.device.user);
-        if self.is_ahead(rights) {
+        let was_added = join.follows && join.request == 0;
+        if self.is_ahead(rights) || was_added && self.is_untold(rights) {
             self.detach_user(&join.device);
             self.devices.detach(&join.device);
             let message = "what was said before the user was added is on its way";

@@ -271,8 +271,12 @@ impl State {
     /// Whether what was said before a user was added is not told yet: it would be delivered to him if he were there. The
     /// store had it when he was added, so it is soon told, unless the room's records can no longer be stored.
     pub(super) fn is_ahead(&self, rights: Rights) -> bool {
-        let behind = self.extent.tail + 1 < rights.since && self.failed.is_none();
-        behind && self.people.hides_past && rights.may(self.people.kind, Act::Join) && rights.role.is_some()
+        self.is_untold(rights) && self.people.hides_past && rights.may(self.people.kind, Act::Join)
+    }
+
+    /// The same, whoever may read it: who is attached as he was added begins behind it.
+    pub(super) fn is_untold(&self, rights: Rights) -> bool {
+        self.extent.tail + 1 < rights.since && self.failed.is_none() && rights.role.is_some()
     }
 
     /// Strangers who are here may have become members: their relays keep that in mind, for a channel after this one.

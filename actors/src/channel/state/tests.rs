@@ -248,11 +248,18 @@ impl Room {
 fn text(news: FromChannel) -> String {
     match news {
         FromChannel::Attach(Attach { device, tail, cursor, mut answer, .. }) => {
-            let size = HEADER_BYTES + Header::from_bytes(answer.first_chunk().unwrap()).len as usize;
-            let joined: Joined<'_> = body(&answer[..size]);
-            assert_eq!((joined.tail, joined.cursor), (tail, cursor));
+            let header = Header::from_bytes(answer.first_chunk().unwrap());
+            let size = HEADER_BYTES + header.len as usize;
+            let told = if header.kind == Kind::Attached as u16 {
+                let attached: Attached<'_> = body(&answer[..size]);
+                (attached.tail, attached.cursor, attached.newest_nonce)
+            } else {
+                let joined: Joined<'_> = body(&answer[..size]);
+                (joined.tail, joined.cursor, joined.newest_nonce)
+            };
+            assert_eq!((told.0, told.1), (tail, cursor));
             let mut line = format!("attach {} at {cursor} of {tail}", device.user);
-            if let Some(nonce) = joined.newest_nonce {
+            if let Some(nonce) = told.2 {
                 line += &format!(", nonce {nonce}");
             }
             answer.advance(size);

@@ -11,7 +11,7 @@ use crate::{
         tests::{Room, back, conn, key, records, room_of},
     },
     members::{Asker, Counts, MemberChange},
-    message::{Fetch, Returning},
+    message::{Fetch, Join, Returning},
 };
 
 fn member(role: Role, since: Seq) -> Member {
@@ -109,6 +109,24 @@ fn who_may_join_and_speak_is_what_the_table_says() {
             assert_eq!(room.state.devices(), 0);
         }
     }
+}
+
+#[test]
+fn who_follows_and_was_added_to_an_open_room_behind_what_is_not_told_yet_is_attached_once_it_is() {
+    let mut room = room(Access::Open, Past::All);
+    room.enter("ann", 0, None);
+    room.say(("ann", 0), 2, 1, "x", &["end turn"]);
+    // At 5 of 5 he would be told that a position of his, which he never had, is above the tail.
+    let from = JoinFrom::Position(Epoch(3), 6);
+    let join = Join { conn: conn(1), request: 0, device: key("bob"), from, follows: true };
+    let enter = |room: &mut Room| {
+        room.handle(Input::Join(join.clone()));
+        room.answers("bob", vec![]);
+        room.rights("bob", Some(member(Role::Member, 7)))
+    };
+    assert_eq!(enter(&mut room), ["1: #0 Busy"]);
+    room.commit();
+    assert_eq!(enter(&mut room), ["1: attach bob at 6 of 6"]);
 }
 
 #[test]
