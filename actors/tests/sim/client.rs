@@ -79,6 +79,8 @@ pub struct View {
     known: bool,
     /// Whether its session has it.
     sure: bool,
+    /// By which request it was let in, and over which connection.
+    place: Option<(Conn, u32)>,
     /// A `Gap` that has to follow a `Joined`, and the cursor where it ends.
     owed: Option<(JoinFrom, Epoch, Seq)>,
     /// Where a `Gap` right behind an `Attached` that nobody asked for may begin, and whether there has to be one.
@@ -118,6 +120,7 @@ impl Client {
             position: 0,
             known: false,
             sure: false,
+            place: None,
             owed: None,
             gap_from: Vec::new(),
             owes_gap: false,
@@ -187,6 +190,17 @@ impl Client {
             (view.gap_from, view.owes_gap, view.was_added) = (Vec::new(), false, false);
             (view.told, view.stalled, view.sent, view.present) = (false, false, 0, None);
         }
+    }
+
+    /// It was let into a room.
+    fn is_let_in(&mut self, at: usize, request: u32) {
+        self.views[at].place = self.conn.map(|conn| (conn, request));
+    }
+
+    /// Whether it is in the club, for all that it knows, and its user was put out.
+    pub fn stays_in(&self, house: &House) -> bool {
+        let view = &self.views[self.club()];
+        view.standing == Standing::In && view.place.is_some_and(|place| house.club.places.is_over(place))
     }
 
     fn send<'a, B: parlor_protocol::Body<'a>>(&mut self, house: &mut House, ask: Option<Ask>, body: &B) {

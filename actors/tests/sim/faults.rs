@@ -20,8 +20,10 @@ impl World {
             users.push(house.chance.pick(&["bob", "cem"]).parse().unwrap());
         }
         let roles = [Role::Member, Role::Member, Role::Muted, Role::Banned, Role::Moderator];
+        // Where strangers may come, many are to be.
+        let removals = if house.club.is_open() { 4 } else { 2 };
         let what = match house.chance.below(7) {
-            0..2 => What::Remove(users),
+            at if at < removals => What::Remove(users),
             _ => What::Set(house.chance.pick(&roles), users),
         };
         house.change_club(what);

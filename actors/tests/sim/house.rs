@@ -35,12 +35,13 @@ use presence::Attendance;
 pub use sessions::Hello;
 use sessions::ToSession;
 pub use setting::durability_of;
-use setting::{SLOW, limits};
+use setting::{SLOW, club_options, limits};
 use sleeping::Woken;
 use supervising::ToSupervisor;
 
 mod changes;
 mod channels;
+mod guests;
 mod kicking;
 mod lines;
 mod looking;
@@ -176,7 +177,7 @@ impl House {
             saves_due: Vec::new(),
             presence_due: Vec::new(),
             lines: Vec::new(),
-            club: Club::default(),
+            club: Club::new(club_options(seed)),
             attendance: Attendance::default(),
             failed: BTreeSet::new(),
             planted: Planted::default(),

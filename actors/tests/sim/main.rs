@@ -255,6 +255,8 @@ fn planted_bugs_about_deliveries_are_found() {
 fn planted_bugs_about_members_are_found() {
     is_found(Plant::DeafToMembers, 100);
     is_found(Plant::NobodyPutOut, 100);
+    is_found(Plant::RemovedStay, 100);
+    is_found(Plant::MetForgotten, 1_000);
     is_found(Plant::PastShown, 100);
     is_found(Plant::DeafFollower, 100);
 }

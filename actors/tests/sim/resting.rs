@@ -65,6 +65,11 @@ impl World {
             let waiting: Vec<Conn> = self.house.conns().into_iter().filter(waits).collect();
             assert_eq!(waiting, [], "they wait for answers that nobody gives");
             assert_eq!(self.house.pulls(), 0, "pulls that nobody answers");
+            if self.house.rooms.values().any(|room| room.state.room() == CLUB_NUMBER) {
+                self.house.count("all who were put out are out");
+                let stays = self.clients.iter().find(|client| client.stays_in(&self.house));
+                assert!(stays.is_none(), "{} was put out, and is not told", stays.unwrap().name());
+            }
         }
     }
 

@@ -56,7 +56,10 @@ impl Client {
         match (kind, ask) {
             (Kind::Welcome, Some(Ask::Hello(resume))) => self.on_welcome(house, &decode(body), resume),
             (Kind::Done, Some(Ask::Follow(_))) => house.count("followed"),
-            (Kind::Joined, Some(Ask::Join(at, from))) => self.views[at].on_joined(&decode(body), from),
+            (Kind::Joined, Some(Ask::Join(at, from))) => {
+                self.views[at].on_joined(&decode(body), from);
+                self.is_let_in(at, header.request);
+            }
             (Kind::Left, Some(Ask::Leave(at))) => {
                 let left: Left<'_> = decode(body);
                 let view = &mut self.views[at];

@@ -207,7 +207,11 @@ impl Client {
         if kind == Kind::Joined {
             assert!(!overtaken, "{} is attached twice", self.name());
             house.count("room resumed");
+            if at == self.club() && house.club.is_stranger(&self.key.user) {
+                house.count("room resumed by a stranger");
+            }
             self.views[at].on_joined(&decode(body), from);
+            self.is_let_in(at, header.request);
             return true;
         }
         let detached: Detached<'_> = decode(body);
@@ -266,6 +270,7 @@ impl Client {
                 house.count(what);
             }
         }
+        self.is_let_in(club, request);
     }
 
     /// Reads connections that were given up. False if nothing was there.

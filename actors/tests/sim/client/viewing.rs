@@ -1,7 +1,7 @@
 //! A room as a client sees it, checked with each frame against what it holds and what the store has.
 
 use bytes::Bytes;
-use parlor_actors::{port::DeviceKey, testkit::with_deliver};
+use parlor_actors::{message::Conn, port::DeviceKey, testkit::with_deliver};
 use parlor_protocol::{
     Epoch, Header, Name, Nonce, RoomNumber, Seq,
     frame::HEADER_BYTES,
@@ -138,7 +138,7 @@ impl View {
         with_deliver(frame, |deliver| {
             assert_eq!(deliver.seq, self.position + 1, "{}: a hole or a repeat", self.name);
             check_stored(house, memory, &self.name, self.epoch, deliver.room, deliver.seq, frame);
-            check_shown(house, me, deliver.room, deliver.seq);
+            check_shown(house, self.place, me, deliver.room, deliver.seq);
             if (deliver.sender, deliver.device_tag) == (&*me.user, me.tag)
                 && let Some((epoch, seq)) = self.acked.get(&deliver.nonce)
                 && *epoch == self.epoch
@@ -178,7 +178,7 @@ impl View {
             let (frame, rest) = records.split_at(size);
             let seq = with_deliver(frame, |deliver| deliver.seq);
             check_stored(house, memory, &self.name, page.epoch, page.room, seq, &Bytes::copy_from_slice(frame));
-            check_shown(house, me, page.room, seq);
+            check_shown(house, self.place, me, page.room, seq);
             covered.push((seq, seq));
             records = rest;
         }
@@ -229,9 +229,9 @@ fn check_stored(
     }
 }
 
-/// Of a room with members, what reaches a client was said while its user was one.
-fn check_shown(house: &House, me: &DeviceKey, room: RoomNumber, seq: Seq) {
+/// Of the club, what reaches a client is for its user.
+fn check_shown(house: &House, place: Option<(Conn, u32)>, me: &DeviceKey, room: RoomNumber, seq: Seq) {
     if room == CLUB_NUMBER {
-        house.club.check_shown(&me.user, seq);
+        house.club.check_shown(place.unwrap(), &me.user, seq);
     }
 }

@@ -2,10 +2,9 @@
 
 use parlor_actors::{
     members::{Asker, Changed, RoomChange, What},
-    port::{RoomOptions, Store},
+    port::Store,
     supervisor::state::Refusal,
 };
-use parlor_protocol::message::{Access, Announce, Durability};
 
 use super::{
     CLUB_NUMBER, House,
@@ -16,12 +15,7 @@ use crate::club::{CLUB, FIRST};
 impl House {
     /// Makes the club, before anything else happens.
     pub fn make_club(&mut self) {
-        let options = RoomOptions {
-            durability: Durability::Synced,
-            access: Access::Members,
-            announce: Announce::Always,
-            ..RoomOptions::default()
-        };
+        let options = self.club.options;
         let members = FIRST.map(|(user, role)| (user.parse().unwrap(), role)).into();
         let change = self.change_of(What::Create { options, members, or_find: false });
         self.store.change(change, Box::new(|made| assert!(made.unwrap().is_ok())));
@@ -44,7 +38,7 @@ impl House {
     pub(super) fn on_changed(&mut self, number: u64, outcome: &Result<Changed, Refusal>) {
         self.log(|| format!("change {number} is answered: {outcome:?}"));
         self.count(if outcome.is_ok() { "members changed" } else { "members not changed" });
-        self.club.answered(number, &self.store, self.store.budget().records());
+        self.club.answered(number, outcome.as_ref().ok(), &self.store, self.store.budget().records());
     }
 
     fn change_of(&self, what: What) -> RoomChange {

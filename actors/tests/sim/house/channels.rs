@@ -10,7 +10,7 @@ use parlor_actors::{
 };
 use parlor_protocol::RoomNumber;
 
-use super::{ChannelId, Hears, House, Line, Plant, Said, ToRelay, ToSupervisor, home};
+use super::{CLUB_NUMBER, ChannelId, Hears, House, Line, Plant, Said, ToRelay, ToSupervisor, home};
 
 impl House {
     pub(super) fn channel_turn(&mut self, id: ChannelId) -> bool {
@@ -20,6 +20,11 @@ impl House {
         if let Some(log) = &self.log {
             log.lock().push(format!("channel {id} handles {input:?}"));
         }
+        let tail = room.state.tail();
+        if room.state.room() == CLUB_NUMBER {
+            self.note_input(tail, &input);
+        }
+        let Some(room) = self.rooms.get_mut(&id) else { return false };
         room.state.handle(now, input);
         self.run_channel(id);
         true
@@ -135,6 +140,9 @@ impl House {
     /// A channel speaks to a relay: the place where planted bugs get in.
     pub(super) fn news(&mut self, id: ChannelId, room: RoomNumber, arbiter: u16, mut news: FromChannel) {
         let again = self.plant_news(room, &mut news);
+        if room == CLUB_NUMBER {
+            self.note_news(&news);
+        }
         let channel = matches!(news, FromChannel::Attach(_)).then_some(id);
         let mailbox = &mut self.arbiters[usize::from(arbiter)].mailbox;
         mailbox.push_back(ToRelay::News { room, news, channel });

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use parlor_actors::{
-    message::{Conn, FromChannel},
-    port::DeviceKey,
+    message::{Conn, FromChannel, Returning},
+    port::{DeviceKey, Mark},
 };
 use parlor_protocol::{DeviceTag, RoomNumber, Seq};
 
@@ -36,6 +36,10 @@ pub enum Plant {
     DeafToMembers,
     /// Relays do not hear who is to be put out.
     NobodyPutOut,
+    /// Who is removed where strangers may come is not put out.
+    RemovedStay,
+    /// A channel that takes strangers up does not hear how far the room was when they came.
+    MetForgotten,
     /// Everybody may read what was said before he was added.
     PastShown,
     /// Who follows does not hear that he was added.
@@ -88,6 +92,13 @@ impl House {
         }
     }
 
+    /// A channel takes up the subscribers of the one before.
+    pub(super) fn plant_returning(&self, devices: &mut [Returning]) {
+        if self.plant == Some(Plant::MetForgotten) {
+            devices.iter_mut().for_each(|returning| returning.met = Mark::default());
+        }
+    }
+
     /// A channel speaks to a relay. What the relay hears besides.
     pub(super) fn plant_news(&mut self, room: RoomNumber, news: &mut FromChannel) -> Option<FromChannel> {
         match (news, self.plant?) {
@@ -105,6 +116,9 @@ impl House {
                 return Some(FromChannel::Committed { batch, durability, stored: Vec::new() });
             }
             (FromChannel::Detach { users, .. }, Plant::NobodyPutOut) => *users = [].into(),
+            (FromChannel::Detach { users, .. }, Plant::RemovedStay) => {
+                *users = users.iter().filter(|user| !self.club.is_stranger(user)).cloned().collect();
+            }
             (FromChannel::Committed { batch, .. }, Plant::LostBatch) if self.chance.one_in(20) => *batch = None,
             (FromChannel::Pulled { page: Some((_, frames)), .. }, Plant::LostPage) if self.chance.one_in(5) => {
                 *frames = Bytes::new();

@@ -36,11 +36,12 @@ impl House {
                 arbiter.state.on_channel_down(room);
                 self.run_relay(arbiter_number(at));
                 let arbiter = &mut self.arbiters[at];
-                let (number, devices) = (arbiter.state.arbiter(), arbiter.state.devices_in(room));
+                let (number, mut devices) = (arbiter.state.arbiter(), arbiter.state.devices_in(room));
                 if devices.is_empty() {
                     arbiter.channels.remove(&room);
                 } else {
                     arbiter.channels.insert(room, channel);
+                    self.plant_returning(&mut devices);
                     self.tell(channel, channel::state::Input::Adopt { arbiter: number, devices });
                     self.presence_rebuilt(at, room);
                 }
@@ -100,7 +101,7 @@ impl House {
                     }
                 }
                 Effect::Lost { conn, stands } => {
-                    self.count("put out");
+                    self.note_lost(conn, stands.room);
                     self.unwatch_room(conn, stands.room);
                     self.mail(conn, ToSession::Lost(stands));
                 }

@@ -1,7 +1,7 @@
 //! What the house is like: small limits, so that each is met.
 
-use parlor_actors::{limits::Limits, session::heartbeat::BeatIntervals, tiers::SendRate};
-use parlor_protocol::message::Durability;
+use parlor_actors::{limits::Limits, port::RoomOptions, session::heartbeat::BeatIntervals, tiers::SendRate};
+use parlor_protocol::message::{Access, Announce, Durability, Past};
 
 /// What every fourth seed lets a user send: slow enough to be met, fast enough to get somewhere.
 pub(super) const SLOW: SendRate = SendRate { interval_ms: 150, burst: 3 };
@@ -50,6 +50,16 @@ pub fn limits(seed: u64) -> Limits {
         restart_window_ms: 1_000,
         ..Limits::default()
     }
+}
+
+/// Into the club come its members alone, or anybody, and of those some may read all of it.
+pub(super) fn club_options(seed: u64) -> RoomOptions {
+    let (access, past) = match seed / 8 % 4 {
+        1 => (Access::Open, Past::ByAccess),
+        3 => (Access::Open, Past::SinceAdded),
+        _ => (Access::Members, Past::ByAccess),
+    };
+    RoomOptions { durability: Durability::Synced, access, past, announce: Announce::Always, ..RoomOptions::default() }
 }
 
 /// A room's name begins with what an ack means in it.

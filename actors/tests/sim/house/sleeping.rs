@@ -158,6 +158,7 @@ impl House {
             return;
         }
         let (mut devices, mut waiting) = woken.unwrap_or_default();
+        self.plant_returning(&mut devices);
         match self.plant {
             Some(Plant::SubscribersOverslept) => devices.clear(),
             Some(Plant::WaitersOverslept) => waiting.clear(),

@@ -19,7 +19,7 @@ use parlor_actors::{
 };
 use parlor_protocol::{Code, Name, RoomNumber};
 
-use super::{ARBITERS, ChannelId, House, Plant, Room, Said, ToRelay, ToSession, home, presence::Expected};
+use super::{ARBITERS, CLUB_NUMBER, ChannelId, House, Plant, Room, Said, ToRelay, ToSession, home, presence::Expected};
 
 #[derive(Clone, Debug)]
 pub enum Waiter {
@@ -108,6 +108,9 @@ impl House {
                     let Loaded { room, ref name, generation, .. } = loaded;
                     let name = name.clone();
                     self.next_channel += 1;
+                    if room == CLUB_NUMBER {
+                        self.club.begins_anew();
+                    }
                     let handle = self.next_channel;
                     self.log(|| format!("channel {handle} is built from {loaded:?}"));
                     let (limits, budget) = (self.limits.clone(), self.store.budget().clone());
