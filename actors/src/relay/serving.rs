@@ -67,8 +67,9 @@ impl Local {
     }
 
     pub(crate) fn to_channel(&self, conn: Conn, request: u32, room: RoomNumber, input: channel::state::Input) {
-        if !self.0.state.borrow_mut().may_pass(conn, request) {
-            return self.refuse(conn, request, Code::HeldBack, 100, "an earlier send was refused: send again in order");
+        let passes = self.0.state.borrow_mut().may_pass(conn, request, room);
+        if let Err((code, retry_after_ms, message)) = passes {
+            return self.refuse(conn, request, code, retry_after_ms, message);
         }
         let Some(input) = self.0.state.borrow_mut().pass(room, input) else { return self.run() };
         let channel = self.0.channels.borrow().get(&room).filter(|channel| channel.connected()).cloned();

@@ -42,10 +42,23 @@ impl State {
             && connection.fetches < FETCHES_PER_CONNECTION_MAX
     }
 
-    /// Whether a pending publish may go to its channel: not before one that was refused for now has come again. Only the
-    /// relay sees all refusals, those of a dead channel's successor and those for want of a channel too. Nothing passes
-    /// from a connection that is gone, since what was held back for it is forgotten.
-    pub fn may_pass(&mut self, conn: Conn, request: u32) -> bool {
+    /// Whether what a session asks of a room may go to its channel, or else how it is refused. Not from a connection that was
+    /// put out of the room, of which its session may have yet to hear, and the channel knows devices alone. A publish not
+    /// before one that was refused for now has come again: only the relay sees all refusals, those of a dead channel's
+    /// successor and those for want of a channel too. Nothing passes from a connection that is gone, since what was held
+    /// back for it is forgotten.
+    ///
+    /// # Errors
+    /// How to refuse it.
+    pub fn may_pass(&mut self, conn: Conn, request: u32, room: RoomNumber) -> Result<(), (Code, u32, &'static str)> {
+        if !self.is_attached(conn, room) {
+            return Err((Code::NotJoined, 0, "the session has left this room"));
+        }
+        let held_back = (Code::HeldBack, 100, "an earlier send was refused: send again in order");
+        if self.is_in_turn(conn, request) { Ok(()) } else { Err(held_back) }
+    }
+
+    fn is_in_turn(&mut self, conn: Conn, request: u32) -> bool {
         let Some(connection) = self.connection_mut(conn) else { return false };
         let newest = connection.pending.iter().rev().find(|pending| pending.request == request);
         let Some(Pending { room: Some(room), asks: Asks::Publish(nonce), .. }) = newest.copied() else { return true };

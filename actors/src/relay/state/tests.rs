@@ -236,6 +236,11 @@ fn who_is_put_out_is_told_and_gets_nothing_more() {
     assert_eq!(relay.reads(ann), "#7 Forbidden #8 OutcomeUnknown Detached");
     assert_eq!(relay.reads(bob), "5");
     relay.news(detach(&["ann"]), &[]);
+    // Her session, which has yet to hear of it, asks for more: in an open room the channel would answer it.
+    relay.begin(ann, 9, Asks::Fetch);
+    assert_eq!(relay.state.may_pass(ann, 9, ROOM).unwrap_err().0, Code::NotJoined);
+    assert!(relay.state.may_pass(bob, 9, ROOM).is_ok());
+    relay.news(refused(ann, 9, Code::NotJoined), &["answered 0"]);
     assert_eq!(relay.attach(ann, "ann", 5, 5), ["answered 0", "join of 0 ends"], "she may come back");
 }
 
@@ -488,7 +493,7 @@ fn a_publish_refused_for_now_holds_back_the_later_ones_of_its_room() {
     let ann = relay.live("ann", 0);
     let passes = |relay: &mut Relay, request, nonce| {
         relay.begin(ann, request, Asks::Publish(nonce));
-        relay.state.may_pass(ann, request)
+        relay.state.may_pass(ann, request, ROOM).is_ok()
     };
     assert!(passes(&mut relay, 2, 5) && passes(&mut relay, 3, 6));
     // The channel dies with both, and the client, which does not know yet, sends one more.

@@ -319,8 +319,8 @@ impl House {
                     }
                 }
                 Effect::Channel { request, room, input } => {
-                    if !state.may_pass(conn, request) {
-                        state.refuse(conn, request, Code::HeldBack, 100, "an earlier send was refused");
+                    if let Err((code, retry_after_ms, message)) = state.may_pass(conn, request, room) {
+                        state.refuse(conn, request, code, retry_after_ms, message);
                         self.run_relay(conn.arbiter);
                         continue;
                     }
