@@ -34,7 +34,7 @@ stress() {
 stress w1a fanout w1a
 stress w1b fanout w1b
 stress w1c fanout w1c
-stress w1e fanout w1e --peers parlor-buffered,parlor-synced,raw-tokio,redis,nats,rumqttd
+stress w1e fanout w1e --peers parlor-buffered,parlor-synced,raw-tokio,redis,nats,rumqttd,mosquitto,ejabberd
 stress durable-1 durable --publishers 1
 stress durable-16 durable --publishers 16
 stress durable-256 durable --publishers 256 --peers parlor,raw-sync,redis,nats,nats-buffered

@@ -55,6 +55,9 @@ fn erlang_libraries() -> io::Result<String> {
 impl Peer for Ejabberd {
     type Session = Stepped<XmppCodec>;
 
+    /// A body would have to be escaped.
+    const ANY_SIZE: bool = false;
+
     fn missing(&self, _storage: Storage) -> Option<String> {
         absent("EJABBERDCTL", "ejabberdctl")
     }
@@ -83,7 +86,7 @@ impl Peer for Ejabberd {
     }
 
     fn session(&self, id: u32, role: Role) -> Option<Self::Session> {
-        let Role::Member { room } = role else { return None };
+        let (Role::Member { room } | Role::Newest { room, messages: 0 }) = role else { return None };
         let room = format!("r{room}@conference.localhost");
         let presence = format!("<presence to='{room}/n{id}'><x xmlns='http://jabber.org/protocol/muc'/></presence>");
         let steps = [

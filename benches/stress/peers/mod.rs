@@ -74,7 +74,8 @@ pub(crate) enum Role {
         /// Up to where it has received the room.
         position: Position,
     },
-    /// A member of many rooms, which publishes to each in turn, some messages at a time.
+    /// A member of many rooms. Where rooms [store](Peer::STORES_ROOMS), it publishes to each in turn, some messages at a
+    /// time.
     Rooms {
         /// The first of them.
         first: u32,
@@ -106,7 +107,7 @@ pub(crate) enum Event<'a> {
     Delivery {
         /// Its bytes: [`PAYLOAD`] of them, or any number where the peer takes [any](Peer::ANY_SIZE).
         payload: &'a [u8],
-        /// The connection that published it, where the protocol tells.
+        /// The connection that published it, where the protocol [tells](Peer::TELLS_SENDER).
         sender: Option<u32>,
     },
     /// The server stored this connection's oldest message that was not acknowledged.
@@ -122,8 +123,14 @@ pub(crate) trait Peer {
     /// One connection's state.
     type Session: Session + Send;
 
-    /// Whether messages may have other sizes than [`PAYLOAD`], and tell who sent them.
-    const ANY_SIZE: bool = false;
+    /// Whether messages may have other sizes than [`PAYLOAD`], and hold any bytes.
+    const ANY_SIZE: bool = true;
+
+    /// Whether the protocol tells who sent a message.
+    const TELLS_SENDER: bool = false;
+
+    /// Whether every room stores what is published there, as long as the server has it.
+    const STORES_ROOMS: bool = false;
 
     /// What the server lacks to run on this machine and to store so; `None` if it can.
     fn missing(&self, _storage: Storage) -> Option<String> {

@@ -5,7 +5,7 @@ use std::{io, process::Command};
 use bytes::BytesMut;
 
 use super::{
-    Event, PAYLOAD, Peer, Place, Role, Storage, absent,
+    Event, Peer, Place, Role, Storage, absent,
     steps::{Codec, Step, Stepped},
     write_config,
 };
@@ -76,14 +76,20 @@ impl Peer for Mqtt {
 
     fn session(&self, id: u32, role: Role) -> Option<Self::Session> {
         // Brokers do not acknowledge after storing, and keep no history.
-        let Role::Member { room } = role else { return None };
-        let topic = string(&format!("r/{room}"));
-        let (mut connect, mut subscribe) = (BytesMut::new(), BytesMut::new());
+        let (room, count) = match role {
+            Role::Member { room } | Role::Newest { room, messages: 0 } => (room, 1),
+            Role::Rooms { first, count } => (first, count),
+            _ => return None,
+        };
+        let topic = |room: u32| string(&format!("r/{room}"));
+        let (mut connect, mut subscribe, mut subscribed) = (BytesMut::new(), BytesMut::new(), BytesMut::new());
         let keep_alive = 3_600u16.to_be_bytes();
         packet(0x10, &[&string("MQTT"), &[4, 2], &keep_alive, &string(&format!("c{id}"))], &mut connect);
-        packet(0x82, &[&[0, 1], &topic, &[0]], &mut subscribe);
-        let steps = [Step::new(connect, &[0x20, 2, 0, 0]), Step::new(subscribe, &[0x90, 3, 0, 1])];
-        Some(Stepped::new(steps, MqttCodec { topic }))
+        let filters: Vec<u8> = (room..room + count).flat_map(|room| [topic(room), vec![0]].concat()).collect();
+        packet(0x82, &[&[0, 1], &filters], &mut subscribe);
+        packet(0x90, &[&[0, 1], &vec![0; count as usize]], &mut subscribed);
+        let steps = [Step::new(connect, [0x20, 2, 0, 0]), Step::new(subscribe, subscribed)];
+        Some(Stepped::new(steps, MqttCodec { topic: topic(room) }))
     }
 }
 
@@ -105,7 +111,13 @@ impl Codec for MqttCodec {
         }
         let Some(body) = input[at..].get(..len) else { return Ok(None) };
         let event = match input[0] >> 4 {
-            3 if len >= PAYLOAD => Event::Delivery { payload: &body[len - PAYLOAD..], sender: None },
+            // Behind its topic: at QoS 0 it has no number.
+            3 => {
+                let topic = body.first_chunk().map_or(usize::MAX, |len| usize::from(u16::from_be_bytes(*len)));
+                let payload = topic.checked_add(2).and_then(|at| body.get(at..));
+                let payload = payload.ok_or_else(|| io::Error::other("a message without a topic"))?;
+                Event::Delivery { payload, sender: None }
+            }
             13 => Event::Beat,
             _ => Event::Other,
         };

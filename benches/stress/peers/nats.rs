@@ -62,21 +62,25 @@ impl Peer for Nats {
 
     fn session(&self, id: u32, role: Role) -> Option<Self::Session> {
         let (steps, publish) = match role {
-            Role::Member { room } => (hello(&format!("SUB r.{room} 1\r\n")), format!("PUB r.{room} {PAYLOAD}\r\n")),
+            Role::Member { room } | Role::Newest { room, messages: 0 } => {
+                (hello(&format!("SUB r.{room} 1\r\n")), format!("PUB r.{room}"))
+            }
+            Role::Rooms { first, count } => {
+                let subscribe = |room: u32| format!("SUB r.{room} {}\r\n", room - first + 1);
+                (hello(&(first..first + count).map(subscribe).collect::<String>()), format!("PUB r.{first}"))
+            }
             Role::Setup => {
                 let mut steps = hello("SUB _INBOX.s 1\r\n");
                 steps.push(request("$JS.API.STREAM.CREATE.S", STREAM));
                 (steps, String::new())
             }
-            Role::Publisher => {
-                (hello(&format!("SUB _INBOX.p{id} 2\r\n")), format!("PUB d.0 _INBOX.p{id} {PAYLOAD}\r\n"))
-            }
+            Role::Publisher => (hello(&format!("SUB _INBOX.p{id} 2\r\n")), format!("PUB d.0 _INBOX.p{id}")),
             Role::Reader => {
                 let mut steps = hello("SUB _INBOX.s 1\r\nSUB _INBOX.r 2\r\n");
                 steps.push(request("$JS.API.CONSUMER.CREATE.S.C", CONSUMER));
                 (steps, String::new())
             }
-            Role::Newest { .. } | Role::Back { .. } | Role::Rooms { .. } => return None,
+            Role::Newest { .. } | Role::Back { .. } => return None,
         };
         Some(Stepped::new(steps, NatsCodec { publish }))
     }
@@ -84,7 +88,7 @@ impl Peer for Nats {
 
 /// NATS' text protocol.
 pub(crate) struct NatsCodec {
-    /// The line in front of a payload.
+    /// The line in front of a payload, up to its length.
     publish: String,
 }
 
@@ -98,7 +102,8 @@ impl Codec for NatsCodec {
                 let len = decimal(&line[space + 1..]);
                 let Some(body) = input[start..].get(..len + 2) else { return Ok(None) };
                 let body = &body[..len];
-                let event = if len == PAYLOAD && line[0] == b'M' {
+                // Subjects of rooms carry nothing else; those of JetStream also its answers.
+                let event = if line.starts_with(b"MSG r.") || len == PAYLOAD && line[0] == b'M' {
                     Event::Delivery { payload: body, sender: None }
                 } else if line[0] == b'H' || memchr::memmem::find(body, b"\"error\"").is_some() {
                     return Err(refused(body));
@@ -119,6 +124,7 @@ impl Codec for NatsCodec {
 
     fn publish(&mut self, payload: &[u8], out: &mut BytesMut) {
         out.extend_from_slice(self.publish.as_bytes());
+        out.extend_from_slice(format!(" {}\r\n", payload.len()).as_bytes());
         out.extend_from_slice(payload);
         out.extend_from_slice(b"\r\n");
     }

@@ -25,12 +25,12 @@ impl Peer for Raw {
     fn session(&self, id: u32, role: Role) -> Option<Self::Session> {
         let stores = matches!(self.0, Kind::Store | Kind::Sync);
         let (room, acked) = match role {
-            Role::Member { room } => (room, false),
+            Role::Member { room } | Role::Newest { room, messages: 0 } => (room, false),
             Role::Publisher if stores => (id, true),
             Role::Setup if stores => (u32::MAX, true),
             _ => return None,
         };
-        Some(Stepped::new([Step::new(room.to_le_bytes(), &[0; 4])], RawCodec { acked }))
+        Some(Stepped::new([Step::new(room.to_le_bytes(), [0; 4])], RawCodec { acked }))
     }
 }
 

@@ -47,19 +47,42 @@ impl Peer for Redis {
     }
 
     fn session(&self, _id: u32, role: Role) -> Option<Self::Session> {
-        let room = match role {
-            Role::Member { room } => room,
-            Role::Newest { .. } | Role::Back { .. } | Role::Rooms { .. } => return None,
+        let (room, count) = match role {
+            Role::Member { room } | Role::Newest { room, messages: 0 } => (room, 1),
+            Role::Rooms { first, count } => (first, count),
+            Role::Newest { .. } | Role::Back { .. } => return None,
             Role::Setup | Role::Publisher | Role::Reader => {
                 return Some(Stepped::new([], RedisCodec { topic: None, last: Vec::new() }));
             }
         };
-        let topic = format!("r{room}");
+        let topics: Vec<String> = (room..room + count).map(|room| format!("r{room}")).collect();
+        let parts: Vec<&[u8]> =
+            [&b"SUBSCRIBE"[..]].into_iter().chain(topics.iter().map(|topic| topic.as_bytes())).collect();
         let mut subscribe = BytesMut::new();
-        command(&[b"SUBSCRIBE", topic.as_bytes()], &mut subscribe);
-        let steps = [Step::new("HELLO 3\r\n", b"modules\r\n*0\r\n"), Step::new(subscribe, b":1\r\n")];
-        Some(Stepped::new(steps, RedisCodec { topic: Some(topic), last: Vec::new() }))
+        command(&parts, &mut subscribe);
+        // The answer for each topic says how many there are by now.
+        let subscribed = format!(":{count}\r\n");
+        let steps = [Step::new("HELLO 3\r\n", b"modules\r\n*0\r\n"), Step::new(subscribe, subscribed)];
+        Some(Stepped::new(steps, RedisCodec { topic: topics.into_iter().next(), last: Vec::new() }))
     }
+}
+
+/// What a push carries: its kind, its topic and the message. Returns their length and the message; `None` if it is
+/// incomplete.
+fn push(input: &[u8]) -> io::Result<Option<(usize, &[u8])>> {
+    let (mut at, mut bulk) = (0, &input[..0]);
+    for part in 0..3 {
+        let Some((line, start)) = crlf_line(&input[at..]) else { return Ok(None) };
+        let [b'$', digits @ ..] = line else { return Err(io::Error::other("a push that carries no message")) };
+        let (start, len) = (at + start, decimal(digits));
+        let Some(found) = input.get(start..start + len + 2) else { return Ok(None) };
+        bulk = &found[..len];
+        if part == 0 && bulk != b"message" {
+            return Err(io::Error::other(format!("an unexpected push: {}", String::from_utf8_lossy(bulk))));
+        }
+        at = start + len + 2;
+    }
+    Ok(Some((at, bulk)))
 }
 
 /// RESP3, token by token.
@@ -71,10 +94,15 @@ pub(crate) struct RedisCodec {
 }
 
 impl Codec for RedisCodec {
-    /// A bulk string of a payload's length is a message, one that holds `-` is a stream id; the rest is noise.
+    /// A push is a message of a topic. Of a stream, a bulk string of a payload's length is a message, and one that holds
+    /// `-` is an id; the rest is noise.
     fn decode<'a>(&mut self, input: &'a [u8], _out: &mut BytesMut) -> io::Result<Option<(usize, Event<'a>)>> {
         let Some((line, start)) = crlf_line(input) else { return Ok(None) };
         match line {
+            [b'>', ..] => {
+                let Some((len, payload)) = push(&input[start..])? else { return Ok(None) };
+                Ok(Some((start + len, Event::Delivery { payload, sender: None })))
+            }
             [b'$', digits @ ..] => {
                 let len = decimal(digits);
                 let Some(bulk) = input[start..].get(..len + 2) else { return Ok(None) };

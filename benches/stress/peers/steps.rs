@@ -9,12 +9,12 @@ use super::{Event, Session};
 /// Say `send`, then wait until `expect` stands in what was received.
 pub(super) struct Step {
     send: Vec<u8>,
-    expect: &'static [u8],
+    expect: Vec<u8>,
 }
 
 impl Step {
-    pub(super) fn new(send: impl Into<Vec<u8>>, expect: &'static [u8]) -> Self {
-        Self { send: send.into(), expect }
+    pub(super) fn new(send: impl Into<Vec<u8>>, expect: impl Into<Vec<u8>>) -> Self {
+        Self { send: send.into(), expect: expect.into() }
     }
 }
 
@@ -56,11 +56,10 @@ impl<C: Codec> Session for Stepped<C> {
         let Some(step) = self.steps.front() else {
             return self.codec.decode(input, out);
         };
-        if memchr::memmem::find(input, step.expect).is_none() {
-            return Ok(None);
-        }
+        let Some(at) = memchr::memmem::find(input, &step.expect) else { return Ok(None) };
+        // What came before the expected answer belongs to the handshake; what comes behind it may be a message.
+        let end = at + step.expect.len();
         self.steps.pop_front();
-        // What came with the expected answer belongs to the handshake.
         let event = match self.steps.front() {
             Some(step) => {
                 out.extend_from_slice(&step.send);
@@ -68,7 +67,7 @@ impl<C: Codec> Session for Stepped<C> {
             }
             None => Event::Ready,
         };
-        Ok(Some((input.len(), event)))
+        Ok(Some((end, event)))
     }
 
     fn publish(&mut self, payload: &[u8], out: &mut BytesMut) {

@@ -167,6 +167,9 @@ pub(super) fn fan_out<P: Peer>(peer: &P, server: &Server, load: &Load, common: &
     run.flight.counted.end = run.now();
     let flight = &run.flight;
     let (deliveries, publishes, skipped) = (flight.deliveries as f64, flight.completed as f64, flight.skipped);
+    if publishes == 0.0 {
+        return Err(io::Error::other("in the measured time no message came to all: choose more --secs"));
+    }
     // What was on its way at the end belongs to it: a server that stalls there would else look like a fast one.
     run.drain()?;
     let quantiles = quantiles_ms(&run.flight.latency);

@@ -45,7 +45,8 @@ pub(crate) struct Joins {
 
 impl Scenario for Joins {
     const NAME: &'static str = "joins";
-    const PEERS: &'static [&'static str] = &["parlor"];
+    const PEERS: &'static [&'static str] =
+        &["parlor", "raw-mio", "raw-tokio", "raw-local", "redis", "nats", "rumqttd", "ejabberd"];
 
     fn title(&self) -> String {
         let Self { clients, rooms, history, newest, rate } = self;
@@ -55,12 +56,12 @@ impl Scenario for Joins {
         )
     }
 
-    fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {
-        wanted
+    fn storage(&self, wanted: Storage, parlor: bool) -> Storage {
+        if parlor { wanted } else { Storage::Memory }
     }
 
     fn offered<P: Peer>(&self, peer: &P) -> bool {
-        peer.session(0, Role::Newest { room: 0, messages: 0 }).is_some()
+        peer.session(0, Role::Newest { room: 0, messages: self.newest }).is_some()
     }
 
     fn measure<P: Peer>(&self, peer: &P, storage: Storage, common: &Common) -> io::Result<Vec<Figure>> {

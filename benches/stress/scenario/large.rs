@@ -36,7 +36,7 @@ pub(crate) struct Large {
 
 impl Scenario for Large {
     const NAME: &'static str = "large";
-    const PEERS: &'static [&'static str] = &["parlor", "raw-mio", "raw-local", "redis"];
+    const PEERS: &'static [&'static str] = &["parlor", "raw-mio", "raw-local", "redis", "nats", "rumqttd", "mosquitto"];
 
     fn title(&self) -> String {
         let Self { members, base, pubs, window } = self;

@@ -54,7 +54,7 @@ pub(crate) struct Rooms {
 
 impl Scenario for Rooms {
     const NAME: &'static str = "rooms";
-    const PEERS: &'static [&'static str] = &["parlor"];
+    const PEERS: &'static [&'static str] = &["parlor", "redis", "nats", "mosquitto"];
 
     fn title(&self) -> String {
         let Self { rooms, base, active, members, window, rate } = self;
@@ -72,8 +72,8 @@ impl Scenario for Rooms {
         })
     }
 
-    fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {
-        wanted
+    fn storage(&self, wanted: Storage, parlor: bool) -> Storage {
+        if parlor { wanted } else { Storage::Memory }
     }
 
     fn offered<P: Peer>(&self, peer: &P) -> bool {

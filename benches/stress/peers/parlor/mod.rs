@@ -45,7 +45,9 @@ impl Parlor {
 impl Peer for Parlor {
     type Session = ParlorSession;
 
-    const ANY_SIZE: bool = true;
+    const TELLS_SENDER: bool = true;
+
+    const STORES_ROOMS: bool = true;
 
     fn server(&self, place: &Place<'_>) -> io::Result<Command> {
         let arbiters = place.arbiters.map_or(String::new(), |count| format!("arbiters = {count}\n"));

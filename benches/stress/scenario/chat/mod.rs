@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use self::{
     recorded::{conversation, logs},
-    talk::Talk,
+    talk::{Talk, said},
 };
 use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, fanout::Load, sessions};
 use crate::{
@@ -45,7 +45,8 @@ pub(crate) struct Chat {
 
 impl Scenario for Chat {
     const NAME: &'static str = "chat";
-    const PEERS: &'static [&'static str] = &["parlor"];
+    const PEERS: &'static [&'static str] =
+        &["parlor", "raw-mio", "raw-tokio", "raw-local", "redis", "nats", "rumqttd", "mosquitto"];
 
     fn title(&self) -> String {
         let Self { speakers, readers, window, times, .. } = self;
@@ -60,8 +61,8 @@ impl Scenario for Chat {
         }
     }
 
-    fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {
-        wanted
+    fn storage(&self, wanted: Storage, parlor: bool) -> Storage {
+        if parlor { wanted } else { Storage::Memory }
     }
 
     fn offered<P: Peer>(&self, _peer: &P) -> bool {
@@ -77,7 +78,7 @@ impl Scenario for Chat {
         let role = |id| Role::Member { room: id / members as u32 };
         let sessions = sessions(peer, 0..(load.rooms * members) as u32, role)?;
         let client = Client::connect(server.addr, sessions, CONCURRENCY, CONNECT_LIMIT)?;
-        let mut talk = Talk::new(&load, client, rooms.concat(), self.times);
+        let mut talk = Talk::new(&load, client, said(rooms.concat(), P::TELLS_SENDER), self.times);
         let meter = Meter::begin(&server)?;
         talk.through()?;
         let spent = meter.end(&server)?;

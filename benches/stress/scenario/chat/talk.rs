@@ -20,7 +20,7 @@ pub(super) struct Talk<S> {
     pub(super) flight: Flight,
     client: Client<S>,
     /// What each speaker says.
-    lines: Vec<Vec<Box<str>>>,
+    lines: Vec<Vec<Box<[u8]>>>,
     /// How many messages each speaker has still to say.
     left: Vec<u64>,
     /// When the messages in flight were said: `window` slots per speaker.
@@ -30,7 +30,7 @@ pub(super) struct Talk<S> {
 
 impl<S: Session> Talk<S> {
     /// Nothing is said yet. Speaker `s` of room `r` says `lines[r * speakers + s]`, that many times over.
-    pub(super) fn new(load: &Load, client: Client<S>, lines: Vec<Vec<Box<str>>>, times: u64) -> Self {
+    pub(super) fn new(load: &Load, client: Client<S>, lines: Vec<Vec<Box<[u8]>>>, times: u64) -> Self {
         Self {
             flight: Flight::new(load),
             client,
@@ -68,7 +68,7 @@ impl<S: Session> Talk<S> {
                 let (conn, number) = self.flight.next(speaker);
                 self.stamps[slot(&self.load, speaker, number)] = now;
                 let conn = &mut self.client.conns[conn];
-                conn.publish(lines[number as usize % lines.len()].as_bytes());
+                conn.publish(&lines[number as usize % lines.len()]);
                 conn.flush()?;
             }
         }
@@ -79,11 +79,14 @@ impl<S: Session> Talk<S> {
         let Self { flight, client, lines, stamps, load, .. } = self;
         client.turn(Duration::from_millis(20), |conn, event| {
             let Event::Delivery { payload, sender } = event else { return Ok(()) };
-            let speaker = sender.and_then(|sender| speaker(load, sender as usize));
+            let speaker = match sender {
+                Some(sender) => speaker(load, sender as usize),
+                None => signature(payload).filter(|speaker| *speaker < lines.len()),
+            };
             let speaker = speaker.ok_or_else(|| io::Error::other(format!("{sender:?} does not speak")))?;
             let (number, lines) = (flight.expected(conn, speaker), &lines[speaker]);
-            let line = lines.get(number as usize % lines.len().max(1)).map(|line| line.as_bytes());
-            if line != Some(payload) {
+            let line = lines.get(number as usize % lines.len().max(1));
+            if line.is_none_or(|line| **line != *payload) {
                 let said = String::from_utf8_lossy(payload);
                 return Err(io::Error::other(format!("{said:?} is not message {number} of speaker {speaker}")));
             }
@@ -92,6 +95,25 @@ impl<S: Session> Talk<S> {
             flight.received(conn, speaker, number, sender)
         })
     }
+}
+
+/// Letters of a [`signature`].
+const SIGNATURE: usize = 8;
+
+/// What the speakers say. Where the protocol does not tell who speaks, every message begins with the speaker's number, as
+/// an application would have to have it.
+pub(super) fn said(lines: Vec<Vec<Box<str>>>, told: bool) -> Vec<Vec<Box<[u8]>>> {
+    let signed = |speaker: usize, line: &str| match told {
+        true => line.as_bytes().into(),
+        false => format!("{speaker:0SIGNATURE$}{line}").into_bytes().into(),
+    };
+    let speakers = lines.iter().enumerate();
+    speakers.map(|(speaker, lines)| lines.iter().map(|line| signed(speaker, line)).collect()).collect()
+}
+
+/// The speaker that a message names.
+fn signature(payload: &[u8]) -> Option<usize> {
+    std::str::from_utf8(payload.get(..SIGNATURE)?).ok()?.parse().ok()
 }
 
 /// The speaker who has this connection.
