@@ -53,6 +53,10 @@ fn decode(letters: &[u8]) -> u64 {
 /// Bytes of [`Noise`], no multiple of its step: it takes very many payloads until one comes again.
 const NOISE_BYTES: usize = 1 << 20;
 
+/// Which payload of [`Noise`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Place(usize);
+
 /// Payloads that say nothing and hardly compress: random characters, so that what is stored takes the room that it should.
 pub(super) struct Noise {
     letters: Vec<u8>,
@@ -77,6 +81,16 @@ impl Noise {
     pub(super) fn next(&mut self) -> &[u8] {
         const STEP: usize = PAYLOAD + 1;
         self.at = (self.at + STEP) % NOISE_BYTES;
-        &self.letters[self.at..self.at + PAYLOAD]
+        self.at(self.place())
+    }
+
+    /// Which was the last.
+    pub(super) fn place(&self) -> Place {
+        Place(self.at)
+    }
+
+    /// A payload once more.
+    pub(super) fn at(&self, Place(at): Place) -> &[u8] {
+        &self.letters[at..at + PAYLOAD]
     }
 }

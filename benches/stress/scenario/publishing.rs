@@ -9,7 +9,11 @@ use std::{
 
 use hdrhistogram::Histogram;
 
-use super::{CONCURRENCY, CONNECT_LIMIT, not_offered, payload::Noise, sessions};
+use super::{
+    CONCURRENCY, CONNECT_LIMIT, not_offered,
+    payload::{Noise, Place},
+    sessions,
+};
 use crate::{
     client::Client,
     options::Common,
@@ -26,6 +30,10 @@ pub(super) struct Publishing<S> {
     client: Client<S>,
     /// When the messages in flight of each connection were published. Acks come in that order.
     sent: Vec<VecDeque<Instant>>,
+    /// What has still to come to each connection that receives what it publishes.
+    due: Vec<VecDeque<Place>>,
+    /// Whether it comes in the order of the publishes: of several rooms each has an order of its own.
+    in_order: Vec<bool>,
     published: u64,
     stored: u64,
     delivered: u64,
@@ -46,6 +54,8 @@ impl<S: Session> Publishing<S> {
     pub(super) fn new(client: Client<S>) -> Self {
         Self {
             sent: vec![VecDeque::new(); client.conns.len()],
+            due: vec![VecDeque::new(); client.conns.len()],
+            in_order: client.conns.iter().map(|conn| conn.session.positions().len() <= 1).collect(),
             client,
             published: 0,
             stored: 0,
@@ -122,6 +132,9 @@ impl<S: Session> Publishing<S> {
         let now = Instant::now();
         while sent.len() < window && self.published < total {
             conn.publish(self.noise.next());
+            if conn.session.delivers() {
+                self.due[index].push_back(self.noise.place());
+            }
             sent.push_back(now);
             self.published += 1;
         }
@@ -129,7 +142,7 @@ impl<S: Session> Publishing<S> {
     }
 
     fn turn(&mut self, window: usize, total: u64) -> io::Result<()> {
-        let Self { client, sent, stored, delivered, latency, progress, .. } = self;
+        let Self { client, sent, due, in_order, stored, delivered, latency, progress, noise, .. } = self;
         // The clock is read once for each connection that is ready.
         let mut read = (usize::MAX, Instant::now());
         client.turn(Duration::from_millis(100), |index, event| {
@@ -143,7 +156,13 @@ impl<S: Session> Publishing<S> {
                     latency.saturating_record((read.1 - sent).as_nanos() as u64);
                     *stored += 1;
                 }
-                Event::Delivery { .. } => *delivered += 1,
+                Event::Delivery { payload, .. } => {
+                    let among = if in_order[index] { 1 } else { due[index].len() };
+                    let found = due[index].iter().take(among).position(|place| noise.at(*place) == payload);
+                    let found = found.and_then(|at| due[index].remove(at));
+                    found.ok_or_else(|| io::Error::other("a message that is not what was published"))?;
+                    *delivered += 1;
+                }
                 _ => {}
             }
             Ok(())
