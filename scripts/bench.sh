@@ -45,6 +45,7 @@ stress idle idle
 stress replay replay --storage buffered
 stress beats idle --beats 30 --peers parlor,redis,nats --reps 1
 stress joins joins
+stress joins-history joins --newest 50 --peers parlor
 stress reconnects reconnects
 stress rooms rooms
 stress asleep asleep --storage buffered --reps 1

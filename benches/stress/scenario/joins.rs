@@ -74,7 +74,7 @@ impl Scenario for Joins {
         let ids = self.rooms..self.rooms + self.clients;
         let role = |id| Role::Newest { room: (id - self.rooms) % self.rooms, messages: self.newest };
         let clients = sessions(peer, ids, role)?;
-        let follow = Follow::newcomers(self.rooms as usize, clients.len());
+        let follow = Follow::newcomers(self.rooms as usize, clients.len(), self.newest);
         let phase = AtomicU8::new(BEFORE);
         // Those in the rooms have a thread of their own, so that what they see is the server's delay and not that of a
         // load generator that opens connections meanwhile.

@@ -69,7 +69,7 @@ impl Scenario for Reconnects {
 
         let (ids, room) = (self.rooms..self.rooms + self.clients, |index: u32| index % self.rooms);
         let first = sessions(peer, ids.clone(), |id| Role::Member { room: room(id - self.rooms) })?;
-        let follow = Follow::newcomers(self.rooms as usize, first.len());
+        let follow = Follow::newcomers(self.rooms as usize, first.len(), 0);
         let mut members = Storm::come(server.addr, first, follow, start, Follow::joined)?;
         talkers.publish_each(HISTORY)?;
         let before = talkers.flight.published();
