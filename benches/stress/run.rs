@@ -9,6 +9,7 @@ use crate::{
     render::human,
     report::{self, Outcome},
     scenario::Scenario,
+    server::tidy,
     stats::{Figure, OTHERS},
 };
 
@@ -18,6 +19,7 @@ const TRIES: usize = 5;
 /// Measures each peer `reps` times, turn by turn, and reports the lot.
 pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: Common) -> io::Result<()> {
     scenario.complete(&mut common);
+    tidy(&common);
     let names = match &common.peers[..] {
         [] => S::PEERS.iter().map(|name| (*name).to_owned()).collect(),
         names => names.to_vec(),

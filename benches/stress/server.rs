@@ -5,7 +5,7 @@ use std::{
     fs, io,
     net::{SocketAddr, TcpListener, TcpStream},
     os::unix::process::CommandExt as _,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicU16, Ordering},
     thread::sleep,
@@ -25,6 +25,9 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long a server may go on working off what it was told, once nobody talks to it.
 const SETTLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// What the names of directories for data begin with; the harness's pid stands behind it.
+const FOLDER: &str = "parlor-bench-";
 
 /// A running server. Dropping it stops it and removes its directory.
 pub(crate) struct Server {
@@ -162,11 +165,23 @@ impl Drop for Server {
 
 /// A directory for data that is removed when it is dropped.
 pub(crate) fn temporary(common: &Common) -> io::Result<TempDir> {
-    let mut dir = tempfile::Builder::new();
-    dir.prefix("parlor-bench-");
-    match &common.dir {
-        Some(parent) => dir.tempdir_in(parent),
-        None => dir.tempdir(),
+    let prefix = format!("{FOLDER}{}-", std::process::id());
+    tempfile::Builder::new().prefix(&prefix).tempdir_in(parent(common))
+}
+
+/// Where such directories are.
+fn parent(common: &Common) -> PathBuf {
+    common.dir.clone().unwrap_or_else(std::env::temp_dir)
+}
+
+/// Removes the directories of runs that ended without doing so, as with Ctrl-C. What cannot be removed stays.
+pub(crate) fn tidy(common: &Common) {
+    for entry in fs::read_dir(parent(common)).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let run = name.to_str().and_then(|name| name.strip_prefix(FOLDER)?.split_once('-')?.0.parse::<u32>().ok());
+        if run.is_some_and(|run| !Path::new(&format!("/proc/{run}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
     }
 }
 

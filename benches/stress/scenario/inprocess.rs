@@ -29,7 +29,7 @@ use super::Scenario;
 use crate::{
     options::{Common, at_least_one},
     peers::{PAYLOAD, Peer, Storage},
-    server::{machine_cpu_seconds, own_cpu_seconds},
+    server::{machine_cpu_seconds, own_cpu_seconds, temporary},
     stats::{Figure, OTHERS, figure},
 };
 
@@ -74,7 +74,7 @@ impl Scenario for InProcess {
 
     fn measure<P: Peer>(&self, _: &P, _: Storage, common: &Common) -> io::Result<Vec<Figure>> {
         stay_on_one_cpu()?;
-        let data = tempfile::tempdir()?;
+        let data = temporary(common)?;
         let mut config = EngineConfig::new(data.path());
         config.arbiters = 1;
         config.tiers = Tiers::sending(SendRate::OFF);
