@@ -226,6 +226,22 @@ pub(crate) fn at_least_one<T: FromStr<Err: fmt::Display> + Default + PartialEq>(
     if number == T::default() { Err("at least 1 is needed".to_owned()) } else { Ok(number) }
 }
 
+/// Messages that one connection may have in flight: for each there is a place in memory.
+const WINDOW_MAX: u32 = 65_536;
+
+/// How many messages may be in flight.
+pub(crate) fn window<T: TryFrom<u32>>(text: &str) -> Result<T, String> {
+    let number = text.parse::<u64>().map_err(|error| error.to_string())?;
+    let allowed = u32::try_from(number).ok().filter(|number| (1..=WINDOW_MAX).contains(number));
+    let allowed = allowed.and_then(|number| T::try_from(number).ok());
+    allowed.ok_or_else(|| format!("1 to {WINDOW_MAX} messages may be in flight"))
+}
+
+/// Messages in flight that there need not be.
+pub(crate) fn none_or_window(text: &str) -> Result<usize, String> {
+    if text.parse() == Ok(0) { Ok(0) } else { window(text) }
+}
+
 /// Messages a second; 0 is as fast as it goes.
 pub(crate) fn rate(text: &str) -> Result<f64, String> {
     let rate: f64 = text.parse().map_err(|error: std::num::ParseFloatError| error.to_string())?;

@@ -19,6 +19,9 @@ const TRIES: usize = 5;
 /// Measures each peer `reps` times, turn by turn, and reports the lot.
 pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: Common) -> io::Result<()> {
     scenario.complete(&mut common);
+    if let Some(why) = scenario.refused() {
+        return Err(io::Error::other(why));
+    }
     tidy(&common);
     let names = match &common.peers[..] {
         [] => S::PEERS.iter().map(|name| (*name).to_owned()).collect(),

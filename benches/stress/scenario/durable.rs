@@ -13,7 +13,7 @@ use super::{
     publishing::{Publishing, setup},
 };
 use crate::{
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, window},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure, quantiles_ms},
@@ -27,7 +27,7 @@ pub(crate) struct Durable {
     #[arg(long, default_value_t = 256, value_parser = at_least_one::<u32>)]
     publishers: u32,
     /// Messages that each has in flight.
-    #[arg(long, default_value_t = 1, value_parser = at_least_one::<usize>)]
+    #[arg(long, default_value_t = 1, value_parser = window::<usize>)]
     window: usize,
 }
 

@@ -12,10 +12,10 @@ use std::{
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, disk::fdatasync_ms, sessions, traffic::Run};
+use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, disk::fdatasync_ms, sessions, too_many, traffic::Run};
 use crate::{
     client::Client,
-    options::{Common, at_least_one, rate},
+    options::{Common, at_least_one, rate, window},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, Meter, Spent, figure, quantiles_ms},
@@ -52,7 +52,7 @@ pub(crate) struct Fanout {
     #[arg(long, value_parser = at_least_one::<usize>)]
     pubs: Option<usize>,
     /// Messages that each publisher has in flight at most.
-    #[arg(long, value_parser = at_least_one::<usize>)]
+    #[arg(long, value_parser = window::<usize>)]
     window: Option<usize>,
     /// Publishes per second over all publishers; 0: as fast as it goes.
     #[arg(long, value_parser = rate)]
@@ -67,6 +67,17 @@ pub(super) struct Load {
     pub(super) pubs: usize,
     pub(super) window: usize,
     pub(super) rate: f64,
+}
+
+impl Load {
+    /// What cannot work of it.
+    pub(super) fn refused(&self) -> Option<String> {
+        let Self { rooms, members, pubs, .. } = *self;
+        if pubs > members {
+            return Some(format!("{pubs} members cannot publish in a room that has {members}: at most {members} can"));
+        }
+        too_many(rooms.checked_mul(members))
+    }
 }
 
 impl Fanout {
@@ -106,6 +117,10 @@ impl Scenario for Fanout {
         let Load { rooms, members, pubs, window, rate } = self.load();
         let pace = if rate > 0.0 { format!(", paced: {rate} publishes/s") } else { String::new() };
         format!("{rooms} rooms × {members} members, {pubs} publishers each × window {window}{pace}")
+    }
+
+    fn refused(&self) -> Option<String> {
+        self.load().refused()
     }
 
     fn storage(&self, wanted: Storage, parlor: bool) -> Storage {

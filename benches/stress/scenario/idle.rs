@@ -11,7 +11,7 @@ use bytes::BytesMut;
 use clap::Args;
 use serde::Serialize;
 
-use super::{CONNECT_LIMIT, Scenario, sessions};
+use super::{CONNECT_LIMIT, Scenario, sessions, too_many};
 use crate::{
     client::Client,
     options::{Common, at_least_one, seconds},
@@ -57,6 +57,10 @@ impl Scenario for Idle {
     fn title(&self) -> String {
         let beats = self.beats.map_or(String::new(), |beats| format!(", a beat every {beats} s"));
         format!("{} idle connections in one room{beats}", self.conns)
+    }
+
+    fn refused(&self) -> Option<String> {
+        too_many(Some(self.conns as usize))
     }
 
     fn storage(&self, wanted: Storage, parlor: bool) -> Storage {

@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use super::Scenario;
 use crate::{
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, window},
     peers::{PAYLOAD, Peer, Storage},
     server::{machine_cpu_seconds, own_cpu_seconds, temporary},
     stats::{Figure, OTHERS, figure},
@@ -45,7 +45,7 @@ pub(crate) struct InProcess {
     #[arg(long, default_value_t = 1, value_parser = at_least_one::<u32>)]
     members: u32,
     /// Publishes that wait for their acks, at most.
-    #[arg(long, default_value_t = 1_024, value_parser = at_least_one::<u32>)]
+    #[arg(long, default_value_t = 1_024, value_parser = window::<u32>)]
     window: u32,
 }
 

@@ -10,10 +10,12 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, fanout::Load, follow::Follow, sessions, storm::Storm, traffic::Run};
+use super::{
+    CONCURRENCY, CONNECT_LIMIT, Scenario, fanout::Load, follow::Follow, sessions, storm::Storm, too_many, traffic::Run,
+};
 use crate::{
     client::Client,
-    options::{Common, at_least_one, rate},
+    options::{Common, at_least_one, none_or_window, rate},
     peers::{Peer, Role, Session, Storage},
     server::Server,
     stats::{Figure, Meter, figure, quantiles_ms},
@@ -33,7 +35,7 @@ pub(crate) struct Joins {
     #[arg(long, default_value_t = 50, value_parser = at_least_one::<u32>)]
     rooms: u32,
     /// Messages that each room holds before they come.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = none_or_window)]
     history: usize,
     /// The newest messages of its room that each client asks for.
     #[arg(long, default_value_t = 0)]
@@ -54,6 +56,10 @@ impl Scenario for Joins {
             "{clients} clients join {rooms} rooms at once, with {newest} of {history} stored messages each, beside {rate} \
              publishes/s"
         )
+    }
+
+    fn refused(&self) -> Option<String> {
+        too_many(Some(self.clients as usize + self.rooms as usize))
     }
 
     fn storage(&self, wanted: Storage, parlor: bool) -> Storage {

@@ -10,7 +10,7 @@ use super::{
     fanout::{Fanned, Load, fan_out},
 };
 use crate::{
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, window},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure},
@@ -30,7 +30,7 @@ pub(crate) struct Large {
     #[arg(long, default_value_t = 4, value_parser = at_least_one::<usize>)]
     pubs: usize,
     /// Messages that each publisher has in flight at most.
-    #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
+    #[arg(long, default_value_t = 16, value_parser = window::<usize>)]
     window: usize,
 }
 
@@ -43,6 +43,11 @@ impl Scenario for Large {
         format!("1 room × {base} members, then 1 room × {members}; {pubs} publishers × window {window}")
     }
 
+    fn refused(&self) -> Option<String> {
+        let load = |members| self.load(members).refused();
+        load(self.base).or_else(|| load(self.members))
+    }
+
     fn storage(&self, wanted: Storage, parlor: bool) -> Storage {
         if parlor { wanted } else { Storage::Memory }
     }
@@ -53,8 +58,7 @@ impl Scenario for Large {
 
     fn measure<P: Peer>(&self, peer: &P, storage: Storage, common: &Common) -> io::Result<Vec<Figure>> {
         let measure = |members| -> io::Result<Fanned> {
-            let load = Load { rooms: 1, members, pubs: self.pubs, window: self.window, rate: 0.0 };
-            fan_out(peer, &Server::start(peer, storage, common)?, &load, common)
+            fan_out(peer, &Server::start(peer, storage, common)?, &self.load(members), common)
         };
         let (base, large) = (measure(self.base)?, measure(self.members)?);
         let cost = |fanned: &Fanned| fanned.spent.server / (fanned.deliveries / 1e6);
@@ -67,5 +71,11 @@ impl Scenario for Large {
         ];
         figures.extend(large.spent.shares());
         Ok(figures)
+    }
+}
+
+impl Large {
+    fn load(&self, members: usize) -> Load {
+        Load { rooms: 1, members, pubs: self.pubs, window: self.window, rate: 0.0 }
     }
 }

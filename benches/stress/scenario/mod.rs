@@ -51,6 +51,11 @@ pub(crate) trait Scenario {
     /// The load in words.
     fn title(&self) -> String;
 
+    /// What of the options cannot work, and what is allowed; `None` if all can.
+    fn refused(&self) -> Option<String> {
+        None
+    }
+
     /// What the scenario itself lacks to run on this machine; `None` if it can.
     fn lacks(&self) -> Option<String> {
         None
@@ -74,6 +79,13 @@ pub(crate) trait Scenario {
 /// Connections `ids` of a peer, each in the role that it is given.
 fn sessions<P: Peer>(peer: &P, ids: Range<u32>, role: impl Fn(u32) -> Role) -> io::Result<Vec<P::Session>> {
     ids.map(|id| peer.session(id, role(id)).ok_or_else(not_offered)).collect()
+}
+
+/// Says so if there would be more connections than this process may have open; `None` stands for too many to count.
+fn too_many(connections: Option<usize>) -> Option<String> {
+    let (most, _) = rlimit::Resource::NOFILE.get().ok()?;
+    let fit = connections.is_some_and(|connections| (connections as u64) < most);
+    (!fit).then(|| format!("so many clients need more than the {most} files that this process may have open"))
 }
 
 /// What a peer was asked for although it does not offer it.

@@ -15,9 +15,10 @@ use super::{
     joins::{talk, talkers},
     not_offered, sessions,
     storm::Storm,
+    too_many,
 };
 use crate::{
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, window},
     peers::{Peer, Position, Role, Storage},
     server::Server,
     stats::{Figure, Meter, figure, quantiles_ms},
@@ -40,7 +41,7 @@ pub(crate) struct Reconnects {
     #[arg(long, default_value_t = 50, value_parser = at_least_one::<u32>)]
     rooms: u32,
     /// Messages of its room that each missed.
-    #[arg(long, default_value_t = 50, value_parser = at_least_one::<usize>)]
+    #[arg(long, default_value_t = 50, value_parser = window::<usize>)]
     missed: usize,
 }
 
@@ -51,6 +52,10 @@ impl Scenario for Reconnects {
     fn title(&self) -> String {
         let Self { clients, rooms, missed } = self;
         format!("{clients} clients come back to {rooms} rooms at once, each having missed {missed} messages")
+    }
+
+    fn refused(&self) -> Option<String> {
+        too_many(Some(self.clients as usize + self.rooms as usize))
     }
 
     fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {

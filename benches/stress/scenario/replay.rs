@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     client::Client,
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, window},
     peers::{Event, Peer, Role, Storage},
     server::Server,
     stats::{Figure, Meter, figure},
@@ -38,7 +38,7 @@ pub(crate) struct Replay {
     #[arg(long, default_value_t = 1_000, value_parser = at_least_one::<u64>)]
     batch: u64,
     /// Messages in flight while they are stored, on one connection.
-    #[arg(long, default_value_t = 1_000, value_parser = at_least_one::<usize>)]
+    #[arg(long, default_value_t = 1_000, value_parser = window::<usize>)]
     window: usize,
 }
 

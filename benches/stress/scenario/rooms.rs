@@ -9,11 +9,11 @@ use serde::Serialize;
 use super::{
     CONNECT_LIMIT, Scenario,
     fanout::{Fanned, Load, fan_out},
-    not_offered,
+    not_offered, too_many,
 };
 use crate::{
     client::Client,
-    options::{Common, at_least_one, rate},
+    options::{Common, at_least_one, rate, window},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure},
@@ -45,7 +45,7 @@ pub(crate) struct Rooms {
     #[arg(long, default_value_t = 20, value_parser = at_least_one::<usize>)]
     members: usize,
     /// Messages that each room's publisher has in flight at most.
-    #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
+    #[arg(long, default_value_t = 16, value_parser = window::<usize>)]
     window: usize,
     /// Publishes per second over all rooms; 0: as fast as it goes.
     #[arg(long, default_value_t = 0.0, value_parser = rate)]
@@ -70,6 +70,10 @@ impl Scenario for Rooms {
         short.then(|| {
             format!("{active} active rooms among {base} and {rooms} leave none that is idle: more rooms are needed")
         })
+    }
+
+    fn refused(&self) -> Option<String> {
+        too_many((self.active as usize).checked_mul(self.members))
     }
 
     fn storage(&self, wanted: Storage, parlor: bool) -> Storage {

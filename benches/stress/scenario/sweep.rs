@@ -28,7 +28,7 @@ use super::{
     publishing::{Publishing, setup},
 };
 use crate::{
-    options::Common,
+    options::{Common, window},
     peers::{PAYLOAD, Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure, quantiles_ms},
@@ -63,7 +63,7 @@ pub(crate) struct Sweep {
     #[arg(long, default_value_t = 64)]
     publishers: u32,
     /// Messages that each has in flight.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value_t = 1, value_parser = window::<usize>)]
     window: usize,
 }
 

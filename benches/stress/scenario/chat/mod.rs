@@ -15,7 +15,7 @@ use self::{
 use super::{CONCURRENCY, CONNECT_LIMIT, Scenario, fanout::Load, sessions};
 use crate::{
     client::Client,
-    options::{Common, at_least_one},
+    options::{Common, at_least_one, window},
     peers::{Peer, Role, Storage},
     server::Server,
     stats::{Figure, Meter, figure, quantiles_ms},
@@ -36,7 +36,7 @@ pub(crate) struct Chat {
     #[arg(long, default_value_t = 84)]
     readers: usize,
     /// Messages that each speaker has in flight at most.
-    #[arg(long, default_value_t = 4, value_parser = at_least_one::<usize>)]
+    #[arg(long, default_value_t = 4, value_parser = window::<usize>)]
     window: usize,
     /// How often the logs are said over.
     #[arg(long, default_value_t = 2, value_parser = at_least_one::<u64>)]
@@ -74,6 +74,9 @@ impl Scenario for Chat {
             logs(&self.logs)?.iter().map(|log| conversation(log, self.speakers)).collect::<io::Result<Vec<_>>>()?;
         let members = self.speakers + self.readers;
         let load = Load { rooms: rooms.len(), members, pubs: self.speakers, window: self.window, rate: 0.0 };
+        if let Some(why) = load.refused() {
+            return Err(io::Error::other(why));
+        }
         let server = Server::start(peer, storage, common)?;
         let role = |id| Role::Member { room: id / members as u32 };
         let sessions = sessions(peer, 0..(load.rooms * members) as u32, role)?;
