@@ -275,8 +275,8 @@ impl World {
         if let Some(next) = told.next {
             let more = told.bytes + self.past.size(next) as usize;
             let gap = told.all.iter().any(|(_, said)| matches!(said, Said::Gap(_)));
-            // It may have been asked for before, when the tail was there.
-            let before = direction == Direction::Forward && (read_to + 1..=tail).contains(&next);
+            // It may have been read before, when the tail was there: for somebody else, or while this one waited.
+            let before = direction == Direction::Forward && (read_to + 1..=told.tail).contains(&next);
             assert!(told.all.len() == limit || more > bytes_max || gap || before, "{asked:?}: {told:?}");
             self.room.count(match (told.shown == limit, more > bytes_max) {
                 (true, _) => "full page",
