@@ -12,7 +12,7 @@ address=127.0.0.1:7457
 ulimit -n "$(ulimit -Hn)"
 
 start() {
-    "$parlor" serve --listen "$address" --data "$folder/data" >>"$folder/serve.out" 2>>"$folder/serve.err" &
+    "$parlor" serve --send-rate off --listen "$address" --data "$folder/data" >>"$folder/serve.out" 2>>"$folder/serve.err" &
     server=$!
     until grep -q "parlor listens" "$folder/serve.out"; do
         kill -0 "$server" || { cat "$folder/serve.err"; exit 1; }
