@@ -240,8 +240,8 @@ impl State {
                 continue;
             }
             // What nobody asked for takes no place of those that its client may go on with.
-            let kept = |behind: &&(RoomNumber, Name)| request == 0 && !following.asked && behind.0 != room;
-            let kept = self.left_behind.iter().filter(kept).count();
+            let unasked = request == 0 && !following.asked;
+            let kept = if unasked { self.left_behind.iter().filter(|behind| behind.0 != room).count() } else { 0 };
             if self.rooms.len() + self.joining.len() + taken + kept >= rooms_max {
                 following.full.retain(|wanted| wanted.room != room);
                 // What a `Follow` listed beyond that is left out.
