@@ -15,6 +15,9 @@ const SLICES_PER_WRITE: usize = 64;
 /// Shared frames up to this are copied behind a frame of the connection's own, so that both leave in one plain write.
 const COPIED_BYTES_MAX: usize = 1_024;
 
+/// Room for a frame of the connection's own and what is copied behind it, mostly.
+const OPEN_BYTES: usize = 512;
+
 /// A connection's far end, as far as writing goes.
 pub trait Wire {
     /// Takes from the front of `waiting` what it can, something at least: a stream of bytes through
@@ -80,6 +83,9 @@ impl Outbound {
     pub fn encode<'a, B: Body<'a>>(&mut self, request: u32, body: &B) {
         let open = &mut self.rest.get_or_insert_default().open;
         let before = open.len();
+        if open.capacity() == 0 {
+            open.reserve(OPEN_BYTES);
+        }
         parlor_protocol::encode(request, body, open);
         self.bytes += open.len() - before;
     }
@@ -112,6 +118,19 @@ impl Outbound {
         &mut self,
         write: impl FnOnce(&[IoSlice<'_>]) -> Poll<io::Result<usize>>,
     ) -> Poll<io::Result<()>> {
+        if let Some(rest) = self.rest.as_mut().filter(|rest| self.first.is_empty() && rest.chunks.is_empty()) {
+            // An answer and what it came with, mostly: written from where they were put.
+            let written = ready!(write(&[IoSlice::new(&rest.open)]))?;
+            if written == 0 {
+                return Poll::Ready(Err(ErrorKind::WriteZero.into()));
+            }
+            self.bytes -= written;
+            rest.open.advance(written);
+            if self.bytes == 0 {
+                self.rest = None;
+            }
+            return Poll::Ready(Ok(()));
+        }
         self.settle();
         let written = match &self.rest {
             None => write(&[IoSlice::new(&self.first)]),

@@ -10,11 +10,13 @@ const MESSAGES_PER_TURN: u32 = 64;
 pub(crate) struct Turns(u32);
 
 impl Turns {
-    /// Call once for each message: lets the arbiter's other tasks run every so often.
-    pub(crate) fn count<A: Actor<Context = Context<A>>>(&mut self, ctx: &mut Context<A>) {
+    /// Call once for each message: lets the arbiter's other tasks run every so often, and says whether they do now.
+    pub(crate) fn count<A: Actor<Context = Context<A>>>(&mut self, ctx: &mut Context<A>) -> bool {
         self.0 = (self.0 + 1) % MESSAGES_PER_TURN;
-        if self.0 == 0 {
+        let yields = self.0 == 0;
+        if yields {
             ctx.wait(wrap_future(tokio::task::yield_now()));
         }
+        yields
     }
 }

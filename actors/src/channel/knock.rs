@@ -36,9 +36,8 @@ impl Handler<Knock> for Channel {
 
     fn handle(&mut self, mut knock: Knock, ctx: &mut Context<Self>) {
         if let Some(join) = knock.join.take() {
-            self.input(Input::Join(join), ctx);
+            self.told(Input::Join(join), ctx);
         }
-        self.turns.count(ctx);
     }
 }
 

@@ -1,8 +1,8 @@
 //! The channel actor: one room. Decides nothing: [`state`] does.
 
-use std::{future::ready, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::VecDeque, sync::Arc, time::Duration};
 
-use actix::{Actor, ActorContext, ActorFutureExt, Addr, AsyncContext, Context, Handler, Message, fut::wrap_future};
+use actix::{Actor, ActorContext, Addr, AsyncContext, Context, Handler, Message};
 use bytes::Bytes;
 use parlor_protocol::RoomNumber;
 
@@ -11,11 +11,12 @@ use crate::{
     handover::Handover,
     message::{Conn, FromChannel},
     panics,
-    port::{Append, Generation, Loaded, Marks, StoreError},
+    port::{Append, Generation, Loaded, Marks, Now, StoreError},
     relay::{Relay, RoomNews},
     supervisor::{Supervisor, ToSupervisor, state::sleeping::Said},
     turns::Turns,
 };
+use ending::TurnEnd;
 use state::{Effect, Input, Rest, Setting, State, Turn};
 
 pub(crate) use knock::Knock;
@@ -23,6 +24,7 @@ pub(crate) use knock::Knock;
 pub mod absent;
 pub mod change;
 pub mod devices;
+mod ending;
 pub mod expiring;
 pub mod gathering;
 pub mod history;
@@ -39,9 +41,19 @@ pub mod state;
 pub mod versions;
 pub mod window;
 
+thread_local! {
+    /// What a channel wants done while it is run: one queue for all channels of the thread, which stays near, instead of one of
+    /// each that is far whenever it is needed.
+    static EFFECTS: Cell<VecDeque<Effect>> = const { Cell::new(VecDeque::new()) };
+}
+
 /// A room's actor.
 pub struct Channel {
     state: State,
+    /// The time of this turn, once it was asked for.
+    now: Option<Now>,
+    /// Something waits for the end of this turn.
+    turn_ends: bool,
     shared: Arc<Shared>,
     relays: Arc<[Addr<Relay>]>,
     handover: Arc<Handover>,
@@ -69,17 +81,29 @@ impl Channel {
             word: shared.word.clone(),
         };
         let state = State::new(loaded, relays.len(), setting);
-        Self { state, shared, relays, handover, turns: Turns::default(), guard }
+        Self { state, now: None, turn_ends: false, shared, relays, handover, turns: Turns::default(), guard }
     }
 
     fn input(&mut self, input: Input, ctx: &mut Context<Self>) {
+        // One look at the clock for all of a turn.
+        let now = *self.now.get_or_insert_with(|| self.shared.clock.now());
         let done = panics::caught(|| {
-            self.state.handle(self.shared.clock.now(), input);
+            self.state.lend(EFFECTS.take());
+            self.state.handle(now, input);
             self.run(ctx);
+            EFFECTS.set(self.state.give_back());
         });
         if let Err(panic) = done {
             tracing::error!(room = %self.state.name(), cause = panics::text(&*panic), "a room's channel panicked");
             std::panic::resume_unwind(panic);
+        }
+    }
+
+    /// Takes in what came as a message.
+    fn told(&mut self, input: Input, ctx: &mut Context<Self>) {
+        self.input(input, ctx);
+        if self.turns.count(ctx) {
+            self.now = None;
         }
     }
 
@@ -89,13 +113,7 @@ impl Channel {
                 Effect::Relay { arbiter, news } => self.tell_relay(arbiter, news, ctx),
                 Effect::Append(turn) => self.append(turn),
                 Effect::Stop => ctx.stop(),
-                Effect::EndTurn => {
-                    // Runs when the mailbox is empty, within the same turn of this actor: a message to itself would wake
-                    // it once more.
-                    let end =
-                        wrap_future(ready(())).map(|(), channel: &mut Self, ctx| channel.input(Input::EndOfTurn, ctx));
-                    ctx.spawn(end);
-                }
+                Effect::EndTurn => self.turn_ends = true,
                 Effect::Read(new) => {
                     let channel = ctx.address();
                     let reply = move |records| channel.do_send(Input::Read { id: new.id, records });
@@ -114,9 +132,7 @@ impl Channel {
                     let reply = move |found| channel.do_send(Input::RoomMarks { fetch, found });
                     self.shared.store.room_marks(self.state.room(), users_max, Box::new(reply));
                 }
-                Effect::SaveMarksIn(ms) => {
-                    ctx.notify_later(Input::SaveMarks, Duration::from_millis(ms));
-                }
+                Effect::SaveMarksIn(ms) => Self::input_in(ms, || Input::SaveMarks, ctx),
                 Effect::SaveMarks(save) => {
                     let channel = ctx.address();
                     let reply = move |stored| channel.do_send(Input::MarksSaved(stored));
@@ -149,6 +165,11 @@ impl Channel {
                 Effect::Told(id) => self.guard.supervisor.do_send(ToSupervisor::Told { id }),
             }
         }
+    }
+
+    /// Takes an input in after a while: as a message, so that its turn has an end.
+    fn input_in(ms: u64, input: impl FnOnce() -> Input + 'static, ctx: &mut Context<Self>) {
+        ctx.run_later(Duration::from_millis(ms), |_, ctx| ctx.address().do_send(input()));
     }
 
     fn rest(&self, rest: Rest, ctx: &mut Context<Self>) {
@@ -200,6 +221,7 @@ impl Actor for Channel {
 
     fn started(&mut self, ctx: &mut Context<Self>) {
         self.handover.enter(self.state.room(), self.state.generation(), ctx.address());
+        ctx.spawn(TurnEnd);
     }
 }
 
@@ -222,8 +244,7 @@ impl Handler<Input> for Channel {
     type Result = ();
 
     fn handle(&mut self, input: Input, ctx: &mut Context<Self>) {
-        self.input(input, ctx);
-        self.turns.count(ctx);
+        self.told(input, ctx);
     }
 }
 

@@ -1,8 +1,6 @@
 //! What a channel wants done about who is in its room.
 
-use std::time::Duration;
-
-use actix::{AsyncContext, Context};
+use actix::Context;
 
 use super::{
     Channel,
@@ -14,9 +12,7 @@ use crate::{port::DeviceKey, relay::ToRelay};
 impl Channel {
     pub(super) fn presence(&mut self, effect: Effect, ctx: &mut Context<Self>) {
         match effect {
-            Effect::In(ms) => {
-                ctx.notify_later(state::Input::Presence(Input::Due), Duration::from_millis(ms));
-            }
+            Effect::In(ms) => Self::input_in(ms, || state::Input::Presence(Input::Due), ctx),
             Effect::AskAway(mut devices) => {
                 let router = &self.shared.router;
                 devices.retain(|DeviceKey { user, tag }| router.is_away(user, *tag));

@@ -94,30 +94,55 @@ pub struct Setting {
     pub word: Arc<Word>,
 }
 
-/// A room.
+/// A room. In the order in which it lies in memory: what every message touches comes first and together, since of one message
+/// to the next of the same room nothing stays near where there are many rooms.
 #[derive(Debug)]
+#[repr(C)]
 pub struct State {
     room: RoomNumber,
-    name: Name,
-    options: RoomOptions,
     generation: Generation,
-    extent: Extent,
     /// The newest seq given; `extent.tail` is the newest committed.
     given: Seq,
     time: UnixMillis,
     given_count: u64,
     committed_count: u64,
+    /// What the room takes from all its users together.
+    bucket: Bucket,
+    turn_grown: i64,
+    turn_ending: bool,
+    options: RoomOptions,
+    failed: Option<StoreError>,
+    extent: Extent,
     limits: Arc<Limits>,
     budget: Arc<Budget>,
     tiers: Arc<Tiers>,
     rates: Arc<Rates>,
-    /// What the room takes from all its users together.
-    bucket: Bucket,
-    ring: Ring,
-    pools: Pools,
     /// What the ring has of those of all rooms.
     share: Share,
+    turn: BytesMut,
+    turn_records: Vec<AppendRecord>,
+    turn_rewrites: Vec<Rewrite>,
+    turn_place: Place,
+    effects: VecDeque<Effect>,
+    uncommitted: VecDeque<Chunk>,
+    /// In the order of their seqs.
+    waiting: VecDeque<Waiting>,
+    /// Repeats of publishes that are not committed yet.
+    repeats: Vec<Stored>,
+    /// Subscribers on each arbiter.
+    subscribers: Vec<u32>,
+    ring: Ring,
     devices: Devices<Join>,
+    people: People,
+    sleep: Sleeping,
+    held: Held,
+    parked: Parked,
+    versions: Versions,
+    erasures: Erasures,
+    // What most messages do not touch.
+    refill: Refill,
+    /// Whether the wall clock is believed, where no store looks at it.
+    wall: Wall,
     users: Users<Arrival>,
     saves: Saves,
     gone: Gone,
@@ -125,34 +150,12 @@ pub struct State {
     counting: Vec<(u64, Counting)>,
     /// Positions from which clients came back before the ring was refilled.
     came_back: Vec<(Name, Seq)>,
-    held: Held,
-    /// Whether the wall clock is believed, where no store looks at it.
-    wall: Wall,
-    refill: Refill,
-    versions: Versions,
-    parked: Parked,
-    erasures: Erasures,
     /// What was read for the publish that is being taken.
     loaded: parked::Loaded,
-    people: People,
     /// Who is here, while somebody watches that.
     gathering: Option<Box<Gathering>>,
-    sleep: Sleeping,
-    /// Subscribers on each arbiter.
-    subscribers: Vec<u32>,
-    turn: BytesMut,
-    turn_records: Vec<AppendRecord>,
-    turn_rewrites: Vec<Rewrite>,
-    turn_grown: i64,
-    turn_place: Place,
-    turn_ending: bool,
-    uncommitted: VecDeque<Chunk>,
-    /// In the order of their seqs.
-    waiting: VecDeque<Waiting>,
-    /// Repeats of publishes that are not committed yet.
-    repeats: Vec<Stored>,
-    failed: Option<StoreError>,
-    effects: VecDeque<Effect>,
+    pools: Pools,
+    name: Name,
 }
 
 impl State {
@@ -360,6 +363,18 @@ impl State {
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Effect> {
         self.effects.pop_front()
+    }
+
+    /// Lets it use a queue of its shell's for what it wants done, instead of one of its own.
+    pub fn lend(&mut self, empty: VecDeque<Effect>) {
+        debug_assert!(empty.is_empty() && self.effects.is_empty(), "all effects were carried out");
+        self.effects = empty;
+    }
+
+    /// Gives back what was [lent](Self::lend), when it has been polled until it was empty.
+    pub fn give_back(&mut self) -> VecDeque<Effect> {
+        debug_assert!(self.effects.is_empty(), "all effects were carried out");
+        std::mem::take(&mut self.effects)
     }
 
     fn on_join(&mut self, join: Join) {

@@ -3,7 +3,7 @@
 use std::{rc::Rc, sync::Arc};
 
 use actix::{Actor, Addr, AsyncContext, Context, Handler, Message};
-use bytes::Bytes;
+use bytes::{Buf as _, Bytes};
 use parlor_protocol::{
     Advice, Code, Extensions, Header, List, Name, RoomNumber,
     frame::HEADER_BYTES,
@@ -150,8 +150,9 @@ impl Session {
             }
             let Header { len, kind, request, .. } = Header::from_bytes(header);
             // There are whole frames only.
-            let mut frame = self.backlog.split_to(HEADER_BYTES + len as usize);
-            let (reused, body) = (self.local.is_pending(self.conn, request), frame.split_off(HEADER_BYTES));
+            let mut body = self.backlog.split_to(HEADER_BYTES + len as usize);
+            body.advance(HEADER_BYTES);
+            let reused = self.local.is_pending(self.conn, request);
             self.state.handle(now, Input::Frame { kind, request, reused, body });
             self.run(ctx);
         }

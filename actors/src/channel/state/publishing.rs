@@ -1,6 +1,6 @@
 //! From a publish to its ack: accepted, appended, committed.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use parlor_protocol::{
     Code, Extensions, Seq, UnixMillis,
     message::{ContentType, Deliver, Durability, RecordKind, TAG_REMOVES, TAG_SILENT},
@@ -248,8 +248,7 @@ impl State {
             return;
         }
         let first = self.given + 1 - self.turn_records.len() as u64;
-        let frames = self.turn.split().freeze();
-        self.turn = BytesMut::new();
+        let frames = std::mem::take(&mut self.turn).freeze();
         let records = std::mem::take(&mut self.turn_records);
         let rewrites = std::mem::take(&mut self.turn_rewrites);
         let place = std::mem::replace(&mut self.turn_place, self.budget.none());
@@ -303,21 +302,25 @@ impl State {
     }
 
     pub(super) fn tell_committed(&mut self, batch: &Batch) {
-        let mut stored: Vec<Vec<Stored>> = vec![Vec::new(); self.subscribers.len()];
+        let mut all = Vec::new();
         while self.waiting.front().is_some_and(|waiting| waiting.stored.seq <= batch.last)
-            && let Some(Waiting { stored: answer, device }) = self.waiting.pop_front()
+            && let Some(Waiting { stored, device }) = self.waiting.pop_front()
         {
             self.devices.committed(&device);
-            stored[usize::from(answer.conn.arbiter)].push(answer);
+            all.push(stored);
         }
-        for repeat in self.repeats.extract_if(.., |repeat| repeat.seq <= batch.last) {
-            stored[usize::from(repeat.conn.arbiter)].push(repeat);
-        }
-        for (arbiter, stored) in (0..).zip(stored) {
-            let subscribed = self.subscribers[usize::from(arbiter)] > 0;
+        all.extend(self.repeats.extract_if(.., |repeat| repeat.seq <= batch.last));
+        for arbiter in 0..self.subscribers.len() {
+            // Mostly they are all of one arbiter, and are not moved.
+            let its = |stored: &Stored| usize::from(stored.conn.arbiter) == arbiter;
+            let others =
+                if all.iter().all(its) { Vec::new() } else { all.extract_if(.., |stored| !its(stored)).collect() };
+            let stored = std::mem::replace(&mut all, others);
+            let subscribed = self.subscribers[arbiter] > 0;
             if subscribed || !stored.is_empty() {
                 let (batch, durability) = (subscribed.then(|| batch.clone()), self.options.durability);
-                self.relay(arbiter, FromChannel::Committed { batch, durability, stored });
+                #[expect(clippy::cast_possible_truncation, reason = "arbiters are numbered with 16 bits")]
+                self.relay(arbiter as u16, FromChannel::Committed { batch, durability, stored });
             }
         }
     }
@@ -363,16 +366,29 @@ fn extensions(publish: &Publish) -> Extensions<'static> {
     Extensions(tags)
 }
 
+/// What is hashed besides the payload.
+const FIELDS_BYTES: usize = 21;
+
+/// What is hashed without memory of its own.
+const SHORT_BYTES: usize = 256;
+
 /// Tells a repeat of a publish from a conflict: all that a publish says besides room and nonce, decoded. Stored, so it
 /// must not change.
 pub(super) fn content_hash(publish: &Publish) -> u64 {
+    let mut fields = [0; FIELDS_BYTES];
+    fields[..2].copy_from_slice(&publish.kind.0.to_le_bytes());
+    fields[2..10].copy_from_slice(&publish.refers_to.to_le_bytes());
+    fields[10..18].copy_from_slice(&publish.lifetime_ms.unwrap_or_default().to_le_bytes());
+    fields[18] = u8::from(publish.silent) | u8::from(publish.remove) << 1;
+    fields[19..].copy_from_slice(&publish.content_type.to_le_bytes());
     // In one piece: the hash's other form costs more than this copy.
-    let mut said = Vec::with_capacity(32 + publish.payload.len());
-    said.extend(publish.kind.0.to_le_bytes());
-    said.extend(publish.refers_to.to_le_bytes());
-    said.extend(publish.lifetime_ms.unwrap_or_default().to_le_bytes());
-    said.push(u8::from(publish.silent) | u8::from(publish.remove) << 1);
-    said.extend(publish.content_type.to_le_bytes());
-    said.extend_from_slice(&publish.payload);
-    xxh3_64(&said)
+    let len = FIELDS_BYTES + publish.payload.len();
+    if len <= SHORT_BYTES {
+        let mut said = [0; SHORT_BYTES];
+        said[..FIELDS_BYTES].copy_from_slice(&fields);
+        said[FIELDS_BYTES..len].copy_from_slice(&publish.payload);
+        xxh3_64(&said[..len])
+    } else {
+        xxh3_64(&[&fields[..], &publish.payload[..]].concat())
+    }
 }

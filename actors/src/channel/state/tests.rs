@@ -730,6 +730,21 @@ fn a_pull_of_what_is_trimmed_tells_the_gap_first() {
 #[test]
 fn the_content_hash_is_what_stores_hold() {
     assert_eq!(content_hash(&publish("ann", 0, 0, 1, "x")), 0x93fc_d650_ac62_1b78);
+    // All lengths are hashed in the same way: kind, refers_to, lifetime_ms, flags, content type, payload.
+    for len in [0, 1, 234, 235, 236, 5_000] {
+        let payload = Bytes::from(vec![b'p'; len]);
+        let publish = Publish {
+            kind: RecordKind::REACTION,
+            refers_to: 7,
+            lifetime_ms: Some(9),
+            remove: true,
+            payload: payload.clone(),
+            ..publish("ann", 0, 0, 1, "")
+        };
+        let fields: [&[u8]; 6] =
+            [&3u16.to_le_bytes(), &7u64.to_le_bytes(), &9u64.to_le_bytes(), &[2], &1u16.to_le_bytes(), &payload];
+        assert_eq!(content_hash(&publish), xxhash_rust::xxh3::xxh3_64(&fields.concat()), "{len} bytes");
+    }
 }
 
 mod receipts;
