@@ -139,6 +139,9 @@ async fn what_cannot_be_run_is_said_at_once() {
     bench(address, &["--clients", "2", "--payload", "9000", "--seconds", "1", "--warm", "0"])
         .await
         .check(3, "at most 4000 are allowed");
+    let nowhere = data.path().join("none/out.json");
+    let output = soon("the refusal", command(address, LOAD).arg("--json").arg(&nowhere).output()).await.unwrap();
+    Ran { output, json: Value::Null }.check(3, &format!("cannot write {}", nowhere.display()));
     engine.shutdown().await;
 }
 

@@ -25,6 +25,10 @@ use clap::Parser as _;
 
 use crate::options::{Command, Options};
 
+/// As the binary `parlor` has it, and as the README advises hosts: in `inprocess` the harness is the host.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // Both ends of every connection are here: as many descriptors as there may be. Too few are told by what fails.
     let _ = rlimit::increase_nofile_limit(u64::MAX);

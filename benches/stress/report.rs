@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs, io,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread::available_parallelism,
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +15,7 @@ use crate::{
     options::Common,
     render::{self, Machine, Row, Run, SCHEMA, Summary, human},
     scenario::Scenario,
-    stats::Figure,
+    stats::{Figure, median},
 };
 
 /// What came of one peer.
@@ -88,15 +88,32 @@ pub(crate) fn sum_up<S: Scenario + Serialize>(load: &S, common: &Common, outcome
     })
 }
 
-/// Writes what the user wants to keep.
-pub(crate) fn keep(run: &Run, common: &Common) -> io::Result<()> {
-    if let Some(path) = &common.json {
-        fs::write(path, format!("{}\n", serde_json::to_string_pretty(run)?))?;
-    }
-    if let Some(path) = &common.html {
-        fs::write(path, render::html(std::slice::from_ref(run))?)?;
+/// Whether what the user wants to keep can be written: asked before the load, which may take long.
+pub(crate) fn check(common: &Common) -> io::Result<()> {
+    for path in [&common.json, &common.html].into_iter().flatten() {
+        let existed = path.exists();
+        fs::OpenOptions::new().create(true).append(true).open(path).map_err(|error| unwritten(path, &error))?;
+        if !existed {
+            fs::remove_file(path)?; // If nothing is measured, nothing is left.
+        }
     }
     Ok(())
+}
+
+/// Writes what the user wants to keep.
+pub(crate) fn keep(run: &Run, common: &Common) -> io::Result<()> {
+    let write = |path: &Path, text: String| fs::write(path, text).map_err(|error| unwritten(path, &error));
+    if let Some(path) = &common.json {
+        write(path, format!("{}\n", serde_json::to_string_pretty(run)?))?;
+    }
+    if let Some(path) = &common.html {
+        write(path, render::html(std::slice::from_ref(run))?)?;
+    }
+    Ok(())
+}
+
+fn unwritten(path: &Path, error: &io::Error) -> io::Error {
+    io::Error::other(format!("cannot write {}: {error}", path.display()))
 }
 
 /// A table: a row per peer, a column per figure, `median (min–max)`.
@@ -128,12 +145,9 @@ fn summarize(repetitions: &[Vec<Figure>]) -> Vec<Summary> {
     let Some(first) = repetitions.first() else { return Vec::new() };
     let column = |(index, figure): (usize, &Figure)| {
         let values: Vec<f64> = repetitions.iter().map(|figures| figures[index].value).collect();
-        let mut sorted = values.clone();
-        sorted.sort_by(f64::total_cmp);
-        // Of an even number the two in the middle: the upper one alone is the greatest of two.
-        let median = f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2]);
-        let (min, max) = (sorted[0], sorted[sorted.len() - 1]);
-        Summary { name: figure.name.to_owned(), median, min, max, values }
+        let min = values.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        Summary { name: figure.name.to_owned(), median: median(&values), min, max, values }
     };
     first.iter().enumerate().map(column).collect()
 }

@@ -22,6 +22,7 @@ pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: C
     if let Some(why) = scenario.refused() {
         return Err(io::Error::other(why));
     }
+    report::check(&common)?;
     tidy(&common);
     let names = match &common.peers[..] {
         [] => S::PEERS.iter().map(|name| (*name).to_owned()).collect(),

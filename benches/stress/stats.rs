@@ -74,3 +74,11 @@ pub(crate) struct Figure {
 pub(crate) fn figure(name: &'static str, value: f64) -> Figure {
     Figure { name, value }
 }
+
+/// The middle one; of an even number between the two in the middle, as the upper one alone is the greatest of two. There is at
+/// least one.
+pub(crate) fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    f64::midpoint(sorted[(sorted.len() - 1) / 2], sorted[sorted.len() / 2])
+}

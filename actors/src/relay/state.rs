@@ -32,22 +32,26 @@ const PULLS_PER_CONNECTION_MAX: usize = 4;
 /// Fetches that one connection may have under way.
 const FETCHES_PER_CONNECTION_MAX: usize = 4;
 
-/// A connection.
+/// A connection. In the order in which it lies in memory: what a delivery touches comes first and together.
 #[derive(Debug)]
+#[repr(C)]
 struct Connection {
     serial: u64,
-    device: DeviceKey,
     outbound: Outbound,
+    dirty: bool,
+    closing: Closing,
+    /// Its session waits for the socket before it handles more.
+    unheard: bool,
+    /// A tick looks at it.
+    watched: bool,
     /// What was queued since little waited, and nobody asked for; records, signals and presence have limits of their own.
     unasked_bytes: usize,
-    dirty: bool,
     /// Since when the socket refuses what waits, on the monotonic clock.
     blocked_since: Option<u64>,
-    /// The rooms that it is attached to, each with its index among the room's subscribers.
-    rooms: Vec<(RoomNumber, u32)>,
+    aside: Option<Box<Aside>>,
+    pulls: usize,
     /// Rooms whose tail it has to be pulled to.
     lagging: VecDeque<RoomNumber>,
-    pulls: usize,
     pending: VecDeque<Pending>,
     /// At least the highest number among those, so that a new one is known as such without a look at all.
     newest: u32,
@@ -55,12 +59,9 @@ struct Connection {
     fetches: usize,
     /// Publishes that were refused for now: later ones of the room are held back.
     held: Vec<Held>,
-    /// Its session waits for the socket before it handles more.
-    unheard: bool,
-    /// A tick looks at it.
-    watched: bool,
-    aside: Option<Box<Aside>>,
-    closing: Closing,
+    /// The rooms that it is attached to, each with its index among the room's subscribers.
+    rooms: Vec<(RoomNumber, u32)>,
+    device: DeviceKey,
 }
 
 /// A publish that was refused for now, the lowest of its room.

@@ -2,7 +2,11 @@
 
 use std::{
     io,
-    thread::available_parallelism,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    thread::{self, available_parallelism},
     time::{Duration, Instant},
 };
 
@@ -111,9 +115,31 @@ fn stay_on_one_cpu() -> io::Result<()> {
     Ok(())
 }
 
+/// How long nothing may come of what is waited for.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+
+/// Ends the program if nothing comes any more: who waits for what was lost waits for ever.
+fn guard(received: &Arc<AtomicU64>) {
+    let received = Arc::downgrade(received);
+    let mut last = (0, Instant::now());
+    thread::spawn(move || {
+        while let Some(now) = received.upgrade().map(|received| received.load(Relaxed)) {
+            if now != last.0 {
+                last = (now, Instant::now());
+            } else if last.1.elapsed() > SILENCE_LIMIT {
+                eprintln!("inprocess failed: nothing came for {SILENCE_LIMIT:?}, though not all has");
+                std::process::exit(1);
+            }
+            thread::sleep(Duration::from_millis(500));
+        }
+    });
+}
+
 /// A room in which one publishes and all listen.
 struct Talk {
     members: Vec<Member>,
+    /// Rises as long as something comes, to whomever.
+    received: Arc<AtomicU64>,
     room: RoomNumber,
     window: u64,
     published: u64,
@@ -141,7 +167,9 @@ impl Talk {
         }
         let mut payload = [0; PAYLOAD];
         (0..).zip(&mut payload).for_each(|(at, byte)| *byte = b'a' + at % 26);
-        Ok(Self { members, room, window: u64::from(load.window), published: 0, acked: 0, sum: 0, payload })
+        let received = Arc::default();
+        guard(&received);
+        Ok(Self { members, received, room, window: u64::from(load.window), published: 0, acked: 0, sum: 0, payload })
     }
 
     /// Publishes for so long, and until everybody has everything.
@@ -170,6 +198,7 @@ impl Talk {
                     if member.sum == self.sum { Ok(()) } else { Err(lost(index, "bytes are not those published")) }
                 });
             }
+            self.received.fetch_add(1, Relaxed);
             if !any {
                 // Whoever lacks something waits for it; the engine has the CPU meanwhile.
                 let behind = self.members.iter().position(|member| member.seq < self.published).unwrap_or_default();

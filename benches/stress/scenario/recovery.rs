@@ -15,7 +15,7 @@ use crate::{
     options::{Common, at_least_one},
     peers::{Event, PAYLOAD, Peer, Position, Role, Session, Storage},
     server::Server,
-    stats::{Figure, figure},
+    stats::{Figure, figure, median},
 };
 
 /// Messages that each connection has in flight while the store is filled.
@@ -90,9 +90,9 @@ impl Scenario for Recovery {
         let loaded = f64::from(self.rooms) / start.elapsed().as_secs_f64();
         let worst = |times: &[f64]| times.iter().copied().fold(0.0, f64::max);
         Ok(vec![
-            figure("first publish ms after a kill", median(&mut killed)),
+            figure("first publish ms after a kill", median(&killed)),
             figure("worst after a kill", worst(&killed)),
-            figure("first publish ms after a clean stop", median(&mut stopped)),
+            figure("first publish ms after a clean stop", median(&stopped)),
             figure("worst after a clean stop", worst(&stopped)),
             figure("rooms loaded/s", loaded),
             figure("store MB", size_bytes(server.dir())? as f64 / 1e6),
@@ -147,11 +147,6 @@ fn first_answer<P: Peer>(peer: &P, server: &mut Server, held: &mut [u64]) -> io:
         return Err(io::Error::other(format!("room 0 holds {:?} messages, and not {}", tails(&client), held[0])));
     }
     stored.map(|stored| 1e3 * stored.as_secs_f64()).ok_or_else(|| io::Error::other("no answer"))
-}
-
-fn median(times: &mut [f64]) -> f64 {
-    times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
 }
 
 /// Bytes of all files below a directory.

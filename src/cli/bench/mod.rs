@@ -15,6 +15,8 @@ mod summary;
 mod verdict;
 
 use std::{
+    fs::OpenOptions,
+    path::Path,
     process::ExitCode,
     sync::{
         Arc,
@@ -88,6 +90,9 @@ pub(crate) async fn run(args: Bench) -> anyhow::Result<ExitCode> {
 
 async fn load(args: &Bench, cast: Arc<Cast>, prefix: String, run: u64) -> anyhow::Result<ExitCode> {
     let clients = cast.users.len();
+    if let Some(path) = &args.json {
+        ensure_writable(path)?;
+    }
     descriptors::ensure(
         clients as u64 + FILES_BESIDES,
         &format!("a load of {clients} clients"),
@@ -231,6 +236,17 @@ impl Run {
         let _ = timeout(CATCH_UP_LIMIT, all_sent).await;
         Ok(Some(late))
     }
+}
+
+/// Asked before the load, which may take long. If that is not run, nothing is left.
+fn ensure_writable(path: &Path) -> anyhow::Result<()> {
+    let existed = path.exists();
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.with_context(|| format!("cannot write {}", path.display()))?;
+    if !existed {
+        std::fs::remove_file(path)?;
+    }
+    Ok(())
 }
 
 /// The first Ctrl-C ends the load; the second one all.
