@@ -11,7 +11,7 @@ help:
 	@echo "make test   run all tests (about five minutes)"
 	@echo "make long   run the long proofs: crashes under real load, many seeds (about half an hour)"
 	@echo "make lint   formatting, clippy and documentation, warnings denied"
-	@echo "make bench  install what Parlor is measured beside, measure all under load, make a report (about half an hour)"
+	@echo "make bench  install what Parlor is measured beside, measure all under load, make a report (about an hour)"
 	@echo "make setup  install a C++ compiler and libclang where they are missing"
 
 setup:

@@ -59,7 +59,8 @@ stress sweep sweep --reps 1
 # A new scenario has its line here.
 
 printf '\n== report\n'
-"${CARGO:-cargo}" bench --quiet --bench stress -- report "$out" --html "$out/report.html" --svg "$out/speed.svg"
+"${CARGO:-cargo}" bench --quiet --bench stress -- report "$out" --html "$out/report.html" --svg "$out/speed.svg" ||
+    failed+=(report)
 echo "the results are in $out; open $out/report.html"
 
 printf '\n== micro-benchmarks\n'

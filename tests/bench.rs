@@ -106,12 +106,34 @@ async fn ctrl_c_ends_early_with_the_summary() {
     spectator.join("early-r0", JoinFrom::Tail).await;
     let arguments = ["--clients", "3", "--rate", "50", "--seconds", "600", "--warm", "0", "--prefix", "early"];
     let child = command(address, &arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while soon("a message", spectator.next()).await.unwrap().kind() != Kind::Deliver {}
+    // Some of the measured time has to be over.
+    for _ in 0..5 {
+        while soon("a message", spectator.next()).await.unwrap().kind() != Kind::Deliver {}
+    }
     let pid = rustix::process::Pid::from_raw(child.id().unwrap().try_into().unwrap()).unwrap();
     rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
     let ran = Ran { output: soon("the end", child.wait_with_output()).await.unwrap(), json: Value::Null };
     ran.check(0, "interrupted");
     ran.check(0, "complete          yes");
+    engine.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_server_was_too_slow_for_is_in_the_latencies() {
+    let data = tempfile::tempdir().unwrap();
+    let (engine, address) = engine(data.path(), |config| config.room_defaults.durability = Durability::Memory);
+    // One publisher with one message in flight comes nowhere near.
+    let load = ["--clients", "3", "--rate", "300000", "--window", "1", "--seconds", "1", "--warm", "0"];
+    let ran = bench(address, &load).await;
+    ran.check(3, "due but never sent");
+    ran.check(3, "complete          yes");
+    let count = |name: &str| ran.json[name].as_u64().unwrap();
+    assert_eq!(count("sent") + count("unsent"), 300_000, "{}", ran.text());
+    assert!(count("unsent") > 150_000, "{}", ran.text());
+    for latency in ["ack_ms", "delivery_ms"] {
+        let p50 = ran.json[latency]["p50"].as_f64().unwrap();
+        assert!(p50 > 1_000.0, "most were not sent within the second that is left for them: {}", ran.text());
+    }
     engine.shutdown().await;
 }
 

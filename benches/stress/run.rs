@@ -28,6 +28,9 @@ pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: C
         [] => S::PEERS.iter().map(|name| (*name).to_owned()).collect(),
         names => names.to_vec(),
     };
+    if let Some(name) = names.iter().find(|name| !is_known(name)) {
+        return Err(io::Error::other(format!("no peer is called {name:?}; there are {}", KNOWN.join(", "))));
+    }
     let mut outcomes: Vec<Outcome> = names.into_iter().map(Outcome::new).collect();
     for repetition in 1..=common.reps {
         for outcome in outcomes.iter_mut().filter(|outcome| outcome.skipped.is_none()) {
@@ -55,6 +58,37 @@ pub(crate) fn run<S: Scenario + serde::Serialize>(mut scenario: S, mut common: C
     if failed > 0 { Err(io::Error::other(format!("{failed} repetitions failed"))) } else { Ok(()) }
 }
 
+/// All peers.
+const KNOWN: [&str; 12] = [
+    "parlor",
+    "raw-mio",
+    "raw-tokio",
+    "raw-local",
+    "raw-store",
+    "raw-sync",
+    "raw-scan",
+    "redis",
+    "nats",
+    "mosquitto",
+    "rumqttd",
+    "ejabberd",
+];
+
+/// What may stand behind a peer's name.
+const LEVELS: [(&str, Storage); 3] =
+    [("-memory", Storage::Memory), ("-buffered", Storage::Buffered), ("-synced", Storage::Synced)];
+
+/// Whether a peer has this name, alone, with a level or, if it is Parlor, with a program. Asked before anything is measured.
+fn is_known(name: &str) -> bool {
+    let (name, program) = name.split_once('@').map_or((name, None), |(name, path)| (name, Some(path)));
+    let (name, _) = levelled(name).unwrap_or((name, Storage::Memory));
+    KNOWN.contains(&name) && (program.is_none() || name == "parlor")
+}
+
+fn levelled(name: &str) -> Option<(&str, Storage)> {
+    LEVELS.iter().find_map(|(suffix, storage)| Some((name.strip_suffix(suffix)?, *storage)))
+}
+
 enum Measured {
     Skipped(String),
     Failed(io::Error),
@@ -65,16 +99,13 @@ fn by_name<S: Scenario>(name: &str, scenario: &S, common: &Common) -> io::Result
     if let Some(done) = scenario.in_process(name, common) {
         return Ok(done.map_or_else(Measured::Failed, Measured::Done));
     }
-    const LEVELS: [(&str, Storage); 3] =
-        [("-memory", Storage::Memory), ("-buffered", Storage::Buffered), ("-synced", Storage::Synced)];
     let (name, program) = match name.split_once('@') {
         Some((name @ ("parlor" | "parlor-memory" | "parlor-buffered" | "parlor-synced"), path)) => {
             (name, Some(path.into()))
         }
         _ => (name, None),
     };
-    let named = LEVELS.iter().find_map(|(suffix, storage)| Some((name.strip_suffix(suffix)?, *storage)));
-    let (name, wanted) = named.unwrap_or((name, common.storage));
+    let (name, wanted) = levelled(name).unwrap_or((name, common.storage));
     let (own, others) = (scenario.storage(wanted, true), scenario.storage(wanted, false));
     Ok(match name {
         "parlor" => measure(&Parlor { storage: own, program }, scenario, own, common),

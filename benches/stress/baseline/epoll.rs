@@ -51,7 +51,7 @@ pub(super) fn serve(port: u16) -> io::Result<()> {
     let both = Interest::READABLE | Interest::WRITABLE;
     let mut poll = Poll::new()?;
     let mut events = Events::with_capacity(1024);
-    let mut listener = TcpListener::bind(([127, 0, 0, 1], port).into())?;
+    let mut listener = TcpListener::from_std(super::listen(port)?);
     poll.registry().register(&mut listener, LISTENER, Interest::READABLE)?;
     let mut members: Vec<Option<Member>> = Vec::new();
     let mut rooms: HashMap<u32, Room> = HashMap::new();

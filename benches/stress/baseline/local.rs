@@ -38,7 +38,7 @@ pub(super) enum Stored {
 pub(super) fn serve(port: u16, stored: Stored) -> io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     LocalSet::new().block_on(&runtime, async move {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await?;
+        let listener = TcpListener::from_std(super::listen(port)?)?;
         let hub = Rc::new(Hub::new());
         match stored {
             Stored::Not => drop(spawn_local(deliver_at_once(hub.clone()))),

@@ -8,7 +8,12 @@ mod hub;
 mod local;
 mod tasks;
 
-use std::io;
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr, TcpListener},
+};
+
+use socket2::{Domain, Socket, Type};
 
 /// Which baseline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -52,6 +57,16 @@ pub(crate) fn serve(kind: Kind, port: u16) -> io::Result<()> {
         Kind::Store => local::serve(port, local::Stored::Written),
         Kind::Sync => local::serve(port, local::Stored::Synced),
     }
+}
+
+/// Listens like the servers do: thousands may come at once.
+fn listen(port: u16) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+    socket.listen(4_096)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
 }
 
 /// The length of the complete frames at the start of `input`.

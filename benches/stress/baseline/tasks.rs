@@ -22,7 +22,7 @@ pub(super) fn serve(port: u16) -> io::Result<()> {
 }
 
 async fn accept(port: u16) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await?;
+    let listener = tokio::net::TcpListener::from_std(super::listen(port)?)?;
     let rooms = Rooms::default();
     loop {
         let (sock, _) = listener.accept().await?;

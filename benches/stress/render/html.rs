@@ -12,7 +12,7 @@ use super::{
 const WIDTH: u32 = 480;
 
 /// Figures that have no chart: who had the CPUs, and what says little beside its neighbours. The table has them all.
-const TABLE_ONLY: [&str; 6] = ["%", "p99.9", "skipped", "fill", "before", "max"];
+const TABLE_ONLY: [&str; 8] = ["%", "p99.9", "skipped", "fill", "before", "max", "messages said", "fdatasync"];
 
 const STYLE: &str = "\
 :root{color-scheme:light dark;--ink:#1f2328;--page:#fff;--line:#d0d7de;--own:#fff1e5;--red:#d1242f}

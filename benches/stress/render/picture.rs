@@ -64,8 +64,8 @@ pub(crate) fn picture(runs: &[Run]) -> io::Result<String> {
         "Medians; whiskers from the least to the most. In the fan-outs Parlor stores every message, synced, and the others \
          store nothing."
             .to_owned(),
-        "In durable publishing all sync before they acknowledge: redis with appendfsync always, nats with JetStream's \
-         sync_interval always."
+        "In durable publishing all sync before they acknowledge: redis with appendfsync always, nats (from 2.10 on) with \
+         JetStream's sync_interval always."
             .to_owned(),
         "raw-* are baselines of the machine without a protocol: raw-tokio stores nothing, raw-sync syncs a file.".to_owned(),
     ];

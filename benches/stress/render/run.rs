@@ -74,7 +74,7 @@ pub(crate) struct Row {
 pub(crate) struct Summary {
     /// What it is, with its unit.
     pub(crate) name: String,
-    /// The middle one; the upper of the two middle ones if there is an even number.
+    /// The middle one; between the two in the middle if there is an even number.
     pub(crate) median: f64,
     /// The least.
     pub(crate) min: f64,

@@ -64,9 +64,15 @@ impl Scenario for Asleep {
         (active >= rooms).then(|| format!("{active} active rooms of {rooms} leave none that sleeps"))
     }
 
-    fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {
+    fn complete(&mut self, common: &mut Common) {
         // The rooms of a memory store never sleep while somebody is there.
-        if wanted == Storage::Memory { Storage::Buffered } else { wanted }
+        if common.storage == Storage::Memory {
+            common.storage = Storage::Buffered;
+        }
+    }
+
+    fn storage(&self, wanted: Storage, _parlor: bool) -> Storage {
+        wanted
     }
 
     fn offered<P: Peer>(&self, _peer: &P) -> bool {

@@ -122,10 +122,7 @@ impl Flight {
     /// If it is not the one that the member had to get next from that publisher.
     #[inline]
     pub(super) fn delivered(&mut self, conn: usize, payload: &[u8], sender: Option<u32>, now: u64) -> io::Result<()> {
-        if payload.len() != PAYLOAD {
-            return Err(io::Error::other(format!("member {conn} got {} bytes, {PAYLOAD} were sent", payload.len())));
-        }
-        let Message { stamp, publisher, number } = payload::read(payload);
+        let Message { stamp, publisher, number } = payload::read(payload)?;
         if self.counted.contains(&stamp) {
             self.latency.saturating_record(now.saturating_sub(stamp));
         }

@@ -4,7 +4,7 @@
 use std::io;
 
 use super::payload;
-use crate::peers::{Event, PAYLOAD};
+use crate::peers::Event;
 
 #[derive(Clone, Copy, Default)]
 struct Member {
@@ -51,10 +51,7 @@ impl Follow {
             Event::Delivery { payload, sender } => (*payload, *sender),
             _ => return Ok(()),
         };
-        if payload.len() != PAYLOAD {
-            return Err(io::Error::other(format!("member {index} got {} bytes, {PAYLOAD} were sent", payload.len())));
-        }
-        let (message, room) = (payload::read(payload), index % self.rooms);
+        let (message, room) = (payload::read(payload)?, index % self.rooms);
         let member = &mut self.members[index];
         let due = match member.next {
             Some(next) => message.number == next,

@@ -59,6 +59,9 @@ impl Scenario for InProcess {
 
     fn complete(&mut self, common: &mut Common) {
         // There is no server to be another program, or of another kind.
+        if common.peers.iter().any(|name| name != "parlor") {
+            eprintln!("inprocess is about Parlor alone: --peers is left out of account");
+        }
         common.peers.clear();
         (common.storage, common.arbiters) = (Storage::Memory, Some(1));
     }

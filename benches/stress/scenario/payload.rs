@@ -1,6 +1,8 @@
 //! Messages that can be told apart: each carries its time, its publisher and its number there, in letters, so that every
 //! wire format can carry it.
 
+use std::{collections::HashMap, io};
+
 use crate::peers::PAYLOAD;
 
 /// What a message says.
@@ -24,14 +26,24 @@ pub(super) fn write(message: Message, before: u64) -> [u8; PAYLOAD] {
     payload
 }
 
+/// What follows what a message says.
+const FILLING: [u8; PAYLOAD - SAID] = [b'x'; PAYLOAD - SAID];
+const SAID: usize = 56;
+
 /// Reads a message.
+///
+/// # Errors
+/// If it was not written so.
 #[inline]
-pub(super) fn read(payload: &[u8]) -> Message {
-    Message {
+pub(super) fn read(payload: &[u8]) -> io::Result<Message> {
+    if payload.len() != PAYLOAD || payload[SAID..] != FILLING {
+        return Err(io::Error::other(format!("{} bytes that are no message: {payload:?}", payload.len())));
+    }
+    Ok(Message {
         stamp: decode(&payload[..16]),
         publisher: decode(&payload[16..24]) as usize,
         number: decode(&payload[24..40]),
-    }
+    })
 }
 
 /// When the publisher's message before this one was published.
@@ -89,8 +101,32 @@ impl Noise {
         Place(self.at)
     }
 
+    /// Where each payload is, by what it begins with.
+    pub(super) fn index(&self) -> Index<'_> {
+        let starts = (0..NOISE_BYTES).map(|at| (start(&self.letters[at..]), at)).collect();
+        Index { noise: self, starts }
+    }
+
     /// A payload once more.
     pub(super) fn at(&self, Place(at): Place) -> &[u8] {
         &self.letters[at..at + PAYLOAD]
     }
+}
+
+/// Finds payloads of [`Noise`].
+pub(super) struct Index<'a> {
+    noise: &'a Noise,
+    starts: HashMap<[u8; 16], usize>,
+}
+
+impl Index<'_> {
+    /// Whether this is one of them.
+    pub(super) fn has(&self, payload: &[u8]) -> bool {
+        payload.len() == PAYLOAD
+            && self.starts.get(&start(payload)).is_some_and(|at| self.noise.at(Place(*at)) == payload)
+    }
+}
+
+fn start(payload: &[u8]) -> [u8; 16] {
+    payload.first_chunk().copied().unwrap_or_default()
 }

@@ -9,7 +9,7 @@ use std::{
 use clap::Args;
 use serde::Serialize;
 
-use super::{Scenario, not_offered, publishing::Publishing, rooms::loaders};
+use super::{Scenario, not_offered, payload::Noise, publishing::Publishing, rooms::loaders};
 use crate::{
     client::Client,
     options::{Common, at_least_one},
@@ -33,6 +33,18 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// The id of the one who asks, below those of the others.
 const ASKER: u32 = 0;
 
+/// What he publishes.
+const ASKED: [u8; PAYLOAD] = [b'x'; PAYLOAD];
+
+/// The most rooms that are read back whole, spread over all.
+const READ_BACK_MAX: usize = 1_000;
+
+/// The id of the first who reads, above those of the others.
+const READER: u32 = 1 << 18;
+
+/// How long nothing may come while rooms are read back.
+const SILENCE_LIMIT: Duration = Duration::from_secs(30);
+
 /// The load.
 #[derive(Clone, Debug, Args, Serialize)]
 #[group(skip)]
@@ -43,7 +55,7 @@ pub(crate) struct Recovery {
     /// In how many rooms.
     #[arg(long, default_value_t = 100_000, value_parser = at_least_one::<u32>)]
     rooms: u32,
-    /// Messages that are stored before each kill, so that there is something that only the log has.
+    /// Messages that are stored between a clean stop and the next kill, so that there is something that only the log has.
     #[arg(long, default_value_t = 200_000, value_parser = at_least_one::<u64>)]
     again: u64,
     /// How often the server is killed, and as often stopped.
@@ -58,7 +70,7 @@ impl Scenario for Recovery {
     fn title(&self) -> String {
         let Self { messages, rooms, again, opens } = self;
         format!(
-            "a store of {messages} messages in {rooms} rooms, {opens} × killed after {again} more, {opens} × stopped"
+            "a store of {messages} messages in {rooms} rooms, {opens} × killed with {again} more in between, {opens} × stopped"
         )
     }
 
@@ -88,6 +100,7 @@ impl Scenario for Recovery {
         let start = Instant::now();
         self.store(0, &mut held, peer, &server)?;
         let loaded = f64::from(self.rooms) / start.elapsed().as_secs_f64();
+        read_back(peer, &server, &held)?;
         let worst = |times: &[f64]| times.iter().copied().fold(0.0, f64::max);
         Ok(vec![
             figure("first publish ms after a kill", median(&killed)),
@@ -116,6 +129,40 @@ impl Recovery {
     }
 }
 
+/// Reads rooms back from the first message on: each must hold as many as were acknowledged, without a gap, and each of them has
+/// to be one that was published.
+fn read_back<P: Peer>(peer: &P, server: &Server, held: &[u64]) -> io::Result<()> {
+    let rooms: Vec<u32> = (0..held.len() as u32).step_by(held.len().div_ceil(READ_BACK_MAX)).collect();
+    let session = |room: u32, role| peer.session(READER + room, role).ok_or_else(not_offered);
+    let members = rooms.iter().map(|&room| session(room, Role::Member { room })).collect::<io::Result<Vec<_>>>()?;
+    let members = Client::connect(server.addr, members, CONCURRENCY, LOAD_LIMIT)?;
+    let incarnations: Vec<u64> = members.conns.iter().map(|conn| conn.session.positions()[0].epoch).collect();
+    drop(members);
+
+    let (noise, mut client) = (Noise::new(), Client::new()?);
+    let published = noise.index();
+    for (&room, &epoch) in rooms.iter().zip(&incarnations) {
+        client.open(server.addr, session(room, Role::Back { room, position: Position { epoch, seq: 0 } })?)?;
+    }
+    let owed: Vec<u64> = rooms.iter().map(|room| held[*room as usize]).collect();
+    let (mut got, all, mut came) = (0, owed.iter().sum::<u64>(), Instant::now());
+    while got < all {
+        client.turn(Duration::from_millis(100), |index, event| {
+            let Event::Delivery { payload, .. } = event else { return Ok(()) };
+            if payload != ASKED && !published.has(payload) {
+                let room = rooms[index];
+                return Err(io::Error::other(format!("room {room} holds a message that nobody published")));
+            }
+            (got, came) = (got + 1, Instant::now());
+            Ok(())
+        })?;
+        if came.elapsed() > SILENCE_LIMIT {
+            return Err(io::Error::other(format!("only {got} of {all} messages were read back")));
+        }
+    }
+    if tails(&client) == owed { Ok(()) } else { Err(io::Error::other("more was read back than was acknowledged")) }
+}
+
 /// How many messages each room holds, as its member has it.
 fn tails<S: Session>(client: &Client<S>) -> Vec<u64> {
     client.conns.iter().flat_map(|conn| conn.session.positions()).map(|Position { seq, .. }| seq).collect()
@@ -126,7 +173,7 @@ fn first_answer<P: Peer>(peer: &P, server: &mut Server, held: &mut [u64]) -> io:
     let began = server.start_again()?;
     let session = peer.session(ASKER, Role::Member { room: 0 }).ok_or_else(not_offered)?;
     let mut client = Client::connect(server.addr, [session], 1, ANSWER_LIMIT)?;
-    client.conns[0].publish(&[b'x'; PAYLOAD]);
+    client.conns[0].publish(&ASKED);
     client.conns[0].flush()?;
     let (mut stored, mut delivered) = (None, false);
     while stored.is_none() || !delivered {

@@ -28,7 +28,7 @@ use super::{
     publishing::{Publishing, setup},
 };
 use crate::{
-    options::{Common, window},
+    options::{Common, at_least_one, window},
     peers::{PAYLOAD, Peer, Role, Storage},
     server::Server,
     stats::{Figure, figure, quantiles_ms},
@@ -54,13 +54,13 @@ const DATA: &str = "rooms";
 #[group(skip)]
 pub(crate) struct Sweep {
     /// How many records expire.
-    #[arg(long, default_value_t = 10_000_000)]
+    #[arg(long, default_value_t = 10_000_000, value_parser = at_least_one::<u64>)]
     expired: u64,
     /// In how many rooms they lie.
-    #[arg(long, default_value_t = 100)]
+    #[arg(long, default_value_t = 100, value_parser = at_least_one::<u64>)]
     rooms: u64,
     /// How many publish, to other rooms.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value_t = 64, value_parser = at_least_one::<u32>)]
     publishers: u32,
     /// Messages that each has in flight.
     #[arg(long, default_value_t = 1, value_parser = window::<usize>)]
@@ -93,6 +93,9 @@ impl Scenario for Sweep {
         let at = self.fill(&server.dir().join(DATA))?;
         let [beside, busy] = self.publish(peer, &mut server, common, at)?;
         let swept = self.swept(&server.dir().join(DATA))?;
+        if swept == 0 {
+            return Err(io::Error::other("nothing was swept meanwhile: there was nothing to measure"));
+        }
         Ok(vec![
             figure("p99 ms, nothing to sweep", calm),
             figure("p99 ms, beside the sweep", beside),

@@ -94,6 +94,8 @@ struct Member {
     duty: Duty,
     backlog: VecDeque<u64>,
     in_flight: FuturesUnordered<BoxFuture<'static, Settled>>,
+    /// When those were due, by number.
+    unanswered: BTreeMap<u32, u64>,
     /// By number: the seq that a delivery or an ack named first, until the other comes.
     own: HashMap<u32, Seq>,
     refusals: u32,
@@ -123,6 +125,7 @@ pub(crate) async fn play(stage: Arc<Stage>, seat: Seat, duty: Duty, settled: mps
         duty,
         backlog: VecDeque::new(),
         in_flight: FuturesUnordered::new(),
+        unanswered: BTreeMap::new(),
         own: HashMap::new(),
         refusals: 0,
         over: false,
@@ -156,9 +159,21 @@ impl Member {
             }
         }
         drop(settled);
+        if let Duty::Paced(dues) = &mut self.duty {
+            self.backlog.extend(std::iter::from_fn(|| dues.try_recv().ok()));
+        }
         self.outcome.unsent = self.backlog.len() as u64;
         self.outcome.unanswered += self.in_flight.len() as u64;
         self.in_flight.clear();
+        self.give_up();
+    }
+
+    /// What was not sent or not answered is in the latencies, too: the worst of them, or a stall would be in none.
+    fn give_up(&self) {
+        let (cast, meter, client) = (&self.stage.cast, &self.stage.meter, self.seat.client);
+        let members = cast.members(cast.room(client)) as u64;
+        self.backlog.iter().for_each(|due| meter.given_up(client, *due, members));
+        self.unanswered.values().for_each(|due| meter.given_up(client, *due, 0));
     }
 
     /// Sends what is due, as far as the window allows.
@@ -177,6 +192,7 @@ impl Member {
             self.in_flight.push(Box::pin(async move { (stamp, sending.await) }));
             // Without an ack until there is one.
             self.outcome.sent.unacked.insert(stamp.number);
+            self.unanswered.insert(stamp.number, due);
             self.outcome.sent.count += 1;
         }
         let sent = self.outcome.sent.count - before;
@@ -186,6 +202,10 @@ impl Member {
     }
 
     fn on_settled(&mut self, (stamp, result): Settled) {
+        let unknown = matches!(&result, Err(error) if !matches!(error, PublishError::Refused { .. }));
+        if !unknown {
+            self.unanswered.remove(&stamp.number);
+        }
         match result {
             Ok(acked) => {
                 self.refusals = 0;

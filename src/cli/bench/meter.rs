@@ -106,6 +106,17 @@ impl Meter {
         }
     }
 
+    /// A message that was due then is not acknowledged, and will not be: it took at least until now. The same goes for its
+    /// deliveries to so many members, if it was never sent.
+    pub(crate) fn given_up(&self, client: usize, due: u64, unsent_to: u64) {
+        let latency = self.now().saturating_sub(due);
+        if self.measures(due) {
+            let mut shard = self.shard(client);
+            shard.measured.ack.saturating_record(latency);
+            shard.measured.delivery.saturating_record_n(latency, unsent_to);
+        }
+    }
+
     /// Messages came to a client, each as the time that it was due and the time that it came.
     pub(crate) fn delivered(&self, client: usize, messages: &[(u64, u64)]) {
         let mut shard = self.shard(client);
@@ -176,5 +187,17 @@ mod tests {
         assert_eq!(measured.delivery.max() / 10_000, 200, "two milliseconds, to three digits");
         assert_eq!(meter.take_recent().delivery.len(), 3);
         assert_eq!(meter.take_recent().delivery.len(), 0);
+    }
+
+    #[test]
+    fn what_is_given_up_took_as_long_as_it_was_waited_for() {
+        let meter = Meter::start(1);
+        meter.given_up(0, 0, 5);
+        std::thread::sleep(std::time::Duration::from_millis(20));
+        meter.given_up(0, 1, 5);
+        meter.given_up(1, 1, 0);
+        let measured = meter.measured();
+        assert_eq!((measured.ack.len(), measured.delivery.len()), (2, 5));
+        assert!(measured.ack.min() >= 19_900_000 && measured.delivery.min() >= 19_900_000);
     }
 }

@@ -130,7 +130,9 @@ async fn load(args: &Bench, cast: Arc<Cast>, prefix: String, run: u64) -> anyhow
         let text = format!("{}\n", serde_json::to_string_pretty(&summary)?);
         std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
-    Ok(match (verdict.is_sound(), verdict.unfinished == 0 && verdict.acked > 0) {
+    // An interrupt ends a load early, but not before anything was measured.
+    let to_its_end = verdict.unfinished == 0 && verdict.acked > 0 && verdict.unsent == 0 && measured.seconds > 0.0;
+    Ok(match (verdict.is_sound(), to_its_end) {
         (false, _) => ExitCode::from(UNSOUND),
         (true, false) => ExitCode::from(NOT_RUN),
         (true, true) => ExitCode::SUCCESS,

@@ -194,7 +194,11 @@ impl fmt::Display for Summary {
             row("refused", codes.join(", "))?;
         }
         if self.unanswered + self.unsent > 0 {
-            row("not settled", format!("{} unanswered, {} due but never sent", self.unanswered, self.unsent))?;
+            let Self { unanswered, unsent, .. } = self;
+            row(
+                "not settled",
+                format!("{unanswered} unanswered, {unsent} due but never sent: in the latencies as up to the end"),
+            )?;
         }
         row("publishes", format!("{:.0}/s", self.publishes_per_second))?;
         row("deliveries", format!("{:.0}/s", self.deliveries_per_second))?;

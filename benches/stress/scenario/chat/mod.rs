@@ -27,7 +27,6 @@ use crate::{
 pub(crate) struct Chat {
     /// The logs, or folders of files that end in .log: a room each. Their form is that of `parlor replay`.
     #[arg(long, value_delimiter = ',', value_name = "PATHS")]
-    #[serde(skip)]
     logs: Vec<PathBuf>,
     /// Connections of each room that speak; the nicks of its log share them.
     #[arg(long, default_value_t = 16, value_parser = at_least_one::<usize>)]
@@ -50,7 +49,10 @@ impl Scenario for Chat {
 
     fn title(&self) -> String {
         let Self { speakers, readers, window, times, .. } = self;
-        format!("recorded conversations {times} ×, {speakers} speakers × window {window} and {readers} readers each")
+        let rooms = logs(&self.logs).map_or(0, |logs| logs.len());
+        format!(
+            "{rooms} recorded conversations {times} ×, {speakers} speakers × window {window} and {readers} readers each"
+        )
     }
 
     fn lacks(&self) -> Option<String> {
@@ -93,7 +95,7 @@ impl Scenario for Chat {
             figure("p50 ms", p50),
             figure("p99 ms", p99),
             figure("server CPU s per M deliveries", spent.server / (deliveries / 1e6)),
-            figure("messages", messages),
+            figure("messages said", messages),
         ];
         figures.extend(spent.shares());
         Ok(figures)
