@@ -43,18 +43,18 @@ stress buffered-256 durable --publishers 256 --storage buffered
 stress memory-256 durable --publishers 256 --storage memory --peers parlor,redis
 stress idle idle
 stress replay replay --storage buffered
+stress inprocess inprocess
+stress inprocess-fanout inprocess --members 10000
+stress large large
+stress rooms rooms
+stress growth growth --reps 1
+stress recovery recovery --reps 1
 stress beats idle --beats 30 --peers parlor,redis,nats --reps 1
 stress joins joins
 stress joins-history joins --newest 50 --peers parlor
 stress reconnects reconnects
-stress rooms rooms
 stress asleep asleep --storage buffered --reps 1
-stress large large
 if [ -n "${BENCH_LOGS:-}" ] || [ -d "$logs" ]; then stress chat chat --logs "$logs"; else stress chat chat; fi
-stress inprocess inprocess
-stress inprocess-fanout inprocess --members 10000
-stress growth growth --reps 1
-stress recovery recovery --reps 1
 stress sweep sweep --reps 1
 # A new scenario has its line here.
 
