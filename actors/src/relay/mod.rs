@@ -33,6 +33,7 @@ pub(crate) use speech::{RoomNews, ToRelay, Woken};
 mod draining;
 pub mod link;
 pub mod onlookers;
+mod pace;
 pub(crate) mod presence;
 mod serving;
 mod speech;
@@ -67,6 +68,7 @@ struct Inside {
     draining: std::cell::Cell<bool>,
     /// Who is told of presence.
     watchers: presence::Watchers,
+    pace: pace::Pace,
 }
 
 impl Relay {
@@ -84,6 +86,7 @@ impl Relay {
             relays: OnceCell::new(),
             draining: std::cell::Cell::new(false),
             watchers,
+            pace: pace::Pace::default(),
         };
         Self { local: Local(Rc::new(inside)), turns: Turns::default() }
     }
@@ -136,7 +139,7 @@ impl Handler<ToRelay> for Relay {
             ToRelay::Unheard { room, conn, request } => {
                 self.local.refuse_in(conn, request, room, Code::RoomUnavailable, 100, "the room is being rebuilt");
             }
-            ToRelay::HandOver(handover) => handover.hand_over(&*self.local.shared().store),
+            ToRelay::HandOver(handover) => self.local.hand_over(handover),
             ToRelay::Settled(handover) => handover.tell(),
             ToRelay::Run(run) => run(&self.local),
             ToRelay::Drain { patience, come_back_ms, done } => {
@@ -375,9 +378,7 @@ async fn flush_turns(local: Local) {
                 }
                 // One look at the clock for all of them.
                 let now = local.0.shared.clock.now().mono_ms;
-                for conn in dirty {
-                    local.write(conn, now);
-                }
+                local.pass(dirty.len(), || dirty.iter().for_each(|conn| local.write(*conn, now)));
             }
         }
     })
