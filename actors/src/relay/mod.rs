@@ -378,7 +378,7 @@ async fn flush_turns(local: Local) {
                 }
                 // One look at the clock for all of them.
                 let now = local.0.shared.clock.now().mono_ms;
-                local.pass(dirty.len(), || dirty.iter().for_each(|conn| local.write(*conn, now)));
+                local.pass(|| dirty.iter().for_each(|conn| local.write(*conn, now)));
             }
         }
     })

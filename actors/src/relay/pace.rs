@@ -11,11 +11,11 @@ use std::{
 use super::Local;
 use crate::handover::Handover;
 
-/// A pass over fewer connections than this is no long one.
-const CONNECTIONS_LEAST: usize = 64;
-
-/// What is appended behind a long pass waits for this part of what that took…
+/// What is appended right behind a pass waits for this part of what that took…
 const PART: u32 = 16;
+
+/// …unless that is less than this, which a timer of milliseconds cannot keep, so that only long passes are waited behind…
+const WAIT_LEAST: Duration = Duration::from_micros(500);
 
 /// …and no longer than this.
 const WAIT_MAX: Duration = Duration::from_millis(2);
@@ -28,10 +28,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// A pass over so many connections has taken so long.
-    fn passed(&self, connections: usize, began: Instant, ended: Instant) {
-        if connections >= CONNECTIONS_LEAST {
-            self.gathers.set(Some(ended + ((ended - began) / PART).min(WAIT_MAX)));
+    /// A pass has taken so long.
+    fn passed(&self, began: Instant, ended: Instant) {
+        let wait = (ended - began) / PART;
+        if wait >= WAIT_LEAST {
+            self.gathers.set(Some(ended + wait.min(WAIT_MAX)));
         }
     }
 
@@ -47,10 +48,10 @@ impl Pace {
 
 impl Local {
     /// Runs a pass over connections that have something to write.
-    pub(super) fn pass(&self, connections: usize, run: impl FnOnce()) {
+    pub(super) fn pass(&self, run: impl FnOnce()) {
         let began = Instant::now();
         run();
-        self.0.pace.passed(connections, began, Instant::now());
+        self.0.pace.passed(began, Instant::now());
     }
 
     /// Hands over what the arbiter's channels have appended.
@@ -77,14 +78,14 @@ mod tests {
         let (pace, start) = (Pace::default(), Instant::now());
         let at = |micros: u64| start + Duration::from_micros(micros);
         assert_eq!(pace.wait(start), None, "nothing was written yet");
-        pace.passed(CONNECTIONS_LEAST - 1, at(0), at(1_600));
-        assert_eq!(pace.wait(at(1_600)), None, "that was a short one");
-        pace.passed(CONNECTIONS_LEAST, at(0), at(1_600));
-        assert_eq!(pace.wait(at(1_600)), Some(Duration::from_micros(100)));
-        assert_eq!(pace.wait(at(1_650)), Some(Duration::from_micros(50)));
-        assert_eq!(pace.wait(at(1_700)), None);
-        assert_eq!(pace.wait(at(1_650)), None, "once it is over it is forgotten");
-        pace.passed(100_000, at(0), at(1_000_000));
+        pace.passed(at(0), at(7_999));
+        assert_eq!(pace.wait(at(7_999)), None, "that was a short one");
+        pace.passed(at(0), at(16_000));
+        assert_eq!(pace.wait(at(16_000)), Some(Duration::from_micros(1_000)));
+        assert_eq!(pace.wait(at(16_900)), Some(Duration::from_micros(100)));
+        assert_eq!(pace.wait(at(17_000)), None);
+        assert_eq!(pace.wait(at(16_900)), None, "once it is over it is forgotten");
+        pace.passed(at(0), at(1_000_000));
         assert_eq!(pace.wait(at(1_000_000)), Some(WAIT_MAX));
     }
 }
